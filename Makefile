@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+.PHONY: run setup test check clean
+
+run: setup
+	$(BIN)/python run.py cache=uniform task=kitchen
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/doctor.py
+	$(PYTHON) tools/doctor.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0 --constraint constraints.txt
+	$(BIN)/pip install --quiet --editable '.[sim,dev]' --constraint constraints.txt
+	touch $(STAMP)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict accel policies envs runners run.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

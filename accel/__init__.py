@@ -1,0 +1,26 @@
+"""Ways to make a diffusion policy cheaper."""
+
+from __future__ import annotations
+
+from .api import AcceleratedPolicy, accelerated, resolve
+from .caches import CACHES, NoCacheConfig, UniformConfig
+from .engines import ENGINES
+from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
+from .quant import QUANTIZERS, NoQuantConfig
+
+__all__ = [
+    "CACHES",
+    "ENGINES",
+    "QUANTIZERS",
+    "AcceleratedPolicy",
+    "CachePlan",
+    "NoCacheConfig",
+    "NoQuantConfig",
+    "PlanError",
+    "Site",
+    "UniformConfig",
+    "accelerated",
+    "resolve",
+    "shared_plan",
+    "sites_of",
+]

@@ -1,0 +1,110 @@
+"""The library call: a policy, made cheaper for as long as a context lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from .caches import CACHES, NoCacheConfig
+from .engines import ENGINES
+from .flops import query_flops
+from .plan import CachePlan
+from .protocol import Accelerable, Noise
+from .quant import QUANTIZERS
+
+
+def _entry(table: dict[str, tuple[type, Any]], config: Any, setting: str) -> Any:
+    name = getattr(config, "name", None)
+    if name not in table or not isinstance(config, table[name][0]):
+        raise TypeError(f"{setting} must be a config of {', '.join(table)} or None, got {config!r}")
+    return table[name][1]
+
+
+def resolve(policy: Accelerable, cache: Any) -> CachePlan:
+    """A cache config, a plan or None -> a plan that was checked against the policy."""
+    if not isinstance(cache, CachePlan):
+        cache = cache or NoCacheConfig()
+        plan: CachePlan = _entry(CACHES, cache, "cache")(cache, policy)
+        return plan
+    cache.check(policy)
+    return cache
+
+
+class AcceleratedPolicy:
+    """Acts like the policy it was made from, only cheaper."""
+
+    def __init__(self, policy: Accelerable, plan: CachePlan, engine: str) -> None:
+        self.policy, self.plan = policy, plan
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        self.obs_dim, self.action_dim = policy.obs_dim, policy.action_dim
+        self.n_queries = 0
+        self.closed = False
+        self._engine: Any = ENGINES[engine][1](policy, plan)
+
+    def act(self, obs: Tensor, noise: Noise) -> Tensor:
+        """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy takes it."""
+        if self.closed:
+            raise RuntimeError("the context of this accelerated policy has ended")
+        actions: Tensor = self._engine.act(obs, noise)
+        self.n_queries += 1
+        return actions
+
+    def stats(self) -> dict[str, Any]:
+        """What ran so far.
+
+        Returns:
+            computed, hits: (steps, sites) how often each cell was computed and reused, as lists; n_queries;
+            flops: of one query of one row, int; cache_bytes: held by the last query; kernels: {layer: name};
+            plan: hash of the plan.
+        """
+        computed = self._engine.computed
+        queries = max(self.n_queries, 1)
+        return {
+            "n_queries": self.n_queries,
+            "computed": computed.tolist(),
+            "hits": (self.n_queries - computed).tolist(),
+            "flops": query_flops(self.policy, computed / queries) if self.n_queries else 0,
+            "cache_bytes": self._engine.cache_bytes,
+            "kernels": self._engine.kernels(),
+            "plan": self.plan.digest(),
+        }
+
+
+@contextmanager
+def accelerated(
+    policy: Accelerable,
+    cache: Any = None,
+    quant: Any = None,
+    engine: str = "reference",
+    calibration: Any = None,
+) -> Iterator[AcceleratedPolicy]:
+    """Run a policy with a cache and a quantisation; `policy` stays plain, inside the context and after it.
+
+    Args:
+        policy: a `DiffusionPolicy` in eval mode.
+        cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
+        quant: a config instance of `QUANTIZERS`, or None.
+        engine: a name in `ENGINES`.
+        calibration: none of the methods here needs one.
+
+    Raises:
+        TypeError: an unknown config. ValueError: an unknown engine, or a plan for another policy.
+    """
+    if isinstance(policy, AcceleratedPolicy):
+        raise TypeError("the policy is accelerated already: pass the plain one")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if quant is not None:
+        _entry(QUANTIZERS, quant, "quant")
+    if policy.training:
+        raise RuntimeError(
+            "the policy is in training mode (dropout is on): call policy.eval() first"
+        )
+    fast = AcceleratedPolicy(policy, resolve(policy, cache), engine)
+    try:
+        yield fast
+    finally:
+        fast.closed = True

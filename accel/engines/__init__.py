@@ -1,0 +1,11 @@
+"""Engines: name -> (config dataclass, class that runs a policy under a plan)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .reference import ReferenceConfig, ReferenceEngine
+
+ENGINES: dict[str, tuple[type, Any]] = {"reference": (ReferenceConfig, ReferenceEngine)}
+
+__all__ = ["ENGINES", "ReferenceConfig", "ReferenceEngine"]

@@ -1,0 +1,194 @@
+"""Kitchen: a Franka arm completes some of seven tasks in any order (Relay Policy Learning).
+
+The physics is gymnasium-robotics' FrankaKitchen-v1; observations, noise, actions and rewards are
+those of the kitchen that diffusion policies are trained and reported on. It differs in five things:
+absolute joint targets; noise of the same ratio on robot and objects; an observation of joint
+positions and 30 zeros where the goal was; completion seen through the noise; a task counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import JSON, Env, EpisodeScore, FloatArray, Task
+
+N_JOINTS = 9
+N_POSITIONS = 30
+N_GOAL = 30
+N_TASKS = 7
+CONTROL_HZ = 12.5
+COMPLETION_DISTANCE = 0.3
+VELOCITY_SCALE = 2.0
+FRAME_SIZE = 256
+
+NOISE_AMPLITUDE = np.repeat(
+    [0.1, 0.005, 0.0005, 0.005, 0.1, 0.005, 0.1, 0.005], [9, 2, 6, 3, 3, 3, 3, 1]
+)
+
+
+@dataclass
+class KitchenConfig:
+    """Settings of Kitchen.
+
+    Attributes:
+        abs_action: actions are joint positions to reach, not joint velocities.
+        robot_noise_ratio: more of it makes the observed joints of robot and objects noisier.
+        max_steps: an episode with tasks left ends here.
+        success_tasks: how many of the 7 tasks make a success.
+    """
+
+    name: str = "kitchen"
+    abs_action: bool = True
+    robot_noise_ratio: float = 0.1
+    max_steps: int = 280
+    success_tasks: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.robot_noise_ratio < np.inf:
+            raise ValueError(
+                f"task.robot_noise_ratio must be at least 0, got {self.robot_noise_ratio}"
+            )
+        if self.max_steps < 1:
+            raise ValueError(f"task.max_steps must be at least 1, got {self.max_steps}")
+        if not 1 <= self.success_tasks <= N_TASKS:
+            raise ValueError(f"task.success_tasks must be 1 to 7, got {self.success_tasks}")
+
+
+class KitchenTask(Task):
+    """The score is the share of the seven tasks completed."""
+
+    name = "kitchen"
+    obs_dim = N_POSITIONS + N_GOAL
+    action_dim = N_JOINTS
+    control_hz = CONTROL_HZ
+    memory_mb = 350
+
+    def __init__(self, config: KitchenConfig | None = None) -> None:
+        self.config = config or KitchenConfig()
+        self.max_steps = self.config.max_steps
+
+    def make_env(self, render: bool = False) -> Env:
+        return KitchenEnv(self.config, render)
+
+    def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
+        completed = list(info["completed_tasks"])
+        n = len(completed)
+        details: dict[str, JSON] = {"n_completed": n, "completed_tasks": completed}
+        return EpisodeScore(n >= self.config.success_tasks, n / N_TASKS, details)
+
+    def metrics(self, details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return p_1 to p_7: the share of episodes with at least so many tasks completed."""
+        counts = np.array([d["n_completed"] for d in details])
+        if not len(counts):
+            return {}
+        return {f"p_{n}": float(np.mean(counts >= n)) for n in range(1, N_TASKS + 1)}
+
+
+class KitchenEnv(gym.Env[FloatArray, FloatArray]):
+    """The adapter around FrankaKitchen-v1.
+
+    The initial state is always the same; the seed drives the observation noise, which also enters
+    the motion, because targets are limited relative to the last observed joints.
+    """
+
+    def __init__(self, config: KitchenConfig, render: bool = False) -> None:
+        franka_kitchen = _load_franka_kitchen(render)
+        self.config = config
+        self.render_mode = "rgb_array" if render else None
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (60,), np.float64)
+        bound = np.inf if config.abs_action else 1.0
+        self.action_space = gym.spaces.Box(-bound, bound, (N_JOINTS,), np.float64)
+        self.goals = {
+            task: (franka_kitchen.OBS_ELEMENT_INDICES[task], goal)
+            for task, goal in sorted(franka_kitchen.OBS_ELEMENT_GOALS.items())
+        }
+        self.kitchen = franka_kitchen.KitchenEnv(
+            render_mode=self.render_mode, width=FRAME_SIZE, height=FRAME_SIZE
+        )
+        self.robot = self.kitchen.robot_env
+        self.velocity_low, self.velocity_high = self.robot.robot_vel_bound[:N_JOINTS].T
+        self.position_low, self.position_high = self.robot.robot_pos_bound[:N_JOINTS].T
+        self.initial_positions = self.robot.init_qpos.copy()
+        self.rng = np.random.default_rng()
+        self.last_joints = np.zeros(N_JOINTS)
+        self.completed: list[str] = []
+        self.n_steps = 0
+        if render:
+            # shadows, antialiasing and reflections are nearly all of a frame's time without a GPU
+            model = self.robot.model
+            model.vis.quality.shadowsize = 0
+            model.vis.quality.offsamples = 0
+            model.mat_reflectance[:] = 0.0
+            self.render()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.completed = []
+        self.n_steps = 0
+        self.kitchen.reset()
+        self.robot.set_state(self.initial_positions, np.zeros(self.robot.model.nv))
+        return self._observe(), {"completed_tasks": []}
+
+    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        self.n_steps += 1
+        self.robot.do_simulation(self._target(action), self.robot.frame_skip)
+        obs = self._observe()
+        new = [
+            task
+            for task, (indices, goal) in self.goals.items()
+            if task not in self.completed
+            and np.linalg.norm(obs[indices] - goal) < COMPLETION_DISTANCE
+        ]
+        self.completed.extend(new)
+        terminated = len(self.completed) == N_TASKS
+        truncated = self.n_steps >= self.config.max_steps
+        info = {"completed_tasks": list(self.completed)}
+        return obs, float(len(new)), terminated, truncated, info
+
+    def render(self) -> NDArray[np.uint8]:
+        frame: NDArray[np.uint8] = self.kitchen.render()
+        return frame
+
+    def close(self) -> None:
+        self.kitchen.close()
+
+    def _observe(self) -> FloatArray:
+        noise = NOISE_AMPLITUDE * self.rng.uniform(-1.0, 1.0, N_POSITIONS)
+        positions = self.robot.data.qpos + self.config.robot_noise_ratio * noise
+        self.last_joints = positions[:N_JOINTS]
+        return np.concatenate([positions, np.zeros(N_GOAL)])
+
+    def _target(self, action: FloatArray) -> FloatArray:
+        if self.config.abs_action:
+            velocity = (action - self.last_joints) / self.robot.dt
+        else:
+            velocity = VELOCITY_SCALE * np.clip(action, -1.0, 1.0)
+        velocity = np.clip(velocity, self.velocity_low, self.velocity_high)
+        target = self.last_joints + velocity * self.robot.dt
+        return np.asarray(np.clip(target, self.position_low, self.position_high))
+
+
+def _load_franka_kitchen(render: bool) -> Any:
+    if render:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        # it prints news about other environments, in every worker
+        with contextlib.redirect_stderr(io.StringIO()):
+            from gymnasium_robotics.envs.franka_kitchen import kitchen_env
+    except ImportError as error:
+        raise ImportError(
+            'kitchen needs gymnasium-robotics: pip install "skipstep[sim]"'
+        ) from error
+    return kitchen_env

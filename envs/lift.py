@@ -1,0 +1,191 @@
+"""Lift: a Panda arm grasps a cube and lifts it, in robosuite 1.4 on MuJoCo.
+
+The observation is that of robomimic's low-dimensional data: object state (10), position of the end
+effector (3), its quaternion (4), gripper joints (2). robosuite 1.5 turns the sign of three of these
+numbers and is refused: policies trained on earlier data would see wrong inputs without a word.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from .robomimic_args import read_lift_arguments
+from .task import Env, EpisodeScore, FloatArray, Task
+
+OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+FRAME_SIZE = 256
+
+OSC_POSE: dict[str, Any] = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+    "kp": 150,
+    "damping_ratio": 1,
+    "impedance_mode": "fixed",
+    "kp_limits": [0, 300],
+    "damping_ratio_limits": [0, 10],
+    "position_limits": None,
+    "orientation_limits": None,
+    "uncouple_pos_ori": True,
+    "control_delta": True,
+    "interpolation": None,
+    "ramp_ratio": 0.2,
+}
+
+
+@dataclass
+class LiftConfig:
+    """Settings of Lift.
+
+    Attributes:
+        abs_action: actions are poses (position 3, rotation 6, gripper 1), not changes of pose (7).
+        max_steps: an episode without success ends here.
+        env_args: a robomimic HDF5 whose recorded environment arguments are used; if its controller
+            is absolute, so are the actions.
+        success: "once": an episode succeeds, and ends, at the first step with the cube lifted.
+    """
+
+    name: str = "lift"
+    abs_action: bool = False
+    max_steps: int = 400
+    env_args: str | None = None
+    success: str = "once"
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise ValueError(f"task.max_steps must be at least 1, got {self.max_steps}")
+        if self.success != "once":
+            raise ValueError(f"task.success must be 'once' for lift, got {self.success!r}")
+
+
+class LiftTask(Task):
+    """Success is the cube 4 cm above the table at any step; so is the score of 1."""
+
+    name = "lift"
+    obs_dim = 19
+    memory_mb = 750
+
+    def __init__(self, config: LiftConfig | None = None) -> None:
+        config = config or LiftConfig()
+        self.max_steps = config.max_steps
+        recorded = read_lift_arguments(config.env_args) if config.env_args is not None else {}
+        controller = dict(recorded.pop("controller_configs", OSC_POSE))
+        self.abs_action = config.abs_action or not controller["control_delta"]
+        controller["control_delta"] = not self.abs_action
+        self.arguments = {"control_freq": 20, **recorded, "controller_configs": controller}
+        self.control_hz = float(self.arguments["control_freq"])
+        self.action_dim = 10 if self.abs_action else 7
+
+    def make_env(self, render: bool = False) -> Env:
+        return LiftEnv(self, render)
+
+    def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
+        best = float(np.max(rewards, initial=0.0))
+        return EpisodeScore(success=best >= 1.0, score=best)
+
+
+class LiftEnv(gym.Env[FloatArray, FloatArray]):
+    """robosuite's Lift with a sparse reward; ends at the first success.
+
+    A reset with a seed seeds numpy's global generator, the only one robosuite 1.4 has: two
+    environments in one process would disturb each other.
+    """
+
+    def __init__(self, task: LiftTask, render: bool = False) -> None:
+        robosuite = _load_robosuite()
+        self.task = task
+        self.render_mode = "rgb_array" if render else None
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (task.obs_dim,), np.float64)
+        bound = np.inf if task.abs_action else 1.0
+        self.action_space = gym.spaces.Box(-bound, bound, (task.action_dim,), np.float64)
+        self.n_steps = 0
+        # a hard reset draws the cube's size anew, so a seed fixes the whole episode
+        self.sim_env = robosuite.make(
+            "Lift",
+            robots="Panda",
+            has_renderer=False,
+            has_offscreen_renderer=render,
+            use_camera_obs=False,
+            use_object_obs=True,
+            reward_shaping=False,
+            ignore_done=True,
+            hard_reset=True,
+            **task.arguments,
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        self.n_steps = 0
+        if seed is not None:
+            np.random.seed(seed)
+        obs = self.sim_env.reset()
+        if self.render_mode is not None:
+            # reflections double the time of a frame without a GPU; a hard reset brings them back
+            self.sim_env.sim.model.mat_reflectance[:] = 0.0
+        return _observation(obs), {}
+
+    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        self.n_steps += 1
+        command = pose_command(action) if self.task.abs_action else action
+        obs, reward, _, _ = self.sim_env.step(command)
+        lifted = bool(reward >= 1.0)
+        return _observation(obs), float(lifted), lifted, self.n_steps >= self.task.max_steps, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        frame: NDArray[np.uint8] = self.sim_env.sim.render(
+            height=FRAME_SIZE, width=FRAME_SIZE, camera_name="agentview"
+        )
+        return frame[::-1]
+
+    def close(self) -> None:
+        if self.render_mode is not None:
+            # left to the garbage collector, it fails noisily when the interpreter exits
+            context = self.sim_env.sim._render_context_offscreen
+            context.gl_ctx.make_current()
+            context.con.free()
+            context.gl_ctx.free()
+        self.sim_env.close()
+
+
+def pose_command(action: FloatArray) -> FloatArray:
+    """Turn (position 3, rotation 6, gripper 1) into (position 3, axis-angle 3, gripper 1).
+
+    The six numbers are the first two rows of a rotation matrix, made orthonormal by Gram-Schmidt
+    (Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural Networks").
+    """
+    first, second = action[3:6], action[6:9]
+    x = first / np.linalg.norm(first)
+    y = second - (x @ second) * x
+    y /= np.linalg.norm(y)
+    axis_angle = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)])).as_rotvec()
+    return np.concatenate([action[:3], axis_angle, action[9:]])
+
+
+def _observation(obs: Mapping[str, FloatArray]) -> FloatArray:
+    return np.concatenate([obs[key] for key in OBS_KEYS], dtype=np.float64)
+
+
+def _load_robosuite() -> Any:
+    # its handler prints hints about a settings file nobody needs, in every worker
+    logging.getLogger("robosuite_logs").addFilter(lambda r: r.levelno >= logging.ERROR)
+    try:
+        robosuite = importlib.import_module("robosuite")
+    except ImportError as error:
+        raise ImportError('lift needs robosuite 1.4: pip install "skipstep[sim]"') from error
+    if not robosuite.__version__.startswith("1.4."):
+        raise ImportError(
+            f'lift needs robosuite 1.4, got {robosuite.__version__}: pip install "skipstep[sim]"'
+        )
+    return robosuite

@@ -1,0 +1,223 @@
+"""One process per environment: seeded resets, chunks of actions, and dead workers replaced.
+
+Simulators with a global random generator are reproducible only with a process of their own, and a
+slot that is free takes its next seed at once instead of waiting for the slowest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from .task import EnvError, FloatArray, Task
+from .worker import ONE_THREAD, Event, serve
+
+__all__ = ["EnvPool", "Event"]
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 1.0
+EXIT_S = 5.0
+
+
+@dataclass
+class _Slot:
+    process: ForkServerProcess
+    conn: Connection
+    state: Literal["not reset", "busy", "running", "done"] = "not reset"
+    request: str = ""
+    deadline: float = 0.0
+
+
+class EnvPool:
+    """A context manager holding `n_envs` worker processes, each with one environment of `task`.
+
+    `reset` and `step` ask; `wait` collects what has been answered. A worker that dies, raises or is
+    silent for too long gives an "error" event, and its slot has a fresh worker to be reset again.
+
+    Args:
+        task: pickled and sent to the workers.
+        n_envs: how many.
+        timeout_s: longest wait for one answer, building the environment included.
+    """
+
+    def __init__(self, task: Task, n_envs: int, timeout_s: float = 120.0) -> None:
+        self.task = task
+        self.n_envs = n_envs
+        self.timeout_s = timeout_s
+        self._slots: list[_Slot] = []
+        self._failed_starts = 0
+        try:
+            for slot in range(n_envs):
+                self._slots.append(self._start(slot))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> EnvPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def reset(self, slot: int, seed: int, video: Path | None = None) -> None:
+        """Begin the episode of `seed`; with `video`, film it and write the mp4 when it ends."""
+        self._refuse(slot, "reset", "busy")
+        if not self._slots[slot].process.is_alive():
+            self._replace(slot)
+        self._ask(slot, "reset", seed, None if video is None else Path(video).absolute())
+
+    def step(self, slot: int, actions: FloatArray) -> None:
+        """Execute `actions` (k, action_dim) in turn, until they or the episode end."""
+        self._refuse(slot, "step", "not reset", "busy", "done")
+        actions = np.asarray(actions, np.float64)
+        if actions.ndim != 2 or not len(actions) or actions.shape[1] != self.task.action_dim:
+            raise ValueError(
+                f"actions must have shape (k, {self.task.action_dim}), got {actions.shape}"
+            )
+        self._ask(slot, "step", actions)
+
+    def wait(self) -> list[Event]:
+        """Return the answers that are there, at least one.
+
+        Raises:
+            RuntimeError: nothing has been asked.
+            EnvError: the environment cannot be built.
+        """
+        busy = {i: s for i, s in enumerate(self._slots) if s.state == "busy"}
+        if not busy:
+            raise RuntimeError("nothing to wait for: no slot was asked to reset or step")
+        patience = min(s.deadline for s in busy.values()) - time.monotonic()
+        sources: list[Any] = [s.conn for s in busy.values()]
+        sources += [s.process.sentinel for s in busy.values()]
+        awake = set(wait(sources, max(0.0, patience)))
+        now = time.monotonic()
+        events: list[Event] = []
+        for i, s in busy.items():
+            if s.conn in awake or s.process.sentinel in awake:
+                events.append(self._receive(i))
+            elif now >= s.deadline:
+                events.append(self._give_up(i, f"no answer in {self.timeout_s:g} s"))
+        return events or self.wait()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers, by slot."""
+        return [s.process.pid or 0 for s in self._slots]
+
+    def close(self) -> None:
+        """End the workers: politely, then by SIGTERM, then by SIGKILL."""
+        slots, self._slots = self._slots, []
+        for s in slots:
+            s.conn.close()
+        _end([s.process for s in slots])
+
+    def _refuse(self, slot: int, verb: str, *states: str) -> None:
+        if not self._slots:
+            raise RuntimeError(f"cannot {verb} slot {slot}: the pool is closed")
+        if self._slots[slot].state in states:
+            raise RuntimeError(f"cannot {verb} slot {slot}: it is {self._slots[slot].state}")
+
+    def _ask(self, slot: int, method: str, *arguments: Any) -> None:
+        s = self._slots[slot]
+        s.state, s.request, s.deadline = "busy", method, time.monotonic() + self.timeout_s
+        # a worker that is dead by now is found by wait()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            s.conn.send((method, arguments))
+
+    def _receive(self, slot: int) -> Event:
+        s = self._slots[slot]
+        try:
+            if not s.conn.poll():
+                raise EOFError
+            answer: Event | EnvError = s.conn.recv()
+        except (EOFError, OSError):
+            s.process.join(EXIT_S)
+            return self._give_up(slot, f"worker died (exit code {s.process.exitcode})")
+        if isinstance(answer, EnvError):
+            s.state = "not reset"
+            raise answer
+        if answer.kind == "error":
+            self._replace(slot)
+            return answer
+        self._failed_starts = 0
+        s.state = "done" if answer.done else "running"
+        return answer
+
+    def _give_up(self, slot: int, error: str) -> Event:
+        self._failed_starts += self._slots[slot].request == "reset"
+        self._replace(slot)
+        if self._failed_starts > self.n_envs + 2:
+            raise EnvError(f"no worker of task {self.task.name!r} gets to an episode: {error}")
+        return Event(slot, "error", error=error)
+
+    def _start(self, slot: int) -> _Slot:
+        with _calm_forkserver():
+            forkserver.ensure_running()
+        context = get_context("forkserver")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, slot, self.task), daemon=True)
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return _Slot(process, ours)
+
+    def _replace(self, slot: int) -> None:
+        old = self._slots[slot]
+        log.warning("slot %d gets a fresh worker (was process %s)", slot, old.process.pid)
+        old.conn.close()
+        old.process.kill()
+        _end([old.process])
+        self._slots[slot] = self._start(slot)
+
+
+@contextlib.contextmanager
+def _calm_forkserver() -> Iterator[None]:
+    """What the fork server starts with, its workers inherit: one thread, and deaf to Ctrl-C.
+
+    Numpy's BLAS reads its thread count while it is imported, before any code of ours runs there.
+    """
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _end(processes: list[ForkServerProcess]) -> None:
+    """Join all, by harder means the longer it takes."""
+    for patience, harder in ((GRACE_S, "terminate"), (GRACE_S, "kill"), (EXIT_S, "kill")):
+        deadline = time.monotonic() + patience
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        processes = [p for p in processes if p.is_alive()]
+        for process in processes:
+            getattr(process, harder)()

@@ -1,0 +1,67 @@
+"""What a task is: the sizes a policy must agree with, how to make its world, how to judge it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Env: TypeAlias = gym.Env[FloatArray, FloatArray]
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+
+class EnvError(RuntimeError):
+    """A task's environment cannot be built at all, so trying again would not help."""
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """How one episode went.
+
+    Attributes:
+        success: what the task calls a success.
+        score: between 0 and 1.
+        details: more of the same, as it is written to the episode's record.
+    """
+
+    success: bool
+    score: float
+    details: dict[str, JSON] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """A world and its rules. Cheap to build and picklable: worker processes receive a copy.
+
+    Attributes:
+        name: the name it is chosen by.
+        obs_dim: length of an observation.
+        action_dim: length of an action, as the policy gives it.
+        max_steps: the environment truncates an episode here.
+        control_hz: environment steps per second of the robot's time.
+        memory_mb: what one worker process of this task needs.
+    """
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    max_steps: int
+    control_hz: float
+    memory_mb: int
+
+    @abstractmethod
+    def make_env(self, render: bool = False) -> Env:
+        """Build the environment; with `render`, its `render()` gives (H, W, 3) uint8 frames."""
+
+    @abstractmethod
+    def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
+        """Judge an episode by the rewards of all its steps and the info of the last one."""
+
+    def metrics(self, details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Summarise the `EpisodeScore.details` of many episodes in the task's own terms."""
+        return {}

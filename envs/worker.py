@@ -1,0 +1,151 @@
+"""What runs in a worker process: one environment, reset and stepped on request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import Env, EnvError, FloatArray, Task
+from .video import load_av, write_video
+
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """The answer to one request of a slot.
+
+    Attributes:
+        slot: which environment.
+        kind: "ready" after a reset, "chunk" after a step, "error" if there is no answer.
+        obs: (k, obs_dim) the observation of the reset (k = 1), or one per executed step.
+        rewards: (k,) one per executed step; empty after a reset.
+        done: the episode is over, by termination or truncation.
+        info: that of the reset or of the last step.
+        error: the worker's traceback, or how it ended.
+        video: the file written, when the episode is over and a video was asked for.
+    """
+
+    slot: int
+    kind: Literal["ready", "chunk", "error"]
+    obs: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    rewards: FloatArray = field(default_factory=lambda: np.empty(0))
+    done: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    video: str | None = None
+
+
+class Host:
+    """Holds a slot's environment: the plain one, or the rendering one while a video is made."""
+
+    def __init__(self, slot: int, task: Task) -> None:
+        self.slot = slot
+        self.task = task
+        self.env: Env | None = None
+        self.rendering = False
+        self.video: Path | None = None
+        self.frames: list[NDArray[np.uint8]] = []
+
+    def reset(self, seed: int, video: Path | None) -> Event:
+        env = self._env_for(rendering=video is not None)
+        self.video, self.frames = video, []
+        obs, info = env.reset(seed=seed)
+        self._film(env)
+        return Event(self.slot, "ready", np.asarray(obs, np.float64)[None], info=info)
+
+    def step(self, actions: FloatArray) -> Event:
+        assert self.env is not None
+        if not np.isfinite(actions).all():
+            raise ValueError("actions must be finite, got nan or inf")
+        observations: list[FloatArray] = []
+        rewards: list[float] = []
+        info: dict[str, Any] = {}
+        done, written = False, None
+        for action in actions:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            observations.append(obs)
+            rewards.append(float(reward))
+            self._film(self.env)
+            done = bool(terminated or truncated)
+            if done:
+                break
+        if done and self.video is not None:
+            write_video(self.video, self.frames, self.task.control_hz)
+            written = str(self.video)
+            self.video, self.frames = None, []
+        obs_array = np.asarray(observations, np.float64)
+        return Event(self.slot, "chunk", obs_array, np.asarray(rewards), done, info, video=written)
+
+    def close(self) -> None:
+        if self.env is not None:
+            self.env.close()
+            self.env = None
+
+    def _env_for(self, rendering: bool) -> Env:
+        if self.env is None or self.rendering != rendering:
+            self.close()
+            try:
+                if rendering:
+                    load_av()
+                self.env = self.task.make_env(render=rendering)
+            except Exception as error:
+                text = f"cannot build task {self.task.name!r}: {type(error).__name__}: {error}"
+                failure = EnvError(text)
+                failure.add_note(traceback.format_exc())
+                raise failure from None
+            self.rendering = rendering
+        return self.env
+
+    def _film(self, env: Env) -> None:
+        if self.video is not None:
+            frame: Any = env.render()
+            self.frames.append(frame)
+
+
+def _exit_with_parent() -> None:
+    """Leave at once when the parent is gone, even in the middle of a step that never ends."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def serve(conn: Connection, slot: int, task: Task) -> None:
+    """Answer requests `(method of Host, arguments)` until the other end is closed.
+
+    The answer is an `Event`, or an `EnvError` if the environment cannot be built.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(ONE_THREAD)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    host = Host(slot, task)
+    while True:
+        try:
+            method, arguments = conn.recv()
+        except EOFError:
+            break
+        answer: Event | EnvError
+        try:
+            answer = getattr(host, method)(*arguments)
+        except EnvError as error:
+            answer = error
+        except Exception:
+            answer = Event(slot, "error", error=traceback.format_exc())
+        try:
+            conn.send(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            break
+    host.close()

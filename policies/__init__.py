@@ -1,0 +1,28 @@
+"""The diffusion policy: network, normaliser, sampling, reading checkpoints."""
+
+from __future__ import annotations
+
+from .checkpoint import find_checkpoint, load_policy, save_policy
+from .network import DiffusionTransformer, NetworkConfig
+from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
+from .reader import CheckpointError
+from .reference import UnsupportedPolicy, from_reference, policy_config
+from .sampling import SamplerConfig, SamplerTable, sampler_table
+
+__all__ = [
+    "CheckpointError",
+    "DiffusionPolicy",
+    "DiffusionTransformer",
+    "NetworkConfig",
+    "PolicyConfig",
+    "SamplerConfig",
+    "SamplerTable",
+    "TaskInfo",
+    "UnsupportedPolicy",
+    "find_checkpoint",
+    "from_reference",
+    "load_policy",
+    "policy_config",
+    "sampler_table",
+    "save_policy",
+]

@@ -1,0 +1,190 @@
+"""Finding, reading and writing checkpoints: our folder format, and the reference implementation's .ckpt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .network import NetworkConfig
+from .interpolation import resolve
+from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
+from .reader import CheckpointError, describe_trusted, read_reference
+from .reference import UnsupportedPolicy, own_keys, policy_config
+from .sampling import SamplerConfig
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "skipstep-policy/1"
+CONFIG, WEIGHTS = "policy.yaml", "weights.safetensors"
+WEIGHT_CHOICES = ("auto", "ema", "model")
+SCORE = re.compile(r"test_mean_score=(-?\d+(?:\.\d+)?)")
+EPOCH = re.compile(r"epoch=(\d+)")
+
+
+def load_policy(
+    path: str | Path,
+    weights: str = "auto",
+    device: str = "cpu",
+    trust: bool = False,
+    pick: str = "best",
+) -> DiffusionPolicy:
+    """Read a policy; nothing in the file is executed.
+
+    Args:
+        path: a folder in our format, a reference .ckpt, or a folder of those (then `pick` chooses).
+        weights: auto takes the EMA weights where the training used EMA; ema or model insist.
+        device: a torch device.
+        trust: unpickle a file that holds more than data, *running its code*; says first what that is.
+        pick: best (highest test_mean_score in the name) or latest, among the .ckpt files of a folder.
+
+    Raises:
+        FileNotFoundError: nothing there; names what is.
+        CheckpointError: truncated, malicious or contradictory file.
+        UnsupportedPolicy: a policy this project does not run, by name.
+    """
+    if weights not in WEIGHT_CHOICES:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHT_CHOICES)}, got {weights!r}")
+    found = find_checkpoint(Path(path), pick)
+    try:
+        config, state = (_read_folder if found.is_dir() else _read_ckpt)(found, weights, trust)
+        policy = DiffusionPolicy(config)
+        state = {k: v.float() for k, v in state.items()}
+        bad = next(
+            (
+                k
+                for k, v in state.items()
+                if k not in ("model.mask", "model.memory_mask") and not v.isfinite().all()
+            ),
+            None,
+        )
+        if bad:
+            raise CheckpointError(f"{found}: {bad} holds NaN or infinite values")
+        policy.load_state_dict(state)
+    except RuntimeError as error:  # load_state_dict names the keys and shapes over several lines
+        raise CheckpointError(f"{found}: {' '.join(str(error).split())}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{found}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        if str(found) in str(error):
+            raise
+        kind = type(error) if isinstance(error, UnsupportedPolicy) else CheckpointError
+        raise kind(f"{found}: {error}") from error
+    return policy.to(device).eval()
+
+
+def save_policy(
+    policy: DiffusionPolicy, folder: str | Path, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write our folder format; weights in `dtype`, the normaliser in float32."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        k: v.detach().cpu().to(torch.float32 if k.startswith("normalizer.") else dtype).contiguous()
+        for k, v in policy.state_dict().items()
+    }
+    settings = {"schema": SCHEMA, **asdict(policy.config)}
+    for name, write in {
+        WEIGHTS: lambda p: save_file(state, p),
+        CONFIG: lambda p: OmegaConf.save(OmegaConf.create(settings), p),
+    }.items():
+        temporary = folder / f".{name}.tmp"
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, folder / name)
+
+
+def find_checkpoint(path: Path, pick: str = "best") -> Path:
+    """A file as it is, our folder as it is, else the chosen .ckpt in a folder (or its checkpoints/)."""
+    if path.is_file() or (path / CONFIG).is_file():
+        return path
+    files = sorted(p for d in (path, path / "checkpoints") for p in d.glob("*.ckpt"))
+    if not files:
+        raise FileNotFoundError(f"no checkpoint at {path}; {_what_is_there(path)}")
+    return PICKS[pick](files)
+
+
+def _score(file: Path) -> tuple[float, int]:
+    score, epoch = SCORE.search(file.name), EPOCH.search(file.name)
+    return float(score[1]) if score else float("-inf"), int(epoch[1]) if epoch else -1
+
+
+def _latest(files: list[Path]) -> Path:
+    named = [f for f in files if f.name == "latest.ckpt"]
+    return named[0] if named else max(files, key=lambda f: (_score(f)[1], f.stat().st_mtime))
+
+
+def _best(files: list[Path]) -> Path:
+    scored = [f for f in files if SCORE.search(f.name)]
+    return max(scored, key=_score) if scored else _latest(files)
+
+
+PICKS: dict[str, Callable[[list[Path]], Path]] = {"best": _best, "latest": _latest}
+
+
+def _what_is_there(path: Path) -> str:
+    here = path
+    while not here.is_dir():
+        here = here.parent
+    names = sorted(p.name for p in here.iterdir() if not p.name.startswith("."))[:8]
+    return f"{here.resolve()} holds {', '.join(names) if names else 'nothing'}"
+
+
+def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dict[str, Tensor]]:
+    if weights == "model":
+        raise CheckpointError(
+            f"{folder}: weights=model is not there (it holds the weights to deploy: use auto)"
+        )
+    try:
+        raw: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        state = load_file(folder / WEIGHTS)
+    except (OmegaConfBaseException, SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or raw.pop("schema", None) != SCHEMA:
+        raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
+    parts = {"network": NetworkConfig, "sampler": SamplerConfig, "task": TaskInfo}
+    return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
+
+
+def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dict[str, Tensor]]:
+    if trust:
+        cfg, states = _run_ckpt(file)
+    else:
+        checkpoint = read_reference(file)
+        cfg, states = checkpoint.cfg, checkpoint.state_dicts
+    if weights == "auto":
+        weights = (
+            "ema" if (cfg.get("training") or {}).get("use_ema", "ema_model" in states) else "model"
+        )
+    key = {"ema": "ema_model", "model": "model"}[weights]
+    if key not in states:
+        raise CheckpointError(
+            f"{file}: weights={weights} needs state_dicts.{key}, the file holds {', '.join(sorted(states))}"
+        )
+    log.info("%s: %s weights", file, key)
+    return policy_config(cfg), own_keys(states[key])
+
+
+def _run_ckpt(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Full unpickling, for `trust=True` only."""
+    try:
+        import dill
+    except ImportError as error:
+        raise ImportError("trust=True needs dill: pip install dill") from error
+    for name in describe_trusted(file):
+        log.warning("trust=True: %s runs or imports %s", file, name)
+    with file.open("rb") as stream:
+        payload = torch.load(stream, pickle_module=dill, map_location="cpu", weights_only=False)
+    cfg: Any = OmegaConf.to_container(payload["cfg"])
+    return resolve(cfg), payload["state_dicts"]

@@ -1,0 +1,91 @@
+"""Per-dimension affine maps between the env's units and the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+STATISTICS = ("min", "max", "mean", "std")
+
+
+def _frozen(values: dict[str, Tensor]) -> nn.ParameterDict:
+    return nn.ParameterDict({k: nn.Parameter(v, requires_grad=False) for k, v in values.items()})
+
+
+class Normalizer(nn.Module):
+    """normalised = x * scale + offset, one map per field ("obs", "action").
+
+    Keys in the state dict are the reference's: params_dict.<field>.{scale,offset,input_stats.*}.
+    """
+
+    def __init__(self, dims: dict[str, int]) -> None:
+        super().__init__()
+        self.params_dict = nn.ParameterDict()
+        for field, dim in dims.items():
+            identity = {"scale": torch.ones(dim), "offset": torch.zeros(dim)}
+            self.params_dict[field] = _frozen(identity)
+            self.params_dict[field]["input_stats"] = _frozen(
+                {k: torch.zeros(dim) for k in STATISTICS}
+            )
+
+    def normalize(self, field: str, x: Tensor) -> Tensor:
+        """(..., dim) in the units of the env -> (..., dim) normalised."""
+        params = self.params_dict[field]
+        return x * params["scale"] + params["offset"]
+
+    def unnormalize(self, field: str, x: Tensor) -> Tensor:
+        """(..., dim) normalised -> (..., dim) in the units of the env."""
+        params = self.params_dict[field]
+        return (x - params["offset"]) / params["scale"]
+
+    def fit(self, field: str, data: Tensor, mode: str = "limits", range_eps: float = 1e-4) -> None:
+        """Set the map of one field from data (n, dim).
+
+        Args:
+            field: "obs" or "action".
+            data: (n, dim) in the units of the env.
+            mode: limits maps [min, max] to [-1, 1]; gaussian maps to mean 0 and deviation 1.
+            range_eps: a dimension that moves less than this is only centred, not scaled.
+        """
+        if mode not in FITS:
+            raise ValueError(f"normalizer.mode must be one of {', '.join(FITS)}, got {mode!r}")
+        data = data.float()
+        stats = {
+            "min": data.amin(0),
+            "max": data.amax(0),
+            "mean": data.mean(0),
+            "std": data.std(0),
+        }
+        scale, offset = FITS[mode](stats, range_eps)
+        params = self.params_dict[field]
+        values = {"scale": scale, "offset": offset}
+        with torch.no_grad():
+            for name, value in values.items():
+                params[name].copy_(value)
+            for name, value in stats.items():
+                params["input_stats"][name].copy_(value)
+
+
+def _limits(stats: dict[str, Tensor], range_eps: float) -> tuple[Tensor, Tensor]:
+    span = stats["max"] - stats["min"]
+    still = span < range_eps
+    scale = torch.where(
+        still, torch.ones_like(span), 2 / torch.where(still, torch.ones_like(span), span)
+    )
+    offset = torch.where(still, -(stats["min"] + stats["max"]) / 2, -1 - scale * stats["min"])
+    return scale, offset
+
+
+def _gaussian(stats: dict[str, Tensor], range_eps: float) -> tuple[Tensor, Tensor]:
+    still = stats["std"] < range_eps
+    ones = torch.ones_like(stats["std"])
+    scale = torch.where(still, ones, 1 / torch.where(still, ones, stats["std"]))
+    return scale, -stats["mean"] * scale
+
+
+FITS: dict[str, Callable[[dict[str, Tensor], float], tuple[Tensor, Tensor]]] = {
+    "limits": _limits,
+    "gaussian": _gaussian,
+}

@@ -1,0 +1,207 @@
+"""The diffusion policy: observations and noise in, an action chunk out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from .network import Compute, DiffusionTransformer, NetworkConfig
+from .normalizer import Normalizer
+from .sampling import SamplerConfig, SamplerTable, sampler_table
+
+Noise = torch.Generator | Sequence[torch.Generator]
+StepBranch = Callable[[int, int, Compute], Tensor]
+"""Called with (step, site index, how to compute the branch); returns what is added to the stream."""
+
+
+@dataclass
+class TaskInfo:
+    """What the checkpoint says of the task it was trained on; None where it does not say."""
+
+    name: str = ""
+    abs_action: bool | None = None
+    robot_noise_ratio: float | None = None
+
+
+@dataclass
+class PolicyConfig:
+    """Everything but the weights."""
+
+    network: NetworkConfig
+    obs_dim: int
+    action_dim: int
+    n_action_steps: int
+    pred_action_steps_only: bool = False
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    task: TaskInfo = field(default_factory=TaskInfo)
+
+    def __post_init__(self) -> None:
+        net = self.network
+        width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)
+        if (net.input_dim, net.output_dim) != (width, width):
+            raise ValueError(
+                f"network.input_dim and output_dim must be {width} for obs_dim {self.obs_dim}, action_dim "
+                f"{self.action_dim} and obs_as_cond {net.obs_as_cond}, got {net.input_dim}, {net.output_dim}"
+            )
+        if net.obs_as_cond and net.cond_dim != self.obs_dim:
+            raise ValueError(
+                f"network.cond_dim must be obs_dim = {self.obs_dim}, got {net.cond_dim}"
+            )
+        first = 0 if self.pred_action_steps_only else net.n_obs_steps - 1
+        if not 1 <= self.n_action_steps <= net.horizon - first:
+            raise ValueError(
+                f"n_action_steps must be from 1 to {net.horizon - first} (horizon {net.horizon}, "
+                f"n_obs_steps {net.n_obs_steps}), got {self.n_action_steps}"
+            )
+        if self.pred_action_steps_only and net.causal_attn:
+            raise ValueError(
+                "pred_action_steps_only=true with causal_attn=true is refused: the mask is made for the "
+                "horizon, and the reference implementation fails on it too"
+            )
+        if self.pred_action_steps_only and not net.obs_as_cond:
+            raise ValueError("pred_action_steps_only=true needs obs_as_cond=true")
+
+
+class DiffusionPolicy(nn.Module):
+    """A DDPM/DDIM policy over action chunks (Chi et al. 2023), made by `load_policy` or `from_reference`."""
+
+    n_obs_steps: int
+    n_action_steps: int
+    horizon: int
+    obs_dim: int
+    action_dim: int
+    table: SamplerTable
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = DiffusionTransformer(config.network)
+        self.normalizer = Normalizer({"obs": config.obs_dim, "action": config.action_dim})
+        self.n_obs_steps = config.network.n_obs_steps
+        self.n_action_steps = config.n_action_steps
+        self.horizon = config.network.horizon
+        self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
+        self.table = sampler_table(config.sampler)
+
+    @property
+    def n_inference_steps(self) -> int:
+        return len(self.table)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the trajectory in one denoising call, a time token included."""
+        length = self.n_action_steps if self.config.pred_action_steps_only else self.horizon
+        return length + (1 if self.config.network.encoder_only else 0)
+
+    @property
+    def sizes(self) -> NetworkConfig:
+        return self.config.network
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.pos_emb.device
+
+    def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
+        """A policy that shares these weights and samples differently."""
+        twin = DiffusionPolicy(replace(self.config, sampler=sampler))
+        twin.load_state_dict(self.state_dict(), assign=True)
+        return twin.to(self.device).train(self.training)
+
+    def fingerprint(self) -> str:
+        """Hash of the weights and of every setting that changes an action (sampler included)."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+        """Observations to the actions to execute.
+
+        Args:
+            obs: (B, n_obs_steps, obs_dim) float32, in the units of the env.
+            noise: one CPU generator per row, or a single one that is consumed in the order of the reference
+                implementation (the initial trajectory, then one draw per stochastic step, each of full horizon).
+            branch: intercepts the residual branches, see `StepBranch`; None is the plain policy.
+
+        Returns:
+            (B, n_action_steps, action_dim), in the units of the env.
+        """
+        trajectory = self.sample(obs, noise, branch)
+        actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
+        first = 0 if self.config.pred_action_steps_only else self.n_obs_steps - 1
+        return actions[:, first : first + self.n_action_steps]
+
+    def predict_action(self, obs_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reference's call: {"obs": (B, >= n_obs_steps, obs_dim)} -> {"action", "action_pred"}.
+
+        Noise comes from torch's default CPU generator. In-painting policies also return the predicted
+        observations ("obs_pred", "action_obs_pred").
+        """
+        obs = obs_dict["obs"][:, : self.n_obs_steps]
+        trajectory = self.sample(obs, torch.default_generator)
+        first = 0 if self.config.pred_action_steps_only else self.n_obs_steps - 1
+        executed = slice(first, first + self.n_action_steps)
+        pred = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
+        result = {"action": pred[:, executed], "action_pred": pred}
+        if not self.config.network.obs_as_cond:
+            obs_pred = self.normalizer.unnormalize("obs", trajectory[..., self.action_dim :])
+            result |= {"action_obs_pred": obs_pred[:, executed], "obs_pred": obs_pred}
+        return result
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+        """The denoised trajectory (B, T, input_dim), normalised; arguments as in `act`."""
+        self._check(obs, noise)
+        nobs = self.normalizer.normalize("obs", obs.to(self.device))
+        net, table = self.config.network, self.table
+        length = self.n_action_steps if self.config.pred_action_steps_only else net.horizon
+        shape = (len(obs), length, net.input_dim)
+        x = draw(noise, shape).to(self.device)
+        for s, timestep in enumerate(table.timesteps):
+            self._inpaint(x, nobs)
+            out = self.model(
+                x,
+                torch.full((len(obs),), int(timestep), device=self.device),
+                nobs if net.obs_as_cond else None,
+                None if branch is None else at_step(branch, s),
+            )
+            z = draw(noise, shape).to(self.device) if table.draws[s] else None
+            x = table.step(s, x, out, z)
+        self._inpaint(x, nobs)
+        return x
+
+    def _inpaint(self, x: Tensor, nobs: Tensor) -> None:
+        """Without observation conditioning, the observed part of the trajectory is overwritten."""
+        if not self.config.network.obs_as_cond:
+            x[:, : self.n_obs_steps, self.action_dim :] = nobs
+
+    def _check(self, obs: Tensor, noise: Noise) -> None:
+        if self.training:
+            raise RuntimeError(
+                "the policy is in training mode (dropout is on): call policy.eval() first"
+            )
+        if tuple(obs.shape[1:]) != (self.n_obs_steps, self.obs_dim):
+            raise ValueError(
+                f"obs must have shape (B, {self.n_obs_steps}, {self.obs_dim}), got {tuple(obs.shape)}"
+            )
+        if not isinstance(noise, torch.Generator) and len(noise) != len(obs):
+            raise ValueError(
+                f"noise must hold one generator per row ({len(obs)}), got {len(noise)}"
+            )
+
+
+def at_step(branch: StepBranch, step: int) -> Callable[[int, Compute], Tensor]:
+    return lambda site, compute: branch(step, site, compute)
+
+
+def draw(noise: Noise, shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise (B, T, D): from one generator as a whole, or row by row."""
+    if isinstance(noise, torch.Generator):
+        return torch.randn(shape, generator=noise)
+    return torch.cat([torch.randn((1, *shape[1:]), generator=g) for g in noise])

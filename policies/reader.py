@@ -1,0 +1,195 @@
+"""Reading a checkpoint of real-stanford/diffusion_policy without executing anything that is in it.
+
+Such a file is a zip of `torch.save(..., pickle_module=dill)`: a pickle with the whole Hydra config,
+the state dicts, and small values that are pickled once more, next to the raw bytes of the tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .inert_names import ALLOWED, TENSOR_BUILDERS, TensorRecord, plain
+from .inert_pickle import Call, Name, RefusedError, parse, shown
+from .interpolation import resolve
+
+MAX_PICKLE_BYTES = 64 * 2**20
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint that can be read safely; one line that names the file."""
+
+
+@dataclass(frozen=True)
+class ReferenceCheckpoint:
+    """What a checkpoint of the reference implementation holds, as plain data.
+
+    Attributes:
+        path: the file.
+        cfg: the Hydra config as dicts, lists and scalars. Interpolations are resolved; those that
+            ask for anything but the config and arithmetic stay as they are written.
+        state_dicts: the networks ("model", "ema_model"). Optimizer states are left in the file.
+        pickles: the small values beside them ("epoch", "global_step", "_output_dir").
+    """
+
+    path: Path
+    cfg: dict[str, Any]
+    state_dicts: dict[str, dict[str, Tensor]]
+    pickles: dict[str, Any]
+
+
+def read_reference(path: str | Path) -> ReferenceCheckpoint:
+    """Reads a checkpoint as data.
+
+    Raises:
+        CheckpointError: if the file is damaged, is something else, or would import or call anything
+            outside of the short list that checkpoints need.
+    """
+    path = Path(path)
+    with _opened(path) as archive:
+        payload = parse(archive.pickle(), ALLOWED).root
+        if not isinstance(payload, dict) or not payload.keys() >= {"cfg", "state_dicts"}:
+            raise RefusedError("no cfg and state_dicts in it, so not a diffusion_policy checkpoint")
+        cfg, pickles = plain(payload["cfg"]), plain(payload.get("pickles", {}))
+        for field, value in (("cfg", cfg), ("pickles", pickles)):
+            if not isinstance(value, dict):
+                raise RefusedError(f"{field} must be a mapping, got {type(value).__name__}")
+        networks = {name: _tensors(record) for name, record in _entries(payload["state_dicts"])}
+        return ReferenceCheckpoint(
+            path=path,
+            cfg=resolve(cfg),
+            state_dicts={
+                name: {key: archive.tensor(record) for key, record in tensors.items()}
+                for name, tensors in networks.items()
+                if tensors and isinstance(name, str)
+            },
+            pickles={name: _unpickled(name, stream) for name, stream in pickles.items()},
+        )
+
+
+def describe_trusted(path: str | Path) -> list[str]:
+    """The names a full unpickling would import, and mostly call, that are not on the allow-list.
+
+    Raises:
+        CheckpointError: if the file cannot be followed to its end.
+    """
+    with _opened(Path(path)) as archive:
+        parsed = parse(archive.pickle())
+        names = parsed.names
+        for _, record in _entries(dict(_entries(parsed.root)).get("pickles")):
+            stream = None
+            with contextlib.suppress(RefusedError):
+                stream = plain(record)
+            if isinstance(stream, bytes):
+                names += parse(stream).names
+        return [shown(name) for name in dict.fromkeys(names) if name not in ALLOWED]
+
+
+def _entries(record: Any) -> list[tuple[Any, Any]]:
+    if isinstance(record, Call):
+        return record.entries
+    return list(record.items()) if isinstance(record, dict) else []
+
+
+def _unpickled(name: str, stream: Any) -> Any:
+    if not isinstance(stream, bytes):
+        raise RefusedError(f"pickles.{shown(str(name))} must be bytes, got {type(stream).__name__}")
+    return plain(parse(stream, ALLOWED).root)
+
+
+def _tensors(state_dict: Any) -> dict[str, TensorRecord]:
+    return {
+        key: plain(record)
+        for key, record in _entries(state_dict)
+        if isinstance(key, str)
+        and isinstance(record, Call)
+        and isinstance(record.function, Name)
+        and record.function.text in TENSOR_BUILDERS
+    }
+
+
+class _Archive:
+    """The records of a torch zip file; each storage is read once and shared by its tensors."""
+
+    def __init__(self, file: zipfile.ZipFile, n_bytes: int) -> None:
+        names = file.namelist()
+        roots = [name.split("/")[0] for name in names if name.split("/")[1:] == ["data.pkl"]]
+        if len(roots) != 1 or len(set(names)) != len(names):
+            raise RefusedError("not a zip file of torch.save, with one data.pkl in one folder")
+        if sum(info.file_size for info in file.infolist()) > n_bytes:
+            raise RefusedError("its parts claim to be larger than the file")
+        self._file = file
+        self._root = roots[0]
+        self._storages: dict[str, Tensor] = {}
+        if f"{self._root}/byteorder" in names and self._read("byteorder") != b"little":
+            raise RefusedError("byte order must be little, as on the machine that reads it")
+
+    def _read(self, name: str) -> bytes:
+        info = self._file.getinfo(f"{self._root}/{name}")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise RefusedError(f"{shown(name)} is compressed, which torch.save never does")
+        return self._file.read(info)
+
+    def pickle(self) -> bytes:
+        size = self._file.getinfo(f"{self._root}/data.pkl").file_size
+        if size > MAX_PICKLE_BYTES:
+            raise RefusedError(f"data.pkl must have at most {MAX_PICKLE_BYTES} bytes, got {size}")
+        return self._read("data.pkl")
+
+    def tensor(self, record: TensorRecord) -> Tensor:
+        if record.key not in self._storages:
+            data = bytearray(self._read(f"data/{record.key}"))
+            bytes_ = torch.empty(0, dtype=torch.uint8)
+            self._storages[record.key] = (
+                torch.frombuffer(data, dtype=bytes_.dtype) if data else bytes_
+            )
+        raw = self._storages[record.key]
+        n_bytes = record.storage_numel * record.dtype.itemsize
+        if not 0 <= raw.numel() - n_bytes < record.dtype.itemsize:
+            name, got = shown(record.key), raw.numel()
+            raise RefusedError(f"storage {name} must have {n_bytes} bytes, got {got}")
+        flat = raw[:n_bytes].view(record.dtype)
+        return flat.as_strided(record.size, record.stride, record.offset)
+
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    MemoryError,
+)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Archive]:
+    """The archive at `path`; whatever is wrong with it becomes one line with the file's name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            if head[:1] == b"\x80":
+                raise RefusedError("in torch's format from before 1.6; save it with a newer torch")
+            if head != b"PK\x03\x04":
+                raise RefusedError("not a checkpoint of torch.save (not a zip file)")
+            with zipfile.ZipFile(file) as archive:
+                yield _Archive(archive, path.stat().st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except RefusedError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path}: incomplete ({shown(str(error))})") from None
+    except _DAMAGED as error:
+        raise CheckpointError(f"{path}: damaged or cut short ({shown(str(error))})") from None

@@ -1,0 +1,1 @@
+"""Measuring: episodes, latency, metrics, what is written where."""

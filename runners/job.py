@@ -1,0 +1,265 @@
+"""One run, from checked settings to result.json."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from accel import accelerated
+
+from .evaluate import act_padded, evaluate, query_noise
+from .latency import measure
+from .loggers import LOGGERS, NullLogger
+from .metrics import paired, wilson
+from .settings import PROJECT, Job
+from .store import RunStore, read_episodes
+
+log = logging.getLogger(__name__)
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "gymnasium",
+    "gymnasium-robotics",
+    "mujoco",
+    "robosuite",
+    "hydra-core",
+    "wandb",
+)
+
+
+def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
+    """Evaluate the episodes that are missing, measure latency, write and return the result.
+
+    A run that is finished already is recognised, and its result returned.
+    """
+    store = RunStore(folder, job.config, job.settings.force)
+    try:
+        done = store.result()
+        if done and not store.missing(job.seeds) and done["n_episodes"] == len(job.seeds):
+            log.info("finished already: %s", folder)
+            return {**done, "baseline": compare(job, folder, store.episodes)}
+        with store.running():
+            return _run(job, store)
+    finally:
+        store.close()
+
+
+def _run(job: Job, store: RunStore) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.set_num_threads(job.settings.threads)
+    describe(job)
+    logger = LOGGERS[job.logger.name](store.folder, _wandb_run(job), job.config)
+    exit_code = 1
+    try:
+        with accelerated(job.policy, job.cache, job.quant, job.engine.name) as fast:
+            _episodes(job, store, logger, fast)
+            observations = store.observations()
+            previous = store.result() or {}
+            latency = previous.get("latency") or measure(
+                fast, job.policy, observations, job.settings.latency, job.settings.device
+            )
+            if not fast.n_queries and len(observations):
+                act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
+            stats = fast.stats()
+        with accelerated(job.policy) as plain:
+            act_padded(plain, observations[:1], [query_noise(0, 0, 0)], 1)
+            plain_flops = plain.stats()["flops"]
+        result = {
+            **summarise(job, [store.episodes[s] for s in job.seeds]),
+            "latency": latency,
+            "flops": {
+                "query": stats["flops"],
+                "plain": plain_flops,
+                "share": stats["flops"] / plain_flops,
+            },
+            "baseline": compare(job, store.folder, store.episodes),
+            "stats": stats,
+            "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "fingerprint": job.fingerprint,
+            "command": " ".join(["python", "run.py", *sys.argv[1:]]),
+            "versions": versions(),
+        }
+        store.write_result(result)
+        logger.finish(flat(result), [store.episodes[s] for s in job.seeds], store.folder)
+        exit_code = 0
+        return result
+    finally:
+        logger.close(exit_code)
+
+
+def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any) -> None:
+    """Run what is missing; earlier episodes are logged again, so that the newest W&B file is complete."""
+    successes = n_ok = 0
+    missing = store.missing(job.seeds)
+    filmed = set(job.seeds[: job.settings.videos])
+    bar = tqdm(total=len(job.seeds), desc=job.name, unit="episode", disable=None)
+
+    def count(record: Mapping[str, Any]) -> None:
+        nonlocal successes, n_ok
+        n_ok += record["status"] == "ok"
+        successes += record["success"] is True
+        rate = successes / max(n_ok, 1)
+        bar.set_postfix_str(
+            f"success {rate:.2f}" + (f", errors {bar.n + 1 - n_ok}" if bar.n + 1 > n_ok else "")
+        )
+        bar.update()
+        logger.episode(record, rate)
+
+    with bar:
+        for seed in job.seeds:
+            if seed not in missing:
+                count(store.episodes[seed])
+        if not missing:
+            return
+        for episode in evaluate(
+            fast,
+            job.task,
+            missing,
+            job.n_envs,
+            job.settings.noise_seed,
+            policy_batch=job.settings.policy_batch,
+            video_of=lambda seed: (
+                store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
+            ),
+        ):
+            record = episode.record()
+            if episode.video:
+                record["video"] = str(Path(episode.video).relative_to(store.folder.absolute()))
+            store.append(record)
+            store.add_observations(episode.observations)
+            count(record)
+
+
+def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates over the episodes that ran to their end; errors are listed beside them, never counted as failures."""
+    ok = [e for e in episodes if e["status"] == "ok"]
+    errors = [{"seed": e["seed"], "error": e["error"]} for e in episodes if e["status"] != "ok"]
+    successes = sum(e["success"] for e in ok)
+    return {
+        "task": job.task.name,
+        "cache": job.cache.name,
+        "quant": job.quant.name,
+        "success_rate": successes / len(ok) if ok else None,
+        "success_interval": wilson(successes, len(ok)),
+        "n_episodes": len(episodes),
+        "n_success": successes,
+        "n_errors": len(errors),
+        "errors": errors,
+        "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
+        "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
+    }
+
+
+def compare(
+    job: Job, folder: Path, episodes: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Against the study's unaccelerated arm on the seeds both have; the command that makes it where it is missing."""
+    if folder.name == job.baseline_name:
+        return None
+    baseline = folder.parent / job.baseline_name
+
+    def outcomes(records: Mapping[int, Mapping[str, Any]]) -> dict[int, bool]:
+        return {
+            s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
+        }
+
+    result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
+    if result is None:
+        changed = [
+            a
+            for a in sys.argv[1:]
+            if a.partition("=")[0].partition(".")[0] not in ("cache", "quant", "sampler")
+        ]
+        overrides = [a for a in changed if a not in ("-m", "--multirun")]
+        return {"folder": None, "command": " ".join(["python", "run.py", "cache=none", *overrides])}
+    return {"folder": baseline.name, **asdict(result)}
+
+
+def flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a result under W&B's summary names: ours, and diffusion_policy's test/*."""
+    low, high = result["success_interval"]
+    values = {
+        **{
+            k: result[k]
+            for k in ("success_rate", "n_episodes", "n_errors", "wall_s", "fingerprint")
+        },
+        "success_low": low,
+        "success_high": high,
+        "test/mean_score": result["mean_score"],
+        **{f"test/{k}": v for k, v in result["task_metrics"].items()},
+        **{f"flops/{k}": v for k, v in result["flops"].items()},
+    }
+    if result["latency"]:
+        values["latency/ratio"] = result["latency"]["ratio"]
+        for arm in ("accelerated", "plain"):
+            values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
+    if result["baseline"] and result["baseline"]["folder"]:
+        values |= {
+            f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
+        }
+    return values
+
+
+def describe(job: Job) -> None:
+    """Say what the checkpoint decided."""
+    policy, sampler = job.policy, job.policy.config.sampler
+    log.info(
+        "%s: horizon %d, %d observations, %d actions, %s-%d, %d layers of width %d; n_envs %d, policy_batch %d, threads %d",
+        job.checkpoint,
+        policy.horizon,
+        policy.n_obs_steps,
+        policy.n_action_steps,
+        sampler.kind,
+        policy.n_inference_steps,
+        policy.sizes.n_layer,
+        policy.sizes.n_emb,
+        job.n_envs,
+        job.settings.policy_batch,
+        job.settings.threads,
+    )
+
+
+def _wandb_run(job: Job) -> dict[str, Any]:
+    return {
+        "project": job.logger.project,
+        "entity": job.logger.entity,
+        "id": f"{job.settings.study}-{job.fingerprint}",
+        "name": job.name,
+        "group": job.settings.study,
+        "job_type": "eval",
+        "tags": [job.task.name, f"cache={job.cache.name}", f"quant={job.quant.name}"],
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if (PROJECT / ".git").exists():
+        command = ["git", "-C", str(PROJECT), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if commit:
+            found["commit"] = commit
+    return found
+
+
+RUNNERS = {"evaluate": run_evaluate}

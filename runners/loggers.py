@@ -1,0 +1,126 @@
+"""W&B: one run per job, id = study + fingerprint, complete in its newest file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+EPISODE_COLUMNS = (
+    "seed",
+    "status",
+    "success",
+    "score",
+    "n_steps",
+    "n_queries",
+    "seconds",
+    "attempts",
+    "error",
+)
+
+
+class NullLogger:
+    """logger=none."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> None:
+        pass
+
+    @staticmethod
+    def check() -> None:
+        """Refuse, before anything runs, what would fail at the start of the run."""
+
+    def episode(self, record: Mapping[str, Any], success_rate: float) -> None:
+        """One finished episode and the running rate."""
+
+    def finish(
+        self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
+    ) -> None:
+        """The result, all episodes as a table, and the videos."""
+
+    def close(self, exit_code: int) -> None:
+        """End the run; a failed one says so."""
+
+
+class WandbLogger(NullLogger):
+    """logger=offline: files under <run folder>/wandb, to be sent with `wandb sync`."""
+
+    mode = "offline"
+
+    @staticmethod
+    def check() -> None:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "logger=offline needs wandb: pip install wandb, or logger=none"
+            ) from error
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> None:
+        import wandb
+
+        self.run = wandb.init(
+            mode=self.mode,  # type: ignore[arg-type]
+            dir=folder,
+            config=config,
+            resume="allow",
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off"),
+            **run,
+        )
+        self.run.define_metric("episode")
+        self.run.define_metric("test/*", step_metric="episode")
+        self.n_episodes = 0
+
+    def episode(self, record: Mapping[str, Any], success_rate: float) -> None:
+        self.n_episodes += 1
+        numbers = {
+            f"test/{k}": record[k]
+            for k in EPISODE_COLUMNS
+            if isinstance(record.get(k), (bool, int, float))
+        }
+        self.run.log(
+            {
+                "episode": self.n_episodes,
+                **{k: float(v) for k, v in numbers.items()},
+                "test/success_rate": success_rate,
+            }
+        )
+
+    def finish(
+        self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
+    ) -> None:
+        import wandb
+
+        rows = [[record.get(c) for c in EPISODE_COLUMNS] for record in episodes]
+        self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
+        for record in episodes:
+            if record.get("video") and (folder / record["video"]).exists():
+                video = wandb.Video(str(folder / record["video"]), format="mp4")
+                self.run.log({f"test/sim_video_{record['seed']}": video})
+        self.run.summary.update(dict(summary))
+
+    def close(self, exit_code: int) -> None:
+        self.run.finish(exit_code=exit_code)
+
+
+class OnlineLogger(WandbLogger):
+    """logger=wandb."""
+
+    mode = "online"
+
+    @staticmethod
+    def check() -> None:
+        WandbLogger.check()
+        import wandb
+
+        if not wandb.login(prompt=False, verify=False):
+            raise ValueError(
+                "logger=wandb needs a key: run `wandb login`, set WANDB_API_KEY, or use logger=offline"
+            )
+
+
+LOGGERS: dict[str, type[NullLogger]] = {
+    "offline": WandbLogger,
+    "wandb": OnlineLogger,
+    "none": NullLogger,
+}

@@ -1,0 +1,75 @@
+"""Success rates with intervals, and the paired comparison of two arms on the same seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An arm against its baseline on the seeds that both have.
+
+    wins: seeds only the arm solved; losses: only the baseline; p_value: exact McNemar, two-sided; difference: success
+    rate minus the baseline's, with its 95 % interval.
+    """
+
+    n: int
+    wins: int
+    losses: int
+    p_value: float
+    difference: float
+    difference_interval: tuple[float, float]
+
+
+def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | None:
+    """Compare {seed: success} of two arms; None where they share no seed."""
+    seeds = arm.keys() & baseline.keys()
+    if not seeds:
+        return None
+    wins = sum(arm[s] and not baseline[s] for s in seeds)
+    losses = sum(baseline[s] and not arm[s] for s in seeds)
+    discordant = wins + losses
+    p_value = float(binomtest(wins, discordant).pvalue) if discordant else 1.0
+    n = len(seeds)
+    return Paired(n, wins, losses, p_value, (wins - losses) / n, tango(wins, losses, n))
+
+
+def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of the difference of two paired proportions (Tango 1998, eq. 6-8).
+
+    The bounds are where the score statistic, with the constrained estimate of the losing probability, meets the normal
+    quantile.
+    """
+    z = float(norm.ppf(0.5 + confidence / 2))
+
+    def statistic(delta: float) -> float:
+        b = -wins - losses + (2 * n - wins + losses) * delta
+        c = -losses * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        gap = wins - losses - n * delta
+        if variance <= 0:
+            return math.copysign(math.inf, gap) if gap else 0.0
+        return gap / math.sqrt(variance)
+
+    def bound(target: float, inner: float, outer: float) -> float:
+        edge = outer * (1 - 1e-12)
+        if (statistic(inner) - target) * (statistic(edge) - target) > 0:
+            return outer
+        return float(brentq(lambda delta: statistic(delta) - target, inner, edge, xtol=1e-10))
+
+    estimate = (wins - losses) / n
+    return bound(z, estimate, -1.0), bound(-z, estimate, 1.0)

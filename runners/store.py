@@ -1,0 +1,154 @@
+"""The run folder: what is written when, and how a run that was cut off goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
+OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
+MAX_OBSERVATIONS = 128
+
+
+class StoreError(ValueError):
+    """The folder holds something else, or is in use."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write by rename, so that the file is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def dump(record: dict[str, Any]) -> str:
+    """JSON with one line per top-level key."""
+    lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in record.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read_episodes(folder: Path) -> dict[int, dict[str, Any]]:
+    """{seed: record}, the newest of each seed; a line that was cut off is not a record."""
+    path = folder / EPISODES
+    if not path.exists():
+        return {}
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    records = [json.loads(line) for line in whole.splitlines() if line]
+    return {record["seed"]: record for record in records}
+
+
+class RunStore:
+    """A run folder opened for one fingerprint.
+
+    Raises:
+        StoreError: the folder belongs to another fingerprint, or another process is running in it.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], force: bool = False) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"another process is running in {folder}") from None
+        if (folder / CONFIG).exists():
+            there = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+            if not isinstance(there, dict) or there.get("fingerprint") != config["fingerprint"]:
+                raise StoreError(
+                    f"{folder} holds another run (fingerprints differ): choose another folder"
+                )
+        if force:
+            self._set_aside()
+        write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+        self.episodes = read_episodes(folder)
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _set_aside(self) -> None:
+        """`force` starts anew and loses nothing: what was there moves to previous/<n>."""
+        names = [
+            n
+            for n in (EPISODES, RESULT, STATUS, OBSERVATIONS, "videos", "wandb")
+            if (self.folder / n).exists()
+        ]
+        if names:
+            previous = self.folder / "previous"
+            target = previous / str(sum(1 for _ in previous.glob("*")))
+            target.mkdir(parents=True)
+            for name in names:
+                os.replace(self.folder / name, target / name)
+
+    def missing(self, seeds: Sequence[int]) -> list[int]:
+        """Seeds without an episode that ran to its end; errors are tried again."""
+        return [s for s in seeds if self.episodes.get(s, {}).get("status") != "ok"]
+
+    def result(self) -> dict[str, Any] | None:
+        path = self.folder / RESULT
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add an episode; it is on disk when this returns."""
+        path = self.folder / EPISODES
+        with path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the last line was cut off by a crash
+                    file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.episodes[record["seed"]] = record
+
+    def observations(self) -> np.ndarray:
+        """(n, n_obs_steps, obs_dim) recorded observations, for latency."""
+        path = self.folder / OBSERVATIONS
+        return np.load(path)["obs"] if path.exists() else np.empty((0,))
+
+    def add_observations(self, observations: np.ndarray) -> None:
+        """Keep the first observations that the policy saw."""
+        known = self.observations()
+        if len(known) >= MAX_OBSERVATIONS or not len(observations):
+            return
+        merged = np.concatenate([known, observations]) if len(known) else observations
+        temporary = self.folder / f".{OBSERVATIONS}.tmp"
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, obs=merged[:MAX_OBSERVATIONS])
+        os.replace(temporary, self.folder / OBSERVATIONS)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_whole(self.folder / RESULT, dump(result))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """status.json while a run goes on and after it, and the traceback of a failure."""
+        started = time.time()
+
+        def status(name: str) -> None:
+            now = {"status": name, "pid": os.getpid(), "started": started, "updated": time.time()}
+            write_whole(self.folder / STATUS, dump(now))
+
+        (self.folder / TRACEBACK).unlink(missing_ok=True)
+        status("running")
+        try:
+            yield
+        except KeyboardInterrupt:
+            status("interrupted")
+            raise
+        except BaseException:
+            write_whole(self.folder / TRACEBACK, traceback.format_exc())
+            status("failed")
+            raise
+        status("finished")

@@ -1,0 +1,71 @@
+"""The table that a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def render(result: Mapping[str, Any], folder: Path) -> str:
+    """A result as lines of text for a terminal."""
+    rows: list[tuple[str, str]] = []
+    if result["success_rate"] is not None:
+        low, high = result["success_interval"]
+        n_ok = result["n_episodes"] - result["n_errors"]
+        rows.append(
+            (
+                "success",
+                f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  ({result['n_success']} of {n_ok})",
+            )
+        )
+        rows.append(("mean score", f"{result['mean_score']:.3f}"))
+    rows += [(name, f"{value:.3f}") for name, value in list(result["task_metrics"].items())[:4]]
+    if result["n_errors"]:
+        rows.append(
+            (
+                "errors",
+                f"{result['n_errors']} episodes: seeds {[e['seed'] for e in result['errors']]}",
+            )
+        )
+    if latency := result["latency"]:
+        fast, plain = latency["accelerated"], latency["plain"]
+        rows.append(("latency", _ms(fast)))
+        rows.append(("  unaccelerated", f"{_ms(plain)}: {latency['ratio']:.2f} times as long"))
+        rows.append(
+            (
+                "  control",
+                f"{fast['actions_hz']:.0f} actions/s at batch 1, {latency['threads']} threads",
+            )
+        )
+    flops = result["flops"]
+    rows.append(
+        (
+            "FLOPs",
+            f"{flops['query'] / 1e9:.2f} G a query, {flops['share']:.1%} of the plain policy's",
+        )
+    )
+    rows.append(("paired", _paired(result["baseline"])))
+    rows.append(("files", str(folder)))
+    rows += [("video", str(path)) for path in sorted((folder / "videos").glob("*.mp4"))[:3]]
+    title = f"{result['task']}  cache={result['cache']}  quant={result['quant']}  {result['n_episodes']} episodes"
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(
+        ["", title, "-" * len(title), *(f"{name:<{width}}  {value}" for name, value in rows)]
+    )
+
+
+def _ms(percentiles: Mapping[str, float]) -> str:
+    return f"p50 {percentiles['p50_ms']:.1f} ms, p95 {percentiles['p95_ms']:.1f}, p99 {percentiles['p99_ms']:.1f}"
+
+
+def _paired(baseline: Mapping[str, Any] | None) -> str:
+    if baseline is None:
+        return "this is the baseline"
+    if baseline["folder"] is None:
+        return f"no unaccelerated arm in this study yet; make it with: {baseline['command']}"
+    low, high = baseline["difference_interval"]
+    return (
+        f"{baseline['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against the unaccelerated policy on {baseline['n']} "
+        f"seeds: {baseline['wins']} wins, {baseline['losses']} losses, McNemar p = {baseline['p_value']:.3g}"
+    )

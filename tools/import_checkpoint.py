@@ -1,0 +1,15 @@
+"""python tools/import_checkpoint.py SOURCE FOLDER: a reference checkpoint -> our folder format, half precision."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from policies import load_policy, save_policy
+
+if __name__ == "__main__":
+    source, folder = sys.argv[1:]
+    save_policy(load_policy(source), folder)
+    print(sum(p.stat().st_size for p in Path(folder).iterdir()) // 2**20, "MiB in", folder)
