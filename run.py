@@ -1,4 +1,4 @@
-"""python run.py cache=uniform task=kitchen: what an acceleration really does to a diffusion policy."""
+"""python run.py cache=uniform task=kitchen: what an acceleration does to a diffusion policy."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .api import AcceleratedPolicy, accelerated, resolve
 from .caches import CACHES, NoCacheConfig, UniformConfig
 from .engines import ENGINES
+from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
 from .quant import QUANTIZERS, NoQuantConfig
 
@@ -20,6 +21,7 @@ __all__ = [
     "Site",
     "UniformConfig",
     "accelerated",
+    "query_flops",
     "resolve",
     "shared_plan",
     "sites_of",

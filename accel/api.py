@@ -45,7 +45,7 @@ class AcceleratedPolicy:
         self._engine: Any = ENGINES[engine][1](policy, plan)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
-        """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy takes it."""
+        """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
         if self.closed:
             raise RuntimeError("the context of this accelerated policy has ended")
         actions: Tensor = self._engine.act(obs, noise)
@@ -56,8 +56,10 @@ class AcceleratedPolicy:
         """What ran so far.
 
         Returns:
-            computed, hits: (steps, sites) how often each cell was computed and reused, as lists; n_queries;
-            flops: of one query of one row, int; cache_bytes: held by the last query; kernels: {layer: name};
+            computed, hits: (steps, sites) how often each cell was computed and reused, as lists;
+                n_queries;
+            flops: of one query of one row, int; cache_bytes: held by the last query; kernels:
+                {layer: name};
             plan: hash of the plan.
         """
         computed = self._engine.computed
@@ -81,7 +83,7 @@ def accelerated(
     engine: str = "reference",
     calibration: Any = None,
 ) -> Iterator[AcceleratedPolicy]:
-    """Run a policy with a cache and a quantisation; `policy` stays plain, inside the context and after it.
+    """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
     Args:
         policy: a `DiffusionPolicy` in eval mode.

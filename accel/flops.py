@@ -1,4 +1,7 @@
-"""Analytic FLOPs of a query, 2 per multiply-add, from the cells that ran; softmax, norms and the sampler are not counted."""
+"""Analytic FLOPs of a query, 2 per multiply-add, from the cells that ran.
+
+Softmax, norms and the sampler are not counted.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
 
     Args:
         policy: for its sizes.
-        computed: (N, n_sites) how often each cell was computed in the query (0 or 1; a mean over queries is fine).
+        computed: (N, n_sites) how often each cell was computed in the query (0 or 1; a mean over
+            queries is fine).
     """
     sizes = policy.sizes
     each = [
@@ -48,4 +52,4 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
     ]
     sites = np.tile(each, sizes.n_layer)
     fixed = len(computed) * (memory_flops(policy) + embedding_flops(policy))
-    return int(round(float(computed.sum(axis=0) @ sites))) + fixed
+    return round(float(computed.sum(axis=0) @ sites)) + fixed

@@ -1,4 +1,4 @@
-"""The cache plan: which branch of which denoising step is computed, and which is taken from the cache."""
+"""The cache plan: which branch of which denoising step is computed, and which is reused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class CachePlan:
 
     Attributes:
         sites: in the order in which the network runs them.
-        mask: (N, n_sites) bool; true where the branch is computed, false where its last computed value is reused.
+        mask: (N, n_sites) bool; true where the branch is computed, false where its last computed
+            value is reused.
         policy: fingerprint of the policy (weights and sampler) that the plan was made for.
         method: what made it, for people to read.
     """
@@ -54,7 +55,8 @@ class CachePlan:
     def __post_init__(self) -> None:
         if self.mask.dtype != bool or self.mask.ndim != 2 or self.mask.shape[1] != len(self.sites):
             raise PlanError(
-                f"plan.mask must be bool (steps, {len(self.sites)}), got {self.mask.dtype} {self.mask.shape}"
+                f"plan.mask must be bool (steps, {len(self.sites)}), "
+                f"got {self.mask.dtype} {self.mask.shape}"
             )
         if not self.mask[:1].all():
             site = self.sites[int(np.argmin(self.mask[0]))].name
@@ -80,7 +82,8 @@ class CachePlan:
             raise PlanError("the plan was made for another network: their sites differ")
         if self.n_steps != policy.n_inference_steps:
             raise PlanError(
-                f"the plan has {self.n_steps} steps, the policy's sampler {policy.n_inference_steps}"
+                f"the plan has {self.n_steps} steps, "
+                f"the policy's sampler {policy.n_inference_steps}"
             )
         if self.policy != policy.fingerprint():
             raise PlanError(

@@ -1,4 +1,4 @@
-"""What an acceleration needs from a policy; `policies.DiffusionPolicy` satisfies it, and so can another."""
+"""What an acceleration needs from a policy; `policies.DiffusionPolicy` satisfies it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding, reading and writing checkpoints: our folder format, and the reference implementation's .ckpt."""
+"""Finding, reading and writing checkpoints: our folder format, and the reference's .ckpt."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .network import NetworkConfig
 from .interpolation import resolve
+from .network import NetworkConfig
 from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
 from .reader import CheckpointError, describe_trusted, read_reference
 from .reference import UnsupportedPolicy, own_keys, policy_config
@@ -46,8 +46,10 @@ def load_policy(
         path: a folder in our format, a reference .ckpt, or a folder of those (then `pick` chooses).
         weights: auto takes the EMA weights where the training used EMA; ema or model insist.
         device: a torch device.
-        trust: unpickle a file that holds more than data, *running its code*; says first what that is.
-        pick: best (highest test_mean_score in the name) or latest, among the .ckpt files of a folder.
+        trust: unpickle a file that holds more than data, *running its code*; says first what that
+            is.
+        pick: best (highest test_mean_score in the name) or latest, among the .ckpt files of a
+            folder.
 
     Raises:
         FileNotFoundError: nothing there; names what is.
@@ -95,10 +97,11 @@ def save_policy(
         for k, v in policy.state_dict().items()
     }
     settings = {"schema": SCHEMA, **asdict(policy.config)}
-    for name, write in {
+    writers: dict[str, Callable[[Path], None]] = {
         WEIGHTS: lambda p: save_file(state, p),
         CONFIG: lambda p: OmegaConf.save(OmegaConf.create(settings), p),
-    }.items():
+    }
+    for name, write in writers.items():
         temporary = folder / f".{name}.tmp"
         write(temporary)
         temporary.chmod(0o644)
@@ -106,7 +109,7 @@ def save_policy(
 
 
 def find_checkpoint(path: Path, pick: str = "best") -> Path:
-    """A file as it is, our folder as it is, else the chosen .ckpt in a folder (or its checkpoints/)."""
+    """A file or our folder as it is, else the chosen .ckpt in a folder (or its checkpoints/)."""
     if path.is_file() or (path / CONFIG).is_file():
         return path
     files = sorted(p for d in (path, path / "checkpoints") for p in d.glob("*.ckpt"))
@@ -170,7 +173,8 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
     key = {"ema": "ema_model", "model": "model"}[weights]
     if key not in states:
         raise CheckpointError(
-            f"{file}: weights={weights} needs state_dicts.{key}, the file holds {', '.join(sorted(states))}"
+            f"{file}: weights={weights} needs state_dicts.{key}, "
+            f"the file holds {', '.join(sorted(states))}"
         )
     log.info("%s: %s weights", file, key)
     return policy_config(cfg), own_keys(states[key])

@@ -1,4 +1,4 @@
-"""The low-dimensional diffusion transformer of Chi et al. 2023 (Diffusion Policy), written from its description.
+"""The low-dimensional diffusion transformer of Chi et al. 2023 (Diffusion Policy).
 
 Parameter names and shapes are those of the reference implementation, so weights go both ways.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 Compute = Callable[[], Tensor]
 Branch = Callable[[int, Compute], Tensor]
-"""Called for every site in order with (site index, how to compute it); returns what is added to the stream."""
+"""(site index, how to compute its branch) -> what is added to the stream; called in order."""
 
 
 @dataclass
@@ -50,7 +51,8 @@ class NetworkConfig:
                 raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
         if self.n_emb % (2 * self.n_head):
             raise ValueError(
-                f"network.n_emb must be a multiple of 2 * n_head = {2 * self.n_head}, got {self.n_emb}"
+                f"network.n_emb must be a multiple of 2 * n_head = {2 * self.n_head}, "
+                f"got {self.n_emb}"
             )
         if self.obs_as_cond != (self.cond_dim > 0):
             raise ValueError(
@@ -61,7 +63,7 @@ class NetworkConfig:
 
     @property
     def encoder_only(self) -> bool:
-        """Whether time is a token of the trajectory and there is nothing to attend to but itself."""
+        """Whether time is a token of the trajectory and nothing else is attended to."""
         return not self.time_as_cond
 
     @property
@@ -70,7 +72,7 @@ class NetworkConfig:
 
     @property
     def n_memory(self) -> int:
-        """Tokens the cross-attention sees: the time, and the observations if they are conditions."""
+        """Tokens the cross-attention sees: the time, and observations that are conditions."""
         return 0 if self.encoder_only else 1 + (self.n_obs_steps if self.obs_as_cond else 0)
 
     @property
@@ -104,22 +106,25 @@ class Layer(nn.Module):
             self.multihead_attn = nn.MultiheadAttention(dim, heads, drop, batch_first=True)
             self.norm3 = nn.LayerNorm(dim)
         self.linear1, self.linear2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-        self.drop = nn.Dropout(drop)
-        self.cross = cross
+        self.p_drop, self.cross = drop, cross
 
     def sa(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = self.norm1(x)
-        return self.drop(self.self_attn(x, x, x, attn_mask=mask, need_weights=False)[0])
+        out: Tensor = self.self_attn(x, x, x, attn_mask=mask, need_weights=False)[0]
+        return self._drop(out)
 
     def ca(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         x = self.norm2(x)
-        return self.drop(
-            self.multihead_attn(x, memory, memory, attn_mask=mask, need_weights=False)[0]
-        )
+        out: Tensor = self.multihead_attn(x, memory, memory, attn_mask=mask, need_weights=False)[0]
+        return self._drop(out)
 
     def ff(self, x: Tensor) -> Tensor:
         x = (self.norm3 if self.cross else self.norm2)(x)
-        return self.drop(self.linear2(self.drop(nn.functional.gelu(self.linear1(x)))))
+        hidden = self._drop(nn.functional.gelu(self.linear1(x)))
+        return self._drop(self.linear2(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, self.p_drop, self.training)
 
 
 class Stack(nn.Module):
@@ -140,15 +145,11 @@ class Stack(nn.Module):
         site = 0
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            computes: list[Callable[[Tensor], Tensor]] = [lambda x, at=layer: at.sa(x, mask)]
+            computes: list[Callable[[Tensor], Tensor]] = [partial(layer.sa, mask=mask), layer.ff]
             if memory is not None:
-                computes.append(lambda x, at=layer: at.ca(x, memory, memory_mask))
-            computes.append(layer.ff)
+                computes.insert(1, partial(layer.ca, memory=memory, mask=memory_mask))
             for compute in computes:
-                if branch is None:
-                    x = x + compute(x)
-                else:
-                    x = x + branch(site, lambda compute=compute, x=x: compute(x))  # type: ignore[misc]
+                x = x + (compute(x) if branch is None else branch(site, partial(compute, x)))
                 site += 1
         return x
 
@@ -159,7 +160,7 @@ def attention_mask(visible: Tensor) -> Tensor:
 
 
 class DiffusionTransformer(nn.Module):
-    """Predicts the noise (or the clean trajectory) from a noisy trajectory, a timestep and observations."""
+    """Noisy trajectory, timestep, observations -> the noise (or the clean trajectory)."""
 
     mask: Tensor | None
     memory_mask: Tensor | None
@@ -196,11 +197,13 @@ class DiffusionTransformer(nn.Module):
         self.head = nn.Linear(dim, config.output_dim)
 
     def memory(self, timestep: Tensor, cond: Tensor | None) -> Tensor:
-        """(B,) and (B, n_obs_steps, cond_dim) -> (B, n_memory, n_emb), what the cross-attention sees."""
+        """(B,), (B, n_obs_steps, cond_dim) -> (B, n_memory, n_emb), what cross-attention sees."""
         tokens = self.time_emb(timestep)[:, None]
         if self.config.obs_as_cond:
             tokens = torch.cat([tokens, self.cond_obs_emb(cond)], dim=1)
-        return self.encoder(self.drop(tokens + self.cond_pos_emb[:, : tokens.shape[1]]))  # type: ignore[no-any-return]
+        tokens = tokens + self.cond_pos_emb[:, : tokens.shape[1]]
+        memory: Tensor = self.encoder(self.drop(tokens))
+        return memory
 
     def forward(
         self,
@@ -229,4 +232,5 @@ class DiffusionTransformer(nn.Module):
             x = self.drop(x + self.pos_emb[:, : x.shape[1]])
             memory = self.memory(timestep, cond)
             x = self.decoder(x, memory, self.mask, self.memory_mask, branch)
-        return self.head(self.ln_f(x))  # type: ignore[no-any-return]
+        out: Tensor = self.head(self.ln_f(x))
+        return out

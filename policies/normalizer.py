@@ -33,12 +33,14 @@ class Normalizer(nn.Module):
     def normalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) in the units of the env -> (..., dim) normalised."""
         params = self.params_dict[field]
-        return x * params["scale"] + params["offset"]
+        out: Tensor = x * params["scale"] + params["offset"]
+        return out
 
     def unnormalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) normalised -> (..., dim) in the units of the env."""
         params = self.params_dict[field]
-        return (x - params["offset"]) / params["scale"]
+        out: Tensor = (x - params["offset"]) / params["scale"]
+        return out
 
     def fit(self, field: str, data: Tensor, mode: str = "limits", range_eps: float = 1e-4) -> None:
         """Set the map of one field from data (n, dim).

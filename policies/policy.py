@@ -16,7 +16,7 @@ from .sampling import SamplerConfig, SamplerTable, sampler_table
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
-"""Called with (step, site index, how to compute the branch); returns what is added to the stream."""
+"""(step, site index, how to compute the branch) -> what is added to the stream."""
 
 
 @dataclass
@@ -45,8 +45,9 @@ class PolicyConfig:
         width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)
         if (net.input_dim, net.output_dim) != (width, width):
             raise ValueError(
-                f"network.input_dim and output_dim must be {width} for obs_dim {self.obs_dim}, action_dim "
-                f"{self.action_dim} and obs_as_cond {net.obs_as_cond}, got {net.input_dim}, {net.output_dim}"
+                f"network.input_dim and output_dim must be {width} for obs_dim {self.obs_dim}, "
+                f"action_dim {self.action_dim} and obs_as_cond {net.obs_as_cond}, "
+                f"got {net.input_dim}, {net.output_dim}"
             )
         if net.obs_as_cond and net.cond_dim != self.obs_dim:
             raise ValueError(
@@ -60,15 +61,15 @@ class PolicyConfig:
             )
         if self.pred_action_steps_only and net.causal_attn:
             raise ValueError(
-                "pred_action_steps_only=true with causal_attn=true is refused: the mask is made for the "
-                "horizon, and the reference implementation fails on it too"
+                "pred_action_steps_only=true with causal_attn=true is refused: the mask is made "
+                "for the horizon, and the reference implementation fails on it too"
             )
         if self.pred_action_steps_only and not net.obs_as_cond:
             raise ValueError("pred_action_steps_only=true needs obs_as_cond=true")
 
 
 class DiffusionPolicy(nn.Module):
-    """A DDPM/DDIM policy over action chunks (Chi et al. 2023), made by `load_policy` or `from_reference`."""
+    """A DDPM/DDIM policy over action chunks (Chi et al. 2023); `load_policy` makes one."""
 
     n_obs_steps: int
     n_action_steps: int
@@ -125,8 +126,9 @@ class DiffusionPolicy(nn.Module):
 
         Args:
             obs: (B, n_obs_steps, obs_dim) float32, in the units of the env.
-            noise: one CPU generator per row, or a single one that is consumed in the order of the reference
-                implementation (the initial trajectory, then one draw per stochastic step, each of full horizon).
+            noise: one CPU generator per row, or a single one that is consumed in the order of the
+                reference implementation (the initial trajectory, then one draw per stochastic step,
+                each of full horizon).
             branch: intercepts the residual branches, see `StepBranch`; None is the plain policy.
 
         Returns:
@@ -140,8 +142,8 @@ class DiffusionPolicy(nn.Module):
     def predict_action(self, obs_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The reference's call: {"obs": (B, >= n_obs_steps, obs_dim)} -> {"action", "action_pred"}.
 
-        Noise comes from torch's default CPU generator. In-painting policies also return the predicted
-        observations ("obs_pred", "action_obs_pred").
+        Noise comes from torch's default CPU generator. In-painting policies also return the
+        predicted observations ("obs_pred", "action_obs_pred").
         """
         obs = obs_dict["obs"][:, : self.n_obs_steps]
         trajectory = self.sample(obs, torch.default_generator)
@@ -188,7 +190,8 @@ class DiffusionPolicy(nn.Module):
             )
         if tuple(obs.shape[1:]) != (self.n_obs_steps, self.obs_dim):
             raise ValueError(
-                f"obs must have shape (B, {self.n_obs_steps}, {self.obs_dim}), got {tuple(obs.shape)}"
+                f"obs must have shape (B, {self.n_obs_steps}, {self.obs_dim}), "
+                f"got {tuple(obs.shape)}"
             )
         if not isinstance(noise, torch.Generator) and len(noise) != len(obs):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""From the reference implementation's configuration or live objects to ours (real-stanford/diffusion_policy)."""
+"""From the configuration or live objects of real-stanford/diffusion_policy to ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .sampling import SamplerConfig
 POLICY = "DiffusionTransformerLowdimPolicy"
 SCHEDULERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 STEP_SETTINGS = ("eta", "use_clipped_model_output")
-UNUSED_BY_SCHEDULER = {  # diffusers records these with every scheduler; only their neutral values are accepted
+# diffusers records these with every scheduler; only their neutral values are accepted
+UNUSED_BY_SCHEDULER = {
     "thresholding": (False, None),
     "dynamic_thresholding_ratio": None,
     "sample_max_value": None,
@@ -75,7 +76,8 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
     """The `cfg` of a reference checkpoint, as plain containers -> `PolicyConfig`.
 
     Raises:
-        UnsupportedPolicy: UNet, image and IBC policies, settings that change what is executed and are not run here.
+        UnsupportedPolicy: UNet, image and IBC policies, settings that change what is executed and
+        are not run here.
         ValueError: sizes that contradict each other.
     """
     policy = dict(cfg["policy"])
@@ -132,12 +134,12 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
 
 
 def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reference keeps an empty parameter in every module; everything else has the same name here."""
+    """Drop the empty parameter of every reference module; the rest has the same name here."""
     return {k: v for k, v in state.items() if not k.endswith("_dummy_variable")}
 
 
 def from_reference(live_policy: Any) -> DiffusionPolicy:
-    """Wrap a live DiffusionTransformerLowdimPolicy; weights are shared, nothing of the reference is imported."""
+    """Wrap a live DiffusionTransformerLowdimPolicy, duck-typed; weights are shared."""
     if type(live_policy).__name__ != POLICY:
         raise UnsupportedPolicy(f"{type(live_policy).__name__} is not supported: only {POLICY} is")
     model = live_policy.model

@@ -5,9 +5,10 @@ Every step of both samplers has the form
     x0   = clip(in_x * x + in_out * out)
     prev = x0_scale * x0 + x_scale * x + out_scale * out + sigma * z
 
-with x the trajectory, out the network's output and z fresh noise, so a sampler is nine numbers a step that are known
-before the run. Ho et al. 2020 (DDPM, eq. 6-7, 15) and Song et al. 2021 (DDIM, eq. 12, 16); the schedules, spacings and
-variances are those of diffusers' DDPMScheduler and DDIMScheduler, which the tests hold them to.
+with x the trajectory, out the network's output and z fresh noise, so a sampler is nine numbers a
+step that are known before the run. Ho et al. 2020 (DDPM, eq. 6-7, 15) and Song et al. 2021 (DDIM,
+eq. 12, 16); the schedules, spacings and variances are those of diffusers' DDPMScheduler and
+DDIMScheduler, which the tests hold them to.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class SamplerConfig:
-    """Settings of a sampler, under diffusers' names; `steps` is the number of network calls of a query."""
+    """Settings of a sampler, under diffusers' names; `steps` is the network calls of a query."""
 
     kind: str = "ddpm"
     steps: int = 100
@@ -55,7 +56,8 @@ class SamplerConfig:
         for name, allowed in ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"sampler.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                    f"sampler.{name} must be one of {', '.join(allowed)}, "
+                    f"got {getattr(self, name)!r}"
                 )
         if self.num_train_timesteps < 1:
             raise ValueError(
@@ -70,8 +72,8 @@ class SamplerConfig:
             raise ValueError("sampler.beta_schedule=sigmoid exists for ddpm only, got kind=ddim")
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
-                "sampler.rescale_betas_zero_snr needs prediction_type sample or v_prediction, got epsilon "
-                "(the first step would divide by zero)"
+                "sampler.rescale_betas_zero_snr needs prediction_type sample or v_prediction, "
+                "got epsilon (the first step would divide by zero)"
             )
         if not 0 <= self.eta <= 1:
             raise ValueError(f"sampler.eta must be from 0 to 1, got {self.eta}")
@@ -94,7 +96,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class SamplerTable:
-    """The coefficients of each step (float32, length N), the timesteps (int64, noisiest first) and the clip range.
+    """The coefficients of each step, float32 (N,), and the timesteps, int64, noisiest first.
 
     `draws[s]` says whether step s consumes noise, which it may do with sigma 0.
     """
@@ -113,11 +115,14 @@ class SamplerTable:
         return len(self.timesteps)
 
     def step(self, s: int, x: Tensor, out: Tensor, noise: Tensor | None) -> Tensor:
-        """x and out (B, T, D), noise likewise where `draws[s]` -> the trajectory of the next step."""
+        """Trajectory and network output (B, T, D) of step s -> the trajectory of the next.
+
+        `noise` has the same shape where `draws[s]`, and is None elsewhere.
+        """
         x0 = self.in_x[s].item() * x + self.in_out[s].item() * out
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
-        prev = self.x0_scale[s].item() * x0
+        prev: Tensor = self.x0_scale[s].item() * x0
         if self.x_scale[s]:
             prev = prev + self.x_scale[s].item() * x
         if self.out_scale[s]:

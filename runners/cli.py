@@ -112,6 +112,10 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     OmegaConf.register_new_resolver("fingerprint", fingerprint, replace=True)
+    argv = sorted(
+        argv, key=lambda word: word not in ("-m", "--multirun")
+    )  # argparse wants it first
+    sys.argv[1:] = argv
     try:
         validate(argv)
     except UserError as error:

@@ -29,7 +29,10 @@ class Acting(Protocol):
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode. `success`, `score` and `details` are None for status "error"; observations (n_queries, To, Do)."""
+    """One episode; `success`, `score` and `details` are None for status "error".
+
+    observations: (n_queries, n_obs_steps, obs_dim), what the policy saw.
+    """
 
     seed: int
     status: str  # "ok" or "error"
@@ -70,7 +73,7 @@ def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
 def act_padded(
     policy: Acting, obs: np.ndarray, noise: list[torch.Generator], batch: int
 ) -> np.ndarray:
-    """Act on a batch of constant size, so that a row's result does not depend on how many others there are.
+    """Act on a batch of constant size: a row's bits then do not depend on the other rows.
 
     Args:
         policy: plain or accelerated.
@@ -109,12 +112,14 @@ def evaluate(
         seeds: of the episodes.
         n_envs: worker processes; a free one takes the next seed.
         noise_seed: with the episode's seed and the query's index it makes the query's noise.
-        policy_batch: constant batch size of the policy; part of the result's identity, unlike n_envs.
+        policy_batch: constant batch size of the policy; part of the result's identity, unlike
+            n_envs.
         video_of: seed -> where to write its video, or None.
         timeout_s: a worker that does not answer for this long is replaced.
 
     Yields:
-        One result per seed. An episode whose worker dies, raises or hangs is run once more, then yielded as an error.
+        One result per seed. An episode whose worker dies, raises or hangs is run once more, then
+        yielded as an error.
     """
     queue = deque((seed, 1) for seed in seeds)
     slots: dict[int, Slot] = {}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import accelerated
+from accel import accelerated, query_flops
 
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
@@ -49,13 +49,18 @@ def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
     store = RunStore(folder, job.config, job.settings.force)
     try:
         done = store.result()
-        if done and not store.missing(job.seeds) and done["n_episodes"] == len(job.seeds):
+        if done and _is_complete(job, store, done):
             log.info("finished already: %s", folder)
             return {**done, "baseline": compare(job, folder, store.episodes)}
         with store.running():
             return _run(job, store)
     finally:
         store.close()
+
+
+def _is_complete(job: Job, store: RunStore, done: Mapping[str, Any]) -> bool:
+    measured = done["latency"] or not job.settings.latency.repeats
+    return bool(measured) and done["n_episodes"] == len(job.seeds) and not store.missing(job.seeds)
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
@@ -75,9 +80,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
             stats = fast.stats()
-        with accelerated(job.policy) as plain:
-            act_padded(plain, observations[:1], [query_noise(0, 0, 0)], 1)
-            plain_flops = plain.stats()["flops"]
+        plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),
             "latency": latency,
@@ -103,7 +106,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
 
 
 def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any) -> None:
-    """Run what is missing; earlier episodes are logged again, so that the newest W&B file is complete."""
+    """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     successes = n_ok = 0
     missing = store.missing(job.seeds)
     filmed = set(job.seeds[: job.settings.videos])
@@ -146,7 +149,7 @@ def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any) -> None:
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rates over the episodes that ran to their end; errors are listed beside them, never counted as failures."""
+    """Rates over the episodes that ran to their end; errors are listed, not counted."""
     ok = [e for e in episodes if e["status"] == "ok"]
     errors = [{"seed": e["seed"], "error": e["error"]} for e in episodes if e["status"] != "ok"]
     successes = sum(e["success"] for e in ok)
@@ -168,7 +171,7 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
 def compare(
     job: Job, folder: Path, episodes: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Against the study's unaccelerated arm on the seeds both have; the command that makes it where it is missing."""
+    """Against the study's unaccelerated arm on common seeds, or the command that makes that arm."""
     if folder.name == job.baseline_name:
         return None
     baseline = folder.parent / job.baseline_name
@@ -219,7 +222,8 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions, %s-%d, %d layers of width %d; n_envs %d, policy_batch %d, threads %d",
+        "%s: horizon %d, %d observations, %d actions, %s-%d, %d layers of width %d; "
+        "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
         policy.n_obs_steps,

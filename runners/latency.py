@@ -16,7 +16,7 @@ from .evaluate import Acting, query_noise
 
 @dataclass
 class LatencyConfig:
-    """How latency is measured: untimed queries first, then timed ones, each on another recorded observation."""
+    """Untimed queries first, then timed ones, each on another recorded observation."""
 
     warmup: int = 10
     repeats: int = 100
@@ -32,7 +32,11 @@ class LatencyConfig:
 
 def timed_ms(policy: Acting, obs: torch.Tensor, noise: torch.Generator, device: str) -> float:
     """Wall time of one query, device included, in milliseconds."""
-    sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+
+    def sync() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
     sync()
     start = time.perf_counter_ns()
     policy.act(obs, [noise])
@@ -66,8 +70,8 @@ def measure(
         device: synchronised around each query.
 
     Returns:
-        {"accelerated": percentiles, "plain": percentiles, "ratio": plain p50 / accelerated p50, "samples_ms", ...},
-        None where nothing was to be measured.
+        {"accelerated": percentiles, "plain": percentiles, "ratio": plain p50 / accelerated p50,
+        "samples_ms", ...}, None where nothing was to be measured.
     """
     if not config.repeats or not len(observations):
         return None

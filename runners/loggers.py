@@ -115,7 +115,8 @@ class OnlineLogger(WandbLogger):
 
         if not wandb.login(prompt=False, verify=False):
             raise ValueError(
-                "logger=wandb needs a key: run `wandb login`, set WANDB_API_KEY, or use logger=offline"
+                "logger=wandb needs a key: run `wandb login`, set WANDB_API_KEY, "
+                "or use logger=offline"
             )
 
 

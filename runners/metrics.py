@@ -22,7 +22,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 class Paired:
     """An arm against its baseline on the seeds that both have.
 
-    wins: seeds only the arm solved; losses: only the baseline; p_value: exact McNemar, two-sided; difference: success
+    wins: seeds only the arm solved; losses: only the baseline; p_value: exact McNemar, two-sided;
+        difference: success
     rate minus the baseline's, with its 95 % interval.
     """
 
@@ -50,8 +51,8 @@ def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | No
 def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of the difference of two paired proportions (Tango 1998, eq. 6-8).
 
-    The bounds are where the score statistic, with the constrained estimate of the losing probability, meets the normal
-    quantile.
+    The bounds are where the score statistic, with the constrained estimate of the losing
+    probability, meets the normal quantile.
     """
     z = float(norm.ppf(0.5 + confidence / 2))
 

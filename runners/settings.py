@@ -1,4 +1,4 @@
-"""From a composed configuration to checked objects; everything a user can get wrong is found here, before any run."""
+"""From a composed configuration to checked objects: a user's mistakes are found here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class CheckpointChoice:
 
 @dataclass
 class SamplerChoice:
-    """The checkpoint's sampler, or another one over the same diffusion process; None is the checkpoint's number."""
+    """The checkpoint's sampler, or another over the same process; None is its number of steps."""
 
     name: str = "checkpoint"
     steps: int | None = None
@@ -151,7 +151,7 @@ class Job:
 
 
 def build(cls: type, values: Any, where: str) -> Any:
-    """A typed config object from a configuration node; unknown keys, wrong types and ranges are refused by name."""
+    """A typed config object from a node; unknown keys, wrong types and ranges are refused."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:
@@ -198,7 +198,8 @@ def _prepare(cfg: DictConfig) -> Job:
     budget = getattr(cache, "steps", 1)
     if budget > policy.n_inference_steps:
         raise UserError(
-            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), got {budget}"
+            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
+            f"got {budget}"
         )
     resolve(policy, cache)
     identity = {
@@ -257,7 +258,11 @@ def _prepare(cfg: DictConfig) -> Job:
 
 def _public(task: Task) -> dict[str, Any]:
     """Everything of a task that changes an episode."""
-    values = {k: asdict(v) if is_dataclass(v) else v for k, v in vars(task).items()}  # type: ignore[arg-type]
+    attributes: dict[str, Any] = vars(task)
+    values = {
+        k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
+        for k, v in attributes.items()
+    }
     return {"name": task.name, **values}
 
 
@@ -296,7 +301,8 @@ def _policy_and_task(
     for dim in ("obs_dim", "action_dim"):
         if getattr(policy, dim) != getattr(task, dim):
             raise UserError(
-                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, task={node.name} has {getattr(task, dim)}"
+                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
+                f"task={node.name} has {getattr(task, dim)}"
             )
     steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
     if steps is not None or kind is not None:

@@ -16,7 +16,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         rows.append(
             (
                 "success",
-                f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  ({result['n_success']} of {n_ok})",
+                f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  "
+                f"({result['n_success']} of {n_ok})",
             )
         )
         rows.append(("mean score", f"{result['mean_score']:.3f}"))
@@ -48,7 +49,14 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     rows.append(("paired", _paired(result["baseline"])))
     rows.append(("files", str(folder)))
     rows += [("video", str(path)) for path in sorted((folder / "videos").glob("*.mp4"))[:3]]
-    title = f"{result['task']}  cache={result['cache']}  quant={result['quant']}  {result['n_episodes']} episodes"
+    title = "  ".join(
+        [
+            result["task"],
+            f"cache={result['cache']}",
+            f"quant={result['quant']}",
+            f"{result['n_episodes']} episodes",
+        ]
+    )
     width = max(len(name) for name, _ in rows)
     return "\n".join(
         ["", title, "-" * len(title), *(f"{name:<{width}}  {value}" for name, value in rows)]
@@ -56,7 +64,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
 
 
 def _ms(percentiles: Mapping[str, float]) -> str:
-    return f"p50 {percentiles['p50_ms']:.1f} ms, p95 {percentiles['p95_ms']:.1f}, p99 {percentiles['p99_ms']:.1f}"
+    p50, p95, p99 = (percentiles[f"p{p}_ms"] for p in (50, 95, 99))
+    return f"p50 {p50:.1f} ms, p95 {p95:.1f}, p99 {p99:.1f}"
 
 
 def _paired(baseline: Mapping[str, Any] | None) -> str:
@@ -66,6 +75,7 @@ def _paired(baseline: Mapping[str, Any] | None) -> str:
         return f"no unaccelerated arm in this study yet; make it with: {baseline['command']}"
     low, high = baseline["difference_interval"]
     return (
-        f"{baseline['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against the unaccelerated policy on {baseline['n']} "
-        f"seeds: {baseline['wins']} wins, {baseline['losses']} losses, McNemar p = {baseline['p_value']:.3g}"
+        f"{baseline['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against the unaccelerated policy "
+        f"on {baseline['n']} seeds: {baseline['wins']} wins, {baseline['losses']} losses, "
+        f"McNemar p = {baseline['p_value']:.3g}"
     )

@@ -1,7 +1,7 @@
-"""The policy assembled from torch's own transformer layers and diffusers' schedulers: the oracle of ours.
+"""The policy assembled from torch's own layers and diffusers' schedulers: the oracle of ours.
 
-It carries the attribute and parameter names of the reference implementation's objects, which is what
-`from_reference` and checkpoints rely on.
+It carries the attribute and parameter names of the reference implementation's objects, which is
+what `from_reference` and checkpoints rely on.
 """
 
 from __future__ import annotations

@@ -37,17 +37,13 @@ def missing() -> dict[str, str]:
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        print(
-            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11",
-            file=sys.stderr,
-        )
+    if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before anything checks it)
+        version = sys.version.split()[0]
+        print(f"Python 3.11 or newer is needed, this is {version}: make PYTHON=python3.11")
         return 2
     if lacking := missing():
-        print(
-            f"needed for {', '.join(lacking.values())}:\n    apt-get install -y {' '.join(lacking)}",
-            file=sys.stderr,
-        )
+        print(f"needed for {', '.join(lacking.values())}:")
+        print(f"    apt-get install -y {' '.join(lacking)}")
         return 2
     return 0
 

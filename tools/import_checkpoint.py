@@ -1,4 +1,4 @@
-"""python tools/import_checkpoint.py SOURCE FOLDER: a reference checkpoint -> our folder format, half precision."""
+"""python tools/import_checkpoint.py SOURCE FOLDER: reference checkpoint -> our format, float16."""
 
 from __future__ import annotations
 

@@ -24,10 +24,12 @@ EXPONENTS: dict[str, Callable[[UniformConfig], float]] = {
 class UniformConfig:
     """Every branch computed on the same `steps` denoising steps.
 
-    steps: update steps S, the first and the last step among them; more is slower and closer to the plain policy.
-    spacing: even, quadratic or power; the latter two compute more often in the last, nearly noise-free steps, where
-        features change fastest.
-    power: the exponent of spacing=power; more moves the update steps towards the end (1 is even, 2 is quadratic).
+    steps: update steps S, the first and the last step among them; more is slower and closer to the
+        plain policy.
+    spacing: even, quadratic or power; the latter two compute more often in the last, nearly
+        noise-free steps, where features change fastest.
+    power: the exponent of spacing=power; more moves the update steps towards the end (1 is even, 2
+        is quadratic).
     """
 
     name: str = "uniform"
@@ -49,8 +51,9 @@ class UniformConfig:
 def update_steps(n_steps: int, budget: int, exponent: float) -> list[int]:
     """`budget` distinct steps of range(n_steps), denser towards the end with a larger exponent.
 
-    Step i is round((N - 1) (1 - (1 - i / (S - 1))^exponent)), moved down where rounding would repeat one, so that the
-    budget is met exactly and both ends are update steps (a budget of 1 is step 0 alone).
+    Step i is round((N - 1) (1 - (1 - i / (S - 1))^exponent)), moved down where rounding would
+    repeat one, so that the budget is met exactly and both ends are update steps (a budget of 1 is
+    step 0 alone).
     """
     if budget == 1:
         return [0]
@@ -62,7 +65,7 @@ def update_steps(n_steps: int, budget: int, exponent: float) -> list[int]:
 
 
 def resolve_uniform(config: UniformConfig, policy: Accelerable) -> CachePlan:
-    """Difference from the usual "every p-th step": the last step is always an update step, and is counted."""
+    """Unlike the usual "every p-th step", the last step is an update step, and is counted."""
     n_steps = policy.n_inference_steps
     if config.steps > n_steps:
         log.warning(

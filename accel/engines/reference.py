@@ -1,4 +1,4 @@
-"""The reference engine: the plain network, asked branch by branch. Slow, obvious, the oracle of every test."""
+"""The reference engine: the plain network, branch by branch; the oracle of every test."""
 
 from __future__ import annotations
 

@@ -1,0 +1,104 @@
+"""What bad input gets: exit code 2, one line, nothing written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from runners.cli import run
+
+FIXTURE = (
+    Path(__file__).parent / "data/reference_checkpoints/kitchen_lowdim_transformer/latest.ckpt"
+)
+
+MISTAKES = {
+    "cache=hashab": "Available options in 'cache': none uniform",
+    "cache=uniform cache.budget=3": "cache.budget: unknown key, allowed: name, steps, spacing",
+    "cache=uniform +cache.budget=3": "cache.budget: unknown key, allowed: name, steps, spacing",
+    "nonsense=1": "nonsense: unknown key, allowed: task, cache",
+    "cache=uniform cache.steps=abc": "cache.steps: Value 'abc' of type 'str' could not be",
+    "n_episodes=x": "n_episodes: Value 'x' of type 'str'",
+    "n_envs=0": "n_envs must be 'auto' or a number from 1 to max_envs=16, got 0",
+    "n_envs=1000": "n_envs must be 'auto' or a number from 1 to max_envs=16, got 1000",
+    "n_envs=many": "n_envs must be auto or a number, got 'many'",
+    "n_episodes=0": "n_episodes must be at least 1, got 0",
+    "policy_batch=0": "policy_batch must be at least 1, got 0",
+    "latency.repeats=-1": "latency.repeats must be at least 0",
+    "cache=uniform cache.steps=0": "cache.steps must be at least 1, got 0",
+    "cache=uniform cache.steps=101": "cache.steps must be at most 100 (the steps of the sampler)",
+    "cache=uniform cache.steps=17 sampler=ddim sampler.steps=16": "cache.steps must be at most 16",
+    "cache=uniform cache.spacing=cubic": "cache.spacing must be one of even, quadratic, power",
+    "sampler=ddim sampler.steps=101": "sampler.steps must be from 1 to 100",
+    "sampler=ddim sampler.steps=0": "sampler.steps must be at least 1, got 0",
+    "device=tpu": "device must be cpu or cuda[:n], got 'tpu'",
+    "device=cuda:99": "device cuda:99 is not there",
+    "study=a/b": "study must be a folder name, got 'a/b'",
+    "task.checkpoint=nowhere": "no checkpoint at nowhere; ",
+    "task=lift task.checkpoint=checkpoints/kitchen": "was trained for kitchen_lowdim",
+    "task.abs_action=false": "task.abs_action=False contradicts the checkpoint",
+    "task.success_tasks=8": "task.success_tasks must be 1 to 7, got 8",
+    "task.weights=best": "weights must be one of auto, ema, model, got 'best'",
+    "task.pick=newest": "task.pick must be best or latest, got 'newest'",
+    "task.checkpoint=a=b.ckpt": "mismatched input '='",
+    "hydra.run.dir=/proc/nowhere": "cannot write to /proc/nowhere",
+    "logger=wandb": "logger=wandb needs a key",
+    "-m cache=none,uniform task=lift,oven": "Available options in 'task': kitchen lift",
+    "-m cache=uniform cache.steps=10,0": "cache.steps must be at least 1, got 0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no W&B key of this user
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    before = set(Path.cwd().rglob("*"))
+    assert run(argv) == 2
+    assert set(Path.cwd().rglob("*")) == before
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert captured.out == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert MISTAKES[command] in refused(command.split(), capsys)
+
+
+def test_a_truncated_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("cut.ckpt").write_bytes(FIXTURE.read_bytes()[:50_000])
+    assert "cut.ckpt" in refused(["task.checkpoint=cut.ckpt"], capsys)
+
+
+def test_a_checkpoint_that_would_run_code(capsys: pytest.CaptureFixture[str]) -> None:
+    class Gadget:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("touch ran",)
+
+    with zipfile.ZipFile("evil.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"cfg": Gadget(), "state_dicts": {}}, 2))
+        archive.writestr("archive/byteorder", "little")
+    line = refused(["task.checkpoint=evil.ckpt"], capsys)
+    assert "system" in line
+    assert not Path("ran").exists()
+
+
+def test_a_folder_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("half").mkdir()
+    Path("half/policy.yaml").write_text("schema: skipstep-policy/1\n")
+    assert "half" in refused(["task.checkpoint=half"], capsys)
+
+
+def test_missing_ema_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(["task.weights=model", "task.checkpoint=checkpoints/kitchen"], capsys)
+    assert "weights=model" in line
