@@ -71,6 +71,7 @@ class KitchenTask(Task):
     action_dim = N_JOINTS
     control_hz = CONTROL_HZ
     memory_mb = 350
+    requires = ("gymnasium_robotics", "mujoco")
 
     def __init__(self, config: KitchenConfig | None = None) -> None:
         self.config = config or KitchenConfig()

@@ -75,6 +75,7 @@ class LiftTask(Task):
     name = "lift"
     obs_dim = 19
     memory_mb = 750
+    requires = ("robosuite", "mujoco")
 
     def __init__(self, config: LiftConfig | None = None) -> None:
         config = config or LiftConfig()

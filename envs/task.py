@@ -45,6 +45,7 @@ class Task(ABC):
         max_steps: the environment truncates an episode here.
         control_hz: environment steps per second of the robot's time.
         memory_mb: what one worker process of this task needs.
+        requires: packages that its environment imports.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task(ABC):
     max_steps: int
     control_hz: float
     memory_mb: int
+    requires: tuple[str, ...] = ()
 
     @abstractmethod
     def make_env(self, render: bool = False) -> Env:

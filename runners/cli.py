@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .job import RUNNERS
-from .settings import PROJECT, UserError, check_writable, prepare
+from .prepare import prepare
+from .settings import PROJECT, UserError, check_writable
 from .store import StoreError
 from .table import render
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger
 from .metrics import paired, wilson
-from .settings import PROJECT, Job
+from .prepare import Job
+from .settings import PROJECT
 from .store import RunStore, read_episodes
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "fingerprint": job.fingerprint,
-            "command": " ".join(["python", "run.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
             "versions": versions(),
         }
         store.write_result(result)
@@ -189,7 +191,8 @@ def compare(
             if a.partition("=")[0].partition(".")[0] not in ("cache", "quant", "sampler")
         ]
         overrides = [a for a in changed if a not in ("-m", "--multirun")]
-        return {"folder": None, "command": " ".join(["python", "run.py", "cache=none", *overrides])}
+        command = shlex.join(["python", "run.py", "cache=none", *overrides])
+        return {"folder": None, "command": command}
     return {"folder": baseline.name, **asdict(result)}
 
 
@@ -222,12 +225,13 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions, %s-%d, %d layers of width %d; "
+        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %d layers of width %d; "
         "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
         policy.n_obs_steps,
         policy.n_action_steps,
+        "absolute" if policy.config.task.abs_action else "relative",
         sampler.kind,
         policy.n_inference_steps,
         policy.sizes.n_layer,

@@ -1,27 +1,19 @@
-"""From a composed configuration to checked objects: a user's mistakes are found here."""
+"""The settings of a run as typed, range-checked objects."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve
-from envs import TASKS, EnvError, Task, make_task, resolve_n_envs
-from policies import CheckpointError, DiffusionPolicy, SamplerConfig, load_policy
-
 from .latency import LatencyConfig
-from .loggers import LOGGERS
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -31,18 +23,6 @@ class UserError(Exception):
 
     def __init__(self, error: object) -> None:
         super().__init__(" ".join(str(error).split()))
-
-
-MISTAKES = (
-    CheckpointError,
-    EnvError,
-    FileNotFoundError,
-    ImportError,
-    OmegaConfBaseException,
-    PlanError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass
@@ -119,35 +99,10 @@ class Settings:
             raise ValueError(f"n_envs must be auto or a number, got {self.n_envs!r}")
         if not self.study or set(self.study) & set("/\\ ") or self.study.startswith("."):
             raise ValueError(f"study must be a folder name, got {self.study!r}")
-        _check_device(self.device)
+        check_device(self.device)
 
 
 GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One checked run."""
-
-    settings: Settings
-    task: Task
-    policy: DiffusionPolicy
-    cache: Any
-    quant: Any
-    engine: Any
-    sampler: SamplerChoice
-    logger: LoggerChoice
-    runner: str
-    checkpoint: str
-    n_envs: int
-    fingerprint: str
-    name: str
-    baseline_name: str
-    config: dict[str, Any]
-
-    @property
-    def seeds(self) -> range:
-        return range(self.settings.start_seed, self.settings.start_seed + self.settings.n_episodes)
 
 
 def build(cls: type, values: Any, where: str) -> Any:
@@ -171,174 +126,7 @@ def choose(table: Mapping[str, Any], node: Any, group: str) -> Any:
     return build(entry[0] if isinstance(entry, tuple) else entry, node, group)
 
 
-def prepare(cfg: DictConfig) -> Job:
-    """Check a composed configuration against the checkpoint it names; nothing is written.
-
-    Raises:
-        UserError: with one line that names the setting, the value and what is allowed.
-    """
-    try:
-        return _prepare(cfg)
-    except MISTAKES as error:
-        raise UserError(error) from error
-
-
-def _prepare(cfg: DictConfig) -> Job:
-    scalars = {k: v for k, v in cfg.items() if k not in (*GROUPS, "hydra")}
-    settings: Settings = build(Settings, scalars, "")
-    cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
-    engine = choose(ENGINES, cfg.engine, "engine")
-    logger = build(LoggerChoice, cfg.logger, "logger")
-    if logger.name not in LOGGERS:
-        raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
-    LOGGERS[logger.name].check()
-    runner = build(RunnerChoice, cfg.runner, "runner").name
-    sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
-    policy, task, checkpoint = _policy_and_task(cfg.task, sampler, settings.device)
-    budget = getattr(cache, "steps", 1)
-    if budget > policy.n_inference_steps:
-        raise UserError(
-            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
-            f"got {budget}"
-        )
-    resolve(policy, cache)
-    identity = {
-        "task": _public(task),
-        "policy": policy.fingerprint(),
-        "quant": asdict(quant),
-        "engine": asdict(engine),
-        "noise_seed": settings.noise_seed,
-        "policy_batch": settings.policy_batch,
-        "threads": settings.threads,
-        "device": torch.device(settings.device).type,
-    }
-    fingerprint = _digest({**identity, "cache": asdict(cache)})
-    plain = load(
-        checkpoint, cfg.task
-    )  # the baseline is the checkpoint as it is: its own sampler, nothing accelerated
-    baseline = _digest(
-        {
-            **identity,
-            "policy": plain.fingerprint(),
-            "quant": {"name": "none"},
-            "cache": {"name": "none"},
-        }
-    )
-    prefix = f"{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
-    return Job(
-        settings=settings,
-        task=task,
-        policy=policy,
-        cache=cache,
-        quant=quant,
-        engine=engine,
-        sampler=sampler,
-        logger=logger,
-        runner=runner,
-        checkpoint=checkpoint,
-        n_envs=resolve_n_envs(
-            settings.n_envs, settings.n_episodes, task.memory_mb, settings.max_envs
-        ),
-        fingerprint=fingerprint,
-        name=prefix.format(cache.name, quant.name, fingerprint),
-        baseline_name=prefix.format("none", "none", baseline),
-        config={
-            **asdict(settings),
-            "task": {**_public(task), "checkpoint": checkpoint},
-            "cache": asdict(cache),
-            "quant": asdict(quant),
-            "engine": asdict(engine),
-            "sampler": asdict(policy.config.sampler),
-            "logger": asdict(logger),
-            "runner": {"name": runner},
-            "fingerprint": fingerprint,
-        },
-    )
-
-
-def _public(task: Task) -> dict[str, Any]:
-    """Everything of a task that changes an episode."""
-    attributes: dict[str, Any] = vars(task)
-    values = {
-        k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
-        for k, v in attributes.items()
-    }
-    return {"name": task.name, **values}
-
-
-def _policy_and_task(
-    node: DictConfig, sampler: SamplerChoice, device: str
-) -> tuple[DiffusionPolicy, Task, str]:
-    if node.get("name") not in TASKS:
-        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
-    path = _locate(str(node.checkpoint))
-    policy = load(path, node)
-    info = policy.config.task
-    foreign = [name for name in TASKS if name != node.name and name in info.name]
-    if foreign:
-        raise UserError(
-            f"task.checkpoint {path} was trained for {info.name}, not for task={node.name}"
-        )
-    own = {f.name for f in fields(CheckpointChoice)}
-    values = {k: v for k, v in node.items() if k not in own}
-    config_class = TASKS[node.name][0]
-    for key in (
-        "abs_action",
-        "robot_noise_ratio",
-    ):  # what the checkpoint says is not to be contradicted
-        if key not in {f.name for f in fields(config_class)}:
-            continue
-        said, asked = getattr(info, key), values.get(key)
-        if asked is None:
-            values.pop(key, None)
-            if said is not None:
-                values[key] = said
-        elif key == "abs_action" and said is not None and said != asked:
-            raise UserError(
-                f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
-            )
-    task = make_task(**asdict(build(config_class, values, "task")))
-    for dim in ("obs_dim", "action_dim"):
-        if getattr(policy, dim) != getattr(task, dim):
-            raise UserError(
-                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
-                f"task={node.name} has {getattr(task, dim)}"
-            )
-    steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
-    if steps is not None or kind is not None:
-        if steps is not None and steps < 1:
-            raise UserError(f"sampler.steps must be at least 1, got {steps}")
-        changed: SamplerConfig = policy.config.sampler.with_steps(kind, steps)
-        policy = policy.with_sampler(changed)
-    return policy.to(device), task, path
-
-
-def load(path: str, node: DictConfig) -> DiffusionPolicy:
-    own = {f.name: node[f.name] for f in fields(CheckpointChoice) if f.name in node}
-    choice: CheckpointChoice = build(CheckpointChoice, own, "task")
-    file = Path(path)
-    stamps = (
-        [(p.name, p.stat().st_mtime_ns) for p in sorted(file.iterdir())] if file.is_dir() else []
-    )
-    stamp = (file.stat().st_mtime_ns, *stamps) if file.exists() else ()
-    return _load(path, choice.weights, choice.trust, choice.pick, stamp)
-
-
-@lru_cache(maxsize=4)
-def _load(path: str, weights: str, trust: bool, pick: str, stamp: object) -> DiffusionPolicy:
-    return load_policy(path, weights, trust=trust, pick=pick)
-
-
-def _locate(path: str) -> str:
-    """A relative checkpoint is looked for here, then beside run.py."""
-    return str(PROJECT / path) if not Path(path).exists() and (PROJECT / path).exists() else path
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError:

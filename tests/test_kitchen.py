@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import EnvPool, KitchenConfig, KitchenTask, make_task
+from envs import KitchenConfig, make_task
 from envs.kitchen import NOISE_AMPLITUDE, KitchenEnv
-from envs.task import FloatArray
 
 # observations and rewards of the original KitchenAllV0 for given actions, without noise
 ORIGINAL = np.load(Path(__file__).parent / "data" / "upstream_kitchen_traj.npz")
@@ -89,33 +88,6 @@ def test_velocities_are_clipped_and_targets_limited_in_speed() -> None:
         outcomes.append(env.step(np.full(9, action))[0])
     np.testing.assert_array_equal(outcomes[0], outcomes[1])
     np.testing.assert_array_equal(outcomes[2], outcomes[3])
-
-
-def rollout(pool: EnvPool, slot: int, seed: int, video: Path | None = None) -> FloatArray:
-    pool.reset(slot, seed, video)
-    (event,) = pool.wait()
-    assert event.error is None
-    obs = [event.obs]
-    drift = 0.05 * np.random.default_rng(0).normal(size=(5, 4, 9))
-    for actions in drift:
-        pool.step(slot, obs[-1][-1, :9] + actions)
-        (event,) = pool.wait()
-        obs.append(event.obs)
-    assert event.done
-    assert event.video == (str(video) if video else None)
-    return np.concatenate(obs)
-
-
-def test_a_seed_is_an_episode_in_any_process_and_with_a_video(tmp_path: Path) -> None:
-    with EnvPool(KitchenTask(KitchenConfig(max_steps=20)), 2) as pool:
-        first = rollout(pool, 0, seed=5)
-        other = rollout(pool, 0, seed=6)
-        filmed = rollout(pool, 0, seed=5, video=tmp_path / "5.mp4")
-        again = rollout(pool, 1, seed=5)
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(first, filmed)
-    assert np.abs(first - other).max() > 1e-3
-    assert (tmp_path / "5.mp4").stat().st_size > 1000
 
 
 def test_an_episode_is_truncated() -> None:
