@@ -11,19 +11,26 @@ V1 = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactiv
 
 
 def resolve_n_envs(
-    n_envs: int | Literal["auto"], n_episodes: int, memory_mb: int, max_envs: int = 16
+    n_envs: int | Literal["auto"],
+    n_episodes: int,
+    memory_mb: int,
+    max_envs: int = 16,
+    policy_batch: int = 1,
 ) -> int:
     """Return how many environments to run at once.
 
     Args:
-        n_envs: a number, or "auto": as many as there are cores, and as fit into memory.
+        n_envs: a number, or "auto": as many as there are cores, or rows in the policy's batch if
+            that is more, as far as memory reaches.
         n_episodes: more environments than episodes are never made.
         memory_mb: what one worker needs.
         max_envs: an upper limit, for "auto" and for numbers.
+        policy_batch: rows that a query computes, whether or not there is an episode for each.
     """
     if n_envs == "auto":
         n_cores = len(os.sched_getaffinity(0))
-        fitting = min(n_cores, available_memory_mb() // memory_mb, max_envs)
+        wanted = max(n_cores, policy_batch)
+        fitting = min(wanted, available_memory_mb() // memory_mb, max_envs)
     elif isinstance(n_envs, int) and 1 <= n_envs <= max_envs:
         fitting = n_envs
     else:

@@ -140,26 +140,27 @@ def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_reference(live_policy: Any) -> DiffusionPolicy:
     """Wrap a live DiffusionTransformerLowdimPolicy, duck-typed; weights are shared."""
-    if type(live_policy).__name__ != POLICY:
-        raise UnsupportedPolicy(f"{type(live_policy).__name__} is not supported: only {POLICY} is")
     model = live_policy.model
-    layers = (model.encoder if model.encoder_only else model.decoder).layers
-    to = live_policy.n_obs_steps
+    if not hasattr(model, "pos_emb"):
+        raise UnsupportedPolicy(f"{type(live_policy).__name__} is not supported: only {POLICY} is")
+    observed = getattr(model, "cond_obs_emb", None)
+    encoder_only = getattr(model, "cond_pos_emb", None) is None
+    layers = (model.encoder if encoder_only else model.decoder).layers
     network = NetworkConfig(
         input_dim=model.input_emb.in_features,
         output_dim=model.head.out_features,
-        horizon=model.horizon,
-        n_obs_steps=to,
-        cond_dim=model.cond_obs_emb.in_features if model.obs_as_cond else 0,
+        horizon=live_policy.horizon,
+        n_obs_steps=live_policy.n_obs_steps,
+        cond_dim=observed.in_features if observed is not None else 0,
         n_layer=len(layers),
         n_head=layers[0].self_attn.num_heads,
         n_emb=model.head.in_features,
         p_drop_emb=model.drop.p,
-        p_drop_attn=layers[0].dropout1.p,
+        p_drop_attn=layers[0].self_attn.dropout,
         causal_attn=model.mask is not None,
-        time_as_cond=model.time_as_cond,
-        obs_as_cond=model.obs_as_cond,
-        n_cond_layers=0 if model.encoder_only else len(getattr(model.encoder, "layers", ())),
+        time_as_cond=not encoder_only,
+        obs_as_cond=observed is not None,
+        n_cond_layers=0 if encoder_only else len(getattr(model.encoder, "layers", ())),
     )
     scheduler = live_policy.noise_scheduler
     config = PolicyConfig(

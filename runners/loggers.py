@@ -97,7 +97,8 @@ class WandbLogger(NullLogger):
             if record.get("video") and (folder / record["video"]).exists():
                 video = wandb.Video(str(folder / record["video"]), format="mp4")
                 self.run.log({f"test/sim_video_{record['seed']}": video})
-        self.run.summary.update(dict(summary))
+        scores = {f"test/sim_max_reward_{r['seed']}": r["score"] for r in episodes}
+        self.run.summary.update({**summary, **scores})
 
     def close(self, exit_code: int) -> None:
         self.run.finish(exit_code=exit_code)

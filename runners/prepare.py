@@ -135,7 +135,11 @@ def _prepare(cfg: DictConfig) -> Job:
         runner=runner,
         checkpoint=checkpoint,
         n_envs=resolve_n_envs(
-            settings.n_envs, settings.n_episodes, task.memory_mb, settings.max_envs
+            settings.n_envs,
+            settings.n_episodes,
+            task.memory_mb,
+            settings.max_envs,
+            settings.policy_batch,
         ),
         fingerprint=fingerprint,
         name=prefix.format(cache.name, quant.name, fingerprint),

@@ -182,6 +182,14 @@ def test_what_changes_actions_and_is_not_known_is_refused(
         from_reference(live_policy(**override))
 
 
+def test_another_live_object_is_refused_by_name() -> None:
+    class DiffusionUnetLowdimPolicy:
+        model = torch.nn.Linear(1, 1)
+
+    with pytest.raises(UnsupportedPolicy, match="DiffusionUnetLowdimPolicy is not supported"):
+        from_reference(DiffusionUnetLowdimPolicy())
+
+
 def test_action_steps_only_with_causal_attention_is_refused() -> None:
     config = from_reference(live_policy("action steps only")).config
     causal = replace(config.network, causal_attn=True)

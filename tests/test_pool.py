@@ -342,6 +342,8 @@ def test_n_envs_auto_is_limited_by_episodes_cores_memory_and_max_envs() -> None:
     assert resolve_n_envs("auto", 1, memory_mb=1) == 1
     assert resolve_n_envs("auto", 0, memory_mb=1) == 1
     assert resolve_n_envs("auto", 1000, memory_mb=10**9) == 1
+    assert resolve_n_envs("auto", 1000, memory_mb=1, policy_batch=n_cores + 3) == n_cores + 3
+    assert resolve_n_envs("auto", 1000, memory_mb=1, max_envs=2, policy_batch=8) == 2
 
 
 def test_an_explicit_n_envs_is_taken_or_refused() -> None:
