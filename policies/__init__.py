@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
+from .datasets import DatasetError, Demonstrations, Windows, read_dataset, split_episodes
+from .export import export_reference
 from .network import DiffusionTransformer, NetworkConfig
 from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
 from .reader import CheckpointError
@@ -11,6 +13,8 @@ from .sampling import SamplerConfig, SamplerTable, sampler_table
 
 __all__ = [
     "CheckpointError",
+    "DatasetError",
+    "Demonstrations",
     "DiffusionPolicy",
     "DiffusionTransformer",
     "NetworkConfig",
@@ -19,10 +23,14 @@ __all__ = [
     "SamplerTable",
     "TaskInfo",
     "UnsupportedPolicy",
+    "Windows",
+    "export_reference",
     "find_checkpoint",
     "from_reference",
     "load_policy",
     "policy_config",
+    "read_dataset",
     "sampler_table",
     "save_policy",
+    "split_episodes",
 ]

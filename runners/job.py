@@ -268,6 +268,3 @@ def versions() -> dict[str, str]:
         if commit:
             found["commit"] = commit
     return found
-
-
-RUNNERS = {"evaluate": run_evaluate}

@@ -32,6 +32,9 @@ class NullLogger:
     def episode(self, record: Mapping[str, Any], success_rate: float) -> None:
         """One finished episode and the running rate."""
 
+    def metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """A row of numbers of a training."""
+
     def finish(
         self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
     ) -> None:
@@ -86,13 +89,19 @@ class WandbLogger(NullLogger):
             }
         )
 
+    def metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        self.run.define_metric("train/step")
+        self.run.define_metric("train/*", step_metric="train/step")
+        self.run.log({f"train/{k}": v for k, v in {**values, "step": step}.items()})
+
     def finish(
         self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
     ) -> None:
         import wandb
 
         rows = [[record.get(c) for c in EPISODE_COLUMNS] for record in episodes]
-        self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
+        if rows:
+            self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
         for record in episodes:
             if record.get("video") and (folder / record["video"]).exists():
                 video = wandb.Video(str(folder / record["video"]), format="mp4")

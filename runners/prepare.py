@@ -24,7 +24,6 @@ from .settings import (
     PROJECT,
     CheckpointChoice,
     LoggerChoice,
-    RunnerChoice,
     SamplerChoice,
     Settings,
     UserError,
@@ -56,7 +55,7 @@ class Job:
     engine: Any
     sampler: SamplerChoice
     logger: LoggerChoice
-    runner: str
+    runner: Any
     checkpoint: str
     n_envs: int
     fingerprint: str
@@ -69,28 +68,26 @@ class Job:
         return range(self.settings.start_seed, self.settings.start_seed + self.settings.n_episodes)
 
 
-def prepare(cfg: DictConfig) -> Job:
-    """Check a composed configuration against the checkpoint it names; nothing is written.
-
-    Raises:
-        UserError: with one line that names the setting, the value and what is allowed.
-    """
-    try:
-        return _prepare(cfg)
-    except MISTAKES as error:
-        raise UserError(error) from error
-
-
-def _prepare(cfg: DictConfig) -> Job:
+def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
+    """What every runner has."""
     scalars = {k: v for k, v in cfg.items() if k not in (*GROUPS, "hydra")}
     settings: Settings = build(Settings, scalars, "")
-    cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
-    engine = choose(ENGINES, cfg.engine, "engine")
-    logger = build(LoggerChoice, cfg.logger, "logger")
+    logger: LoggerChoice = build(LoggerChoice, cfg.logger, "logger")
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
-    runner = build(RunnerChoice, cfg.runner, "runner").name
+    return settings, logger
+
+
+def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
+    """Check a composed configuration against the checkpoint it names; nothing is written.
+
+    Raises:
+        UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
+    """
+    settings, logger = settings_and_logger(cfg)
+    cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
+    engine = choose(ENGINES, cfg.engine, "engine")
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     policy, task, checkpoint = _policy_and_task(cfg.task, sampler, settings.device)
     budget = getattr(cache, "steps", 1)
@@ -101,7 +98,7 @@ def _prepare(cfg: DictConfig) -> Job:
         )
     resolve(policy, cache)
     identity = {
-        "task": _public(task),
+        "task": public(task),
         "policy": policy.fingerprint(),
         "quant": asdict(quant),
         "engine": asdict(engine),
@@ -110,11 +107,11 @@ def _prepare(cfg: DictConfig) -> Job:
         "threads": settings.threads,
         "device": torch.device(settings.device).type,
     }
-    fingerprint = _digest({**identity, "cache": asdict(cache)})
+    fingerprint = digest({**identity, "cache": asdict(cache)})
     plain = load(
         checkpoint, cfg.task
     )  # the baseline is the checkpoint as it is: its own sampler, nothing accelerated
-    baseline = _digest(
+    baseline = digest(
         {
             **identity,
             "policy": plain.fingerprint(),
@@ -146,19 +143,19 @@ def _prepare(cfg: DictConfig) -> Job:
         baseline_name=prefix.format("none", "none", baseline),
         config={
             **asdict(settings),
-            "task": {**_public(task), "checkpoint": checkpoint},
+            "task": {**public(task), "checkpoint": checkpoint},
             "cache": asdict(cache),
             "quant": asdict(quant),
             "engine": asdict(engine),
             "sampler": asdict(policy.config.sampler),
             "logger": asdict(logger),
-            "runner": {"name": runner},
+            "runner": asdict(runner),
             "fingerprint": fingerprint,
         },
     )
 
 
-def _public(task: Task) -> dict[str, Any]:
+def public(task: Task) -> dict[str, Any]:
     """Everything of a task that changes an episode."""
     attributes: dict[str, Any] = vars(task)
     values = {
@@ -239,5 +236,5 @@ def _locate(path: str) -> str:
     return str(PROJECT / path) if not Path(path).exists() and (PROJECT / path).exists() else path
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

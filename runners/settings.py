@@ -57,7 +57,7 @@ class LoggerChoice:
 
 
 @dataclass
-class RunnerChoice:
+class EvaluateConfig:
     name: str = "evaluate"
 
 

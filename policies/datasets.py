@@ -1,0 +1,176 @@
+"""Demonstrations in memory: checked once, split by where they come from, cut into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset_files import DatasetError, Episode, detect_kind, reader
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+__all__ = ["DatasetError", "Demonstrations", "Windows", "read_dataset", "split_episodes"]
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes one after the other.
+
+    Attributes:
+        obs: (n_steps, obs_dim).
+        action: (n_steps, action_dim).
+        ends: (n_episodes,) where each episode ends.
+        names: file and name of each episode, for messages.
+        sources: (n_episodes,) episodes with the same number are variants of one demonstration, and
+            are never on both sides of a split.
+        splits: (n_episodes,) "train", "valid" or "" where the file does not say.
+    """
+
+    obs: Floats
+    action: Floats
+    ends: Integers
+    names: tuple[str, ...]
+    sources: Integers
+    splits: tuple[str, ...]
+
+    @property
+    def starts(self) -> Integers:
+        return np.concatenate([[0], self.ends[:-1]])
+
+    def rows(self, episodes: Integers) -> Integers:
+        """The steps of some episodes."""
+        spans = [np.arange(self.starts[e], self.ends[e]) for e in episodes]
+        return np.concatenate(spans) if spans else np.empty(0, np.int64)
+
+
+def read_dataset(
+    paths: Iterable[str | Path], kind: str = "auto", obs_keys: Iterable[str] | None = None
+) -> Demonstrations:
+    """Read and check files of demonstrations.
+
+    Args:
+        paths: of one kind or several.
+        kind: one of READERS, or auto: by the file's name.
+        obs_keys: the fields that make an observation, in this order; None is the usual ones.
+
+    Raises:
+        DatasetError: in one line with the file, the episode and the field.
+    """
+    episodes: list[Episode] = []
+    for number, path in enumerate(map(Path, paths)):
+        found = list(reader(detect_kind(path) if kind == "auto" else kind)(path, obs_keys))
+        if not found:
+            raise DatasetError(f"{path}: no episodes in it")
+        for index, episode in enumerate(found):
+            _check(episode, episodes[0] if episodes else found[0])
+            if episode.source is None:
+                episode.source = (number, index)
+            episodes.append(episode)
+    if not episodes:
+        raise DatasetError("no dataset given")
+    if any(e.derived for e in episodes):  # then a number means the same in every file
+        sources = [(0, e.source[1]) for e in episodes if e.source]
+    else:
+        sources = [e.source for e in episodes if e.source]
+    known = {source: n for n, source in enumerate(dict.fromkeys(sources))}
+    return Demonstrations(
+        obs=np.concatenate([e.obs for e in episodes]).astype(np.float32),
+        action=np.concatenate([e.action for e in episodes]).astype(np.float32),
+        ends=np.cumsum([len(e.action) for e in episodes], dtype=np.int64),
+        names=tuple(e.name for e in episodes),
+        sources=np.array([known[s] for s in sources], np.int64),
+        splits=tuple(e.split for e in episodes),
+    )
+
+
+def _check(episode: Episode, first: Episode) -> None:
+    if not len(episode.action):
+        raise DatasetError(f"{episode.name}: actions is empty")
+    if len(episode.obs) != len(episode.action):
+        raise DatasetError(
+            f"{episode.name}: observations has {len(episode.obs)} steps, "
+            f"actions has {len(episode.action)}"
+        )
+    for field in ("obs", "action"):
+        values, expected = getattr(episode, field), getattr(first, field)
+        if values.ndim != 2 or values.shape[1:] != expected.shape[1:]:
+            raise DatasetError(
+                f"{episode.name}: {field} has shape {values.shape}, "
+                f"{first.name} has {expected.shape}"
+            )
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise DatasetError(
+                f"{episode.name}: {field} holds NaN or infinite values at step {bad[0]}"
+            )
+
+
+def split_episodes(data: Demonstrations, val_ratio: float, seed: int) -> tuple[Integers, Integers]:
+    """Episode numbers for training and for validation.
+
+    What the file says (robomimic's mask/train and mask/valid) is respected; else whole groups of
+    the same source are drawn, at least one and never all; val_ratio 0 draws none.
+    """
+    everything = np.arange(len(data.ends))
+    if any(data.splits):
+        said = np.array(data.splits)
+        if not (said == "train").any():
+            raise DatasetError(f"{data.names[0]}: mask/train names no episode")
+        return everything[said == "train"], everything[said == "valid"]
+    groups = np.unique(data.sources)
+    n_valid = min(max(1, round(val_ratio * len(groups))), len(groups) - 1) if val_ratio else 0
+    drawn = np.random.default_rng(seed).permutation(groups)[:n_valid]
+    valid = np.isin(data.sources, drawn)
+    return everything[~valid], everything[valid]
+
+
+class Windows:
+    """All sequences of `horizon` steps of some episodes, padded by repeating an episode's edges.
+
+    Args:
+        data: the demonstrations.
+        episodes: numbers of those to cut.
+        horizon: length of a window.
+        pad_before: a window may begin this many steps before its episode (n_obs_steps - 1).
+        pad_after: and end this many after it (n_action_steps - 1).
+    """
+
+    def __init__(
+        self,
+        data: Demonstrations,
+        episodes: Integers,
+        horizon: int,
+        pad_before: int,
+        pad_after: int,
+    ) -> None:
+        self.data, self.horizon = data, horizon
+        spans = []
+        for episode in episodes:
+            low, high = data.starts[episode], data.ends[episode]
+            starts = np.arange(low - pad_before, high - horizon + pad_after + 1)
+            bounds = np.broadcast_to([low, high - 1], (len(starts), 2))
+            spans.append(np.c_[starts, bounds])
+        self.spans = np.concatenate(spans) if spans else np.empty((0, 3), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def take(self, numbers: Integers, noise: Floats | None = None) -> tuple[Floats, Floats]:
+        """Windows as obs (B, horizon, obs_dim) and action (B, horizon, action_dim).
+
+        Args:
+            numbers: (B,) of the windows.
+            noise: (B, horizon, obs_dim) added to the observations; a repeated observation repeats
+                its noise, as the history before an episode does in a rollout.
+        """
+        start, low, high = self.spans[numbers].T[..., None]
+        rows = np.clip(start + np.arange(self.horizon), low, high)
+        obs = self.data.obs[rows]
+        if noise is not None:
+            obs = obs + noise[np.arange(len(numbers))[:, None], rows - start]
+        return obs, self.data.action[rows]

@@ -1,0 +1,162 @@
+"""From our policy to a checkpoint that real-stanford/diffusion_policy loads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from .policy import DiffusionPolicy
+from .reference import POLICY, STEP_SETTINGS
+from .sampling import SamplerConfig
+
+PACKAGE = "diffusion_policy"
+DUMMIES = ("_dummy_variable", "model._dummy_variable", "mask_generator._dummy_variable")
+SCHEDULER_TARGETS = {
+    "ddpm": "diffusers.schedulers.scheduling_ddpm.DDPMScheduler",
+    "ddim": "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
+}
+ALWAYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
+OF_ONE_KIND = {"variance_type": "ddpm", "set_alpha_to_one": "ddim"}
+OBS_KEYS = ["object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"]
+
+
+def export_reference(policy: DiffusionPolicy, path: str | Path) -> None:
+    """Write a .ckpt in the layout of the reference implementation's workspaces.
+
+    Both networks of it ("model", "ema_model") are this policy's weights. The paths of datasets in
+    its config are the reference's own defaults.
+    """
+    path = Path(path)
+    state: dict[str, Tensor] = {name: torch.empty(0) for name in DUMMIES}
+    state |= {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
+    payload = {
+        "cfg": OmegaConf.create(reference_cfg(policy)),
+        "state_dicts": {"model": state, "ema_model": state},
+        "pickles": {
+            name: pickle.dumps(value, protocol=2)
+            for name, value in {"_output_dir": "", "global_step": 0, "epoch": 0}.items()
+        },
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.save(payload, temporary, pickle_protocol=2)
+    os.replace(temporary, path)
+
+
+def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
+    """The policy's settings in the reference's layout, as plain containers."""
+    config, net = policy.config, policy.sizes
+    shared = {
+        "horizon": net.horizon,
+        "obs_dim": config.obs_dim,
+        "action_dim": config.action_dim,
+        "n_action_steps": config.n_action_steps,
+        "n_obs_steps": net.n_obs_steps,
+        "obs_as_cond": net.obs_as_cond,
+        "pred_action_steps_only": config.pred_action_steps_only,
+    }
+    # our network is told whether observations are conditions, the reference's finds out
+    model = {**asdict(net), "_target_": f"{PACKAGE}.model.diffusion.transformer_for_diffusion."}
+    model["_target_"] += "TransformerForDiffusion"
+    extra = {k: v for k, v in asdict(config.sampler).items() if k in STEP_SETTINGS and v}
+    return {
+        "name": "train_diffusion_transformer_lowdim",
+        "_target_": f"{PACKAGE}.workspace.train_diffusion_transformer_lowdim_workspace."
+        "TrainDiffusionTransformerLowdimWorkspace",
+        **shared,
+        "task_name": config.task.name,
+        "exp_name": "default",
+        "n_latency_steps": 0,
+        "past_action_visible": False,
+        "keypoint_visible_rate": 1.0,
+        "policy": {
+            "_target_": f"{PACKAGE}.policy.diffusion_transformer_lowdim_policy.{POLICY}",
+            "model": model,
+            "noise_scheduler": _scheduler(config.sampler),
+            "num_inference_steps": config.sampler.steps,
+            **shared,
+            **extra,
+        },
+        "ema": {
+            "_target_": f"{PACKAGE}.model.diffusion.ema_model.EMAModel",
+            **{"update_after_step": 0, "inv_gamma": 1.0, "power": 0.75},
+            **{"min_value": 0.0, "max_value": 0.9999},
+        },
+        "optimizer": {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
+        "training": {"device": "cuda:0", "seed": 42, "use_ema": True, "resume": True},
+        "task": _task(policy),
+    }
+
+
+def _scheduler(sampler: SamplerConfig) -> dict[str, Any]:
+    """Older releases of diffusers do not know the newer settings: only what differs is written."""
+    default, values = asdict(SamplerConfig()), asdict(sampler)
+    kept = {
+        name: value
+        for name, value in values.items()
+        if name in (*ALWAYS, "prediction_type", *OF_ONE_KIND) or value != default[name]
+        if OF_ONE_KIND.get(name, sampler.kind) == sampler.kind
+        if name not in ("kind", "steps", *STEP_SETTINGS)
+    }
+    return {"_target_": SCHEDULER_TARGETS[sampler.kind], **kept}
+
+
+def _task(policy: DiffusionPolicy) -> dict[str, Any]:
+    info = policy.config.task
+    said = {k: v for k, v in asdict(info).items() if v is not None and k != "name"}
+    known = next((make for name, make in RUNNERS.items() if name in info.name), None)
+    sizes = {"obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "keypoint_dim": 3}
+    task = {"name": info.name, **sizes, **said}
+    if known is None:
+        return task
+    runner = {
+        "n_train": 6,
+        "n_train_vis": 2,
+        "n_test": 50,
+        "n_test_vis": 4,
+        "test_start_seed": 100000,
+        "n_obs_steps": policy.n_obs_steps,
+        "n_action_steps": policy.n_action_steps,
+        "past_action": False,
+        "n_envs": None,
+        "abs_action": bool(info.abs_action),
+    }
+    return {**task, "env_runner": {**runner, **known(policy)}}
+
+
+def _kitchen(policy: DiffusionPolicy) -> dict[str, Any]:
+    noise = policy.config.task.robot_noise_ratio
+    return {
+        "_target_": f"{PACKAGE}.env_runner.kitchen_lowdim_runner.KitchenLowdimRunner",
+        "dataset_dir": "data/kitchen",
+        "train_start_seed": 0,
+        "max_steps": 280,
+        "render_hw": [240, 360],
+        "fps": 12.5,
+        "robot_noise_ratio": 0.1 if noise is None else noise,
+    }
+
+
+def _lift(policy: DiffusionPolicy) -> dict[str, Any]:
+    absolute = "_abs" if policy.config.task.abs_action else ""
+    return {
+        "_target_": f"{PACKAGE}.env_runner.robomimic_lowdim_runner.RobomimicLowdimRunner",
+        "dataset_path": f"data/robomimic/datasets/lift/ph/low_dim{absolute}.hdf5",
+        "obs_keys": OBS_KEYS,
+        "train_start_idx": 0,
+        "max_steps": 400,
+        "render_hw": [128, 128],
+        "fps": 10,
+        "crf": 22,
+        "n_latency_steps": 0,
+        "tqdm_interval_sec": 1.0,
+    }
+
+
+RUNNERS = {"kitchen": _kitchen, "lift": _lift}

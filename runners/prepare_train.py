@@ -1,0 +1,223 @@
+"""From a composed configuration to a checked training: the dataset is read, nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from envs import TASKS, Task, make_task, resolve_n_envs
+from policies import (
+    DatasetError,
+    Demonstrations,
+    NetworkConfig,
+    PolicyConfig,
+    SamplerConfig,
+    Windows,
+    read_dataset,
+    split_episodes,
+)
+from policies.dataset_files import detect_kind
+from policies.datasets import Integers
+
+from .prepare import digest, public, settings_and_logger
+from .settings import CheckpointChoice, LoggerChoice, SamplerChoice, Settings, UserError, build
+from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
+
+# of a training, these change what is said about it, not its weights
+OF_THE_REPORT = ("data", "val_every", "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One checked training."""
+
+    settings: Settings
+    task: Task
+    runner: Training
+    logger: LoggerChoice
+    policy_config: PolicyConfig
+    data: Demonstrations
+    episodes: Integers
+    train: Windows
+    valid: Windows
+    n_envs: int
+    fingerprint: str
+    name: str
+    config: dict[str, Any]
+
+    @property
+    def defaults(self) -> TaskDefaults:
+        return TASK_DEFAULTS.get(self.task.name, TaskDefaults())
+
+
+def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
+    """Check a training against its dataset and task.
+
+    Raises:
+        UserError, or one of MISTAKES: with one line that names the setting or the file.
+    """
+    settings, logger = settings_and_logger(cfg)
+    for group in ("cache", "quant"):
+        if cfg[group].name != "none":
+            raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
+    task = _task(cfg.task, bool(asked.rollout_every))
+    defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
+    runner = fill(asked, defaults, task)
+    data, content = _load(runner, task, defaults)
+    sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
+    config = _policy_config(runner, task, defaults, sampler)
+    chosen = split_episodes(data, runner.val_ratio, runner.seed)
+    pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
+    train, valid = (Windows(data, side, config.network.horizon, *pads) for side in chosen)
+    if not len(train):
+        raise DatasetError(
+            f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
+        )
+    settings_of_weights = {
+        k: v
+        for k, v in asdict(runner).items()
+        if k not in OF_THE_REPORT and not k.startswith("rollout_")
+    }
+    fingerprint = digest(
+        {
+            "data": content,
+            "task": public(task),
+            "policy": asdict(config),
+            "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
+            "threads": settings.threads,
+            "device": torch.device(settings.device).type,
+        }
+    )
+    return TrainJob(
+        settings=settings,
+        task=task,
+        runner=runner,
+        logger=logger,
+        policy_config=config,
+        data=data,
+        episodes=chosen[0],
+        train=train,
+        valid=valid,
+        n_envs=resolve_n_envs(
+            settings.n_envs,
+            runner.rollout_episodes,
+            task.memory_mb,
+            settings.max_envs,
+            settings.policy_batch,
+        ),
+        fingerprint=fingerprint,
+        name=f"{task.name}_train_s{runner.seed}_{fingerprint}",
+        config={
+            **asdict(settings),
+            "task": public(task),
+            "runner": asdict(runner),
+            "policy": asdict(config),
+            "logger": asdict(logger),
+            "fingerprint": fingerprint,
+        },
+    )
+
+
+def precision(runner: Training, device: str) -> str:
+    """bf16 pays on CUDA; on the CPU autocast is slower than float32 at these sizes."""
+    if runner.precision != "auto":
+        return runner.precision
+    return "bf16" if torch.device(device).type == "cuda" else "fp32"
+
+
+def _task(node: DictConfig, simulated: bool) -> Task:
+    if node.get("name") not in TASKS:
+        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
+    own = {f.name for f in fields(CheckpointChoice)}
+    unset = ("abs_action", "robot_noise_ratio")  # null: the task's default
+    values = {k: v for k, v in node.items() if k not in own and not (k in unset and v is None)}
+    task = make_task(**asdict(build(TASKS[node.name][0], values, "task")))
+    for package in task.requires if simulated else ():
+        if find_spec(package) is None:
+            raise UserError(
+                f"runner.rollout_every with task={task.name} needs {package}: "
+                'pip install "skipstep[sim]"'
+            )
+    return task
+
+
+def _policy_config(
+    runner: Training, task: Task, defaults: TaskDefaults, sampler: SamplerChoice
+) -> PolicyConfig:
+    width = task.action_dim + (0 if runner.obs_as_cond else task.obs_dim)
+    process = SamplerConfig(
+        steps=runner.num_train_timesteps,
+        num_train_timesteps=runner.num_train_timesteps,
+        beta_schedule=runner.beta_schedule,
+        prediction_type=runner.prediction_type,
+    )
+    kind = None if sampler.name == "checkpoint" else sampler.name
+    return PolicyConfig(
+        network=NetworkConfig(
+            input_dim=width,
+            output_dim=width,
+            horizon=runner.horizon,
+            n_obs_steps=runner.n_obs_steps,
+            cond_dim=task.obs_dim if runner.obs_as_cond else 0,
+            **{
+                name: getattr(runner, name)
+                for name in (
+                    "n_layer",
+                    "n_head",
+                    "n_emb",
+                    "p_drop_emb",
+                    "p_drop_attn",
+                    "causal_attn",
+                    "obs_as_cond",
+                    "n_cond_layers",
+                )
+            },
+        ),
+        obs_dim=task.obs_dim,
+        action_dim=task.action_dim,
+        n_action_steps=runner.n_action_steps,
+        sampler=process.with_steps(kind, sampler.steps),
+        task=defaults.info(task),
+    )
+
+
+def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonstrations, str]:
+    kinds = [detect_kind(Path(f)) if runner.kind == "auto" else runner.kind for f in runner.files]
+    keys = tuple(runner.obs_keys or ())
+    if not keys and set(kinds) == {"robomimic"}:
+        keys = defaults.robomimic_keys
+    stamps = tuple((p, p.stat().st_mtime_ns) for f in runner.files for p in _files(Path(f)))
+    data, content = _read(tuple(runner.files), runner.kind, keys, stamps)
+    obs, action = defaults.convert(data.obs, data.action, task)
+    for field, values, dim in (
+        ("observation", obs, task.obs_dim),
+        ("action", action, task.action_dim),
+    ):
+        if values.shape[1] != dim:
+            raise DatasetError(
+                f"{data.names[0]}: {field} has {values.shape[1]} numbers, "
+                f"task={task.name} needs {dim}"
+            )
+    return replace(data, obs=obs, action=action), content
+
+
+@lru_cache(maxsize=2)
+def _read(
+    files: tuple[str, ...], kind: str, keys: tuple[str, ...], stamps: tuple[tuple[Path, int], ...]
+) -> tuple[Demonstrations, str]:
+    data = read_dataset(files, kind, keys or None)
+    content = hashlib.sha256()
+    for path, _ in stamps:
+        content.update(hashlib.sha256(path.read_bytes()).digest())
+    return data, content.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

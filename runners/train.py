@@ -1,0 +1,202 @@
+"""runner=train: demonstrations to a policy, with everything that is written on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from policies import save_policy
+
+from .job import versions
+from .loggers import LOGGERS, NullLogger
+from .metrics import wilson
+from .prepare_train import TrainJob, precision
+from .store import RunStore, write_whole
+from .train_state import load_state, save_state
+from .trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+METRICS, STATE, POLICY = "metrics.jsonl", Path("checkpoints/state.safetensors"), "policy"
+
+
+def run_train(job: TrainJob, folder: Path) -> dict[str, Any]:
+    """Train the steps that are missing, write the policy and the result.
+
+    A training that is finished already is recognised, and its result returned.
+    """
+    store = RunStore(folder, job.config, job.settings.force)
+    try:
+        done = store.result()
+        if done:
+            log.info("finished already: %s", folder)
+            return done
+        with store.running():
+            return _run(job, store)
+    finally:
+        store.close()
+
+
+def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.set_num_threads(job.settings.threads)
+    trainer = Trainer(job)
+    model, average = trainer.policy.model, trainer.ema.policy.model
+    n_done = load_state(store.folder / STATE, model, average, trainer.optimizer)
+    rows = [row for row in read_metrics(store.folder) if row["step"] <= n_done]
+    _describe(job, n_done)
+    logger = LOGGERS[job.logger.name](store.folder, _wandb_run(job), job.config)
+    exit_code = 1
+    try:
+        for row in rows:
+            logger.metrics(row["step"], row)
+        _steps(trainer, store, logger, rows, n_done)
+        result = {
+            "task": job.task.name,
+            "n_steps": job.runner.n_steps,
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "n_episodes": len(job.data.ends),
+            "n_windows": len(job.train),
+            "n_valid_windows": len(job.valid),
+            **{k: _last(rows, k) for k in ("loss", "val_loss", "success_rate", "mean_score")},
+            "rollout_episodes": job.runner.rollout_episodes,
+            "policy": POLICY,
+            "policy_fingerprint": trainer.ema.policy.fingerprint(),
+            "wall_s": round(time.perf_counter() - started, 1),
+            "fingerprint": job.fingerprint,
+            "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+            "versions": versions(),
+        }
+        store.write_result(result)
+        numbers = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
+        logger.finish(numbers, [], store.folder)
+        exit_code = 0
+        return result
+    finally:
+        logger.close(exit_code)
+
+
+def _steps(
+    trainer: Trainer,
+    store: RunStore,
+    logger: NullLogger,
+    rows: list[dict[str, Any]],
+    n_done: int,
+) -> None:
+    config, job = trainer.config, trainer.job
+    n_steps = config.n_steps
+    losses: list[torch.Tensor] = []
+    with tqdm(total=n_steps, initial=n_done, desc=job.name, unit="step", disable=None) as bar:
+        for n in range(n_done + 1, n_steps + 1):
+            losses.append(trainer.update(n - 1))
+            bar.update()
+
+            def due(every: int, n: int = n) -> bool:
+                return every > 0 and (n % every == 0 or n == n_steps)
+
+            # a checkpoint closes a row, so that a run that goes on from it logs the same numbers
+            if not any(
+                due(getattr(config, f"{what}_every"))
+                for what in ("log", "checkpoint", "val", "rollout")
+            ):
+                continue
+            row: dict[str, Any] = {
+                "step": n,
+                "loss": float(torch.stack(losses).mean()),
+                "lr": trainer.optimizer.param_groups[0]["lr"],
+            }
+            losses.clear()
+            if not np.isfinite(row["loss"]):
+                raise FloatingPointError(
+                    f"the loss is not finite at step {n}: lower runner.lr (it is {config.lr})"
+                )
+            if due(config.val_every) and len(job.valid):
+                row["val_loss"] = trainer.validate()
+            if due(config.rollout_every):
+                row |= trainer.rollout()
+            rows.append(row)
+            write_whole(store.folder / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
+            logger.metrics(n, row)
+            bar.set_postfix_str(f"loss {row['loss']:.4f}")
+            if due(config.checkpoint_every):
+                # the policy first: a state that says "done" must have its policy
+                save_policy(trainer.ema.policy, store.folder / POLICY, torch.float32)
+                save_state(
+                    store.folder / STATE,
+                    trainer.policy.model,
+                    trainer.ema.policy.model,
+                    trainer.optimizer,
+                    n,
+                )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    path = folder / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _last(rows: list[dict[str, Any]], key: str) -> float | None:
+    return next((float(row[key]) for row in reversed(rows) if key in row), None)
+
+
+def _describe(job: TrainJob, n_done: int) -> None:
+    log.info(
+        "%s: %d episodes, %d windows to train on, %d to validate; horizon %d, %d observations, "
+        "%d actions; %s of %d, %s, seed %d",
+        ", ".join(job.runner.files),
+        len(job.data.ends),
+        len(job.train),
+        len(job.valid),
+        job.policy_config.network.horizon,
+        job.policy_config.network.n_obs_steps,
+        job.policy_config.n_action_steps,
+        f"steps {n_done + 1} to {job.runner.n_steps}",
+        job.runner.batch_size,
+        precision(job.runner, job.settings.device),
+        job.runner.seed,
+    )
+
+
+def _wandb_run(job: TrainJob) -> dict[str, Any]:
+    return {
+        "project": job.logger.project,
+        "entity": job.logger.entity,
+        "id": f"{job.settings.study}-{job.fingerprint}",
+        "name": job.name,
+        "group": job.settings.study,
+        "job_type": "train",
+        "tags": [job.task.name, "train"],
+    }
+
+
+def render_training(result: Mapping[str, Any], folder: Path) -> str:
+    """What a training ends with: losses, the folder, and the command that evaluates it."""
+    title = f"{result['task']}  training  {result['n_steps']} steps"
+    rows = [
+        ("network", f"{result['n_parameters'] / 1e6:.2f} M parameters"),
+        ("data", f"{result['n_episodes']} episodes, {result['n_windows']} windows"),
+        ("loss", f"{result['loss']:.4f}"),
+    ]
+    if result["val_loss"] is not None:
+        rows.append(("  validation", f"{result['val_loss']:.4f}"))
+    if result["success_rate"] is not None:
+        n = result["rollout_episodes"]
+        low, high = wilson(round(result["success_rate"] * n), n)
+        rows.append(
+            ("rollouts", f"success {result['success_rate']:.2f} of {n}  [{low:.2f}, {high:.2f}]")
+        )
+    policy = folder / result["policy"]
+    command = ["python", "run.py", f"task={result['task']}", f"task.checkpoint={policy}"]
+    rows += [("policy", str(policy)), ("evaluate", shlex.join(command))]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(["", title, "-" * len(title), *(f"{k:<{width}}  {v}" for k, v in rows)])

@@ -1,0 +1,59 @@
+"""The state of a training in one file, written by rename: a killed run goes on from it exactly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .store import StoreError
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_state(
+    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.AdamW, n_updates: int
+) -> None:
+    """Weights, their moving average, AdamW's moments and the number of updates."""
+    tensors: dict[str, Tensor] = {}
+    for (name, parameter), mean in zip(model.named_parameters(), average.parameters(), strict=True):
+        tensors |= {f"model.{name}": parameter.detach(), f"ema.{name}": mean.detach()}
+        tensors |= {f"{m}.{name}": optimizer.state[parameter][m] for m in MOMENTS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    save_file(whole, temporary, metadata={"n_updates": str(n_updates)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@torch.no_grad()
+def load_state(
+    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.AdamW
+) -> int:
+    """Put a saved state into the objects of a fresh training; the number of updates, 0 if none."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            n_updates = int(file.metadata()["n_updates"])
+            for (name, parameter), mean in zip(
+                model.named_parameters(), average.parameters(), strict=True
+            ):
+                parameter.copy_(file.get_tensor(f"model.{name}"))
+                mean.copy_(file.get_tensor(f"ema.{name}"))
+                moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(n_updates)),
+                    **moments,
+                }
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise StoreError(
+            f"{path} is damaged ({' '.join(str(error).split())}): force=true starts anew"
+        ) from error
+    return n_updates

@@ -1,0 +1,143 @@
+"""One training: networks, optimizer and data; a step depends on the seed and its number alone."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from policies import DiffusionPolicy, SamplerConfig, Windows
+from policies.training import (
+    EMA,
+    Batch,
+    diffusion_loss,
+    init_weights,
+    learning_rate,
+    make_optimizer,
+    trajectory_shape,
+)
+
+from .evaluate import evaluate
+from .prepare_train import TrainJob, precision
+
+log = logging.getLogger(__name__)
+
+BETAS = (0.9, 0.95)
+MAX_VALID = 1024  # windows
+INIT, ORDER, NOISE, DROPOUT, VALID = range(5)  # each has its own stream of the seed
+
+
+class Trainer:
+    """Networks, optimizer and data of one training."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.job, self.config = job, job.runner
+        self.device = torch.device(job.settings.device)
+        policy = DiffusionPolicy(job.policy_config)
+        init_weights(policy.model, self.generator(INIT))
+        rows = job.data.rows(job.episodes)
+        ranges = {"obs": self.config.obs_range_eps, "action": self.config.action_range_eps}
+        for field, eps in ranges.items():
+            values = torch.from_numpy(getattr(job.data, field)[rows])
+            policy.normalizer.fit(field, values, self.config.normalizer, eps)
+        self.policy = policy.to(self.device).train()
+        self.ema = EMA(self.policy, self.config.ema)
+        self.optimizer = make_optimizer(
+            self.policy.model, self.config.lr, self.config.weight_decay, BETAS
+        )
+        self.autocast = precision(self.config, job.settings.device) == "bf16"
+        self.amplitude = job.defaults.amplitude
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def seed(self, *key: int) -> int:
+        return int(np.random.SeedSequence((self.config.seed, *key)).generate_state(1, np.uint64)[0])
+
+    def generator(self, *key: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed(*key))
+
+    def numbers(self, step: int) -> np.ndarray:
+        """The windows of a step: each epoch is a new permutation; the rest of one is left out."""
+        n, size = len(self.job.train), self.config.batch_size
+        if n <= size:  # the data is smaller than a batch: draw with repetition
+            return np.random.default_rng((self.config.seed, ORDER, step)).integers(0, n, size)
+        epoch, place = divmod(step, n // size)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.config.seed, ORDER, epoch))
+            self._order = (epoch, rng.permutation(n))
+        return self._order[1][place * size : (place + 1) * size]
+
+    def loss(
+        self, policy: DiffusionPolicy, windows: Windows, numbers: np.ndarray, *key: int
+    ) -> torch.Tensor:
+        """Loss on some windows, with the noise that `key` stands for."""
+        generator = self.generator(*key)
+        noise = None
+        if self.config.obs_noise and self.amplitude is not None:
+            shape = (len(numbers), windows.horizon, self.policy.obs_dim)
+            uniform = torch.rand(shape, generator=generator).numpy() * 2 - 1
+            noise = np.float32(self.config.obs_noise) * self.amplitude * uniform
+        obs, action = (torch.from_numpy(x).float() for x in windows.take(numbers, noise))
+        trajectory = torch.randn(trajectory_shape(policy, len(numbers)), generator=generator)
+        timesteps = torch.randint(
+            0, policy.config.sampler.num_train_timesteps, (len(numbers),), generator=generator
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return diffusion_loss(
+                policy,
+                Batch(obs.to(self.device), action.to(self.device)),
+                trajectory.to(self.device),
+                timesteps.to(self.device),
+            )
+
+    def update(self, step: int) -> torch.Tensor:
+        """One step; returns its loss."""
+        rate = learning_rate(step, self.config.n_steps, self.config.lr, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # dropout has no generator of its own
+            torch.manual_seed(self.seed(DROPOUT, step))
+            loss = self.loss(self.policy, self.job.train, self.numbers(step), NOISE, step)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.ema.update(self.policy.model, step)
+        return loss.detach()
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Loss of the averaged weights on at most MAX_VALID windows, the same every time."""
+        windows, size = self.job.valid, self.config.batch_size
+        rng = np.random.default_rng((self.config.seed, VALID))
+        chosen = rng.permutation(len(windows))[:MAX_VALID]
+        total = 0.0
+        for n in range(0, len(chosen), size):
+            part = chosen[n : n + size]
+            total += len(part) * float(self.loss(self.ema.policy, windows, part, VALID, n))
+        return total / len(chosen)
+
+    def rollout(self) -> dict[str, float]:
+        """A short evaluation of the averaged weights."""
+        config = self.config
+        sampler: SamplerConfig = self.policy.config.sampler
+        steps = min(config.rollout_steps, sampler.num_train_timesteps)
+        quick = self.ema.policy.with_sampler(sampler.with_steps("ddim", steps))
+        seeds = range(config.rollout_seed, config.rollout_seed + config.rollout_episodes)
+        settings = self.job.settings
+        results = evaluate(
+            quick,
+            self.job.task,
+            seeds,
+            self.job.n_envs,
+            settings.noise_seed,
+            policy_batch=settings.policy_batch,
+        )
+        ok = [r for r in results if r.status == "ok"]
+        if not ok:
+            log.warning("every rollout failed")
+            return {}
+        return {
+            "success_rate": float(np.mean([r.success for r in ok])),
+            "mean_score": float(np.mean([r.score for r in ok])),
+        }

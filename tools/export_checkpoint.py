@@ -1,0 +1,17 @@
+"""python tools/export_checkpoint.py FOLDER FILE.ckpt: our policy -> diffusion_policy's format."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from policies import export_reference, load_policy
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    source, file = sys.argv[1:]
+    export_reference(load_policy(source), file)
+    print(f"{Path(file).stat().st_size // 2**20} MiB in {file}")
