@@ -183,6 +183,7 @@ def _policy_config(
         obs_dim=task.obs_dim,
         action_dim=task.action_dim,
         n_action_steps=runner.n_action_steps,
+        pred_action_steps_only=runner.pred_action_steps_only,
         sampler=process.with_steps(kind, sampler.steps),
         task=defaults.info(task),
     )

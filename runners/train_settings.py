@@ -62,6 +62,7 @@ class TrainConfig:
     causal_attn: bool = True
     obs_as_cond: bool = True
     n_cond_layers: int = 0
+    pred_action_steps_only: bool = False
     num_train_timesteps: int = 100
     beta_schedule: str = "squaredcos_cap_v2"
     prediction_type: str = "epsilon"
@@ -128,7 +129,7 @@ def kitchen_from_state(obs: Floats, action: Floats, task: Any) -> tuple[Floats, 
     if obs.shape[1] != 59:
         return obs, action
     joints, objects = obs[:, :N_JOINTS], obs[:, 2 * N_JOINTS : 2 * N_JOINTS + 21]
-    if task.config.abs_action:
+    if task.config.abs_action and action.shape[1] == N_JOINTS:
         action = joints + np.float32(VELOCITY_SCALE / CONTROL_HZ) * action
     return np.concatenate([joints, objects, np.zeros((len(obs), N_GOAL), np.float32)], 1), action
 
