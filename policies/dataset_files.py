@@ -87,7 +87,7 @@ def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episo
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("an HDF5 dataset needs h5py: pip install h5py") from error
+        raise ImportError('an HDF5 dataset needs h5py: pip install "skipstep[data]"') from error
     keys = tuple(obs_keys or ROBOMIMIC_OBS)
     with _readable(path), h5py.File(path, "r") as file:
         if "data" not in file:
@@ -140,7 +140,9 @@ def read_lerobot(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError("a LeRobot dataset needs pyarrow: pip install pyarrow") from error
+        raise ImportError(
+            'a LeRobot dataset needs pyarrow: pip install "skipstep[data]"'
+        ) from error
     keys = tuple(obs_keys or LEROBOT_OBS)
     with _readable(path), contextlib.ExitStack() as stack:
         stack.enter_context(_as_dataset_error(path, (pyarrow.ArrowInvalid, pyarrow.ArrowException)))

@@ -27,13 +27,8 @@ UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
 
 
-def fingerprint(*, _root_: DictConfig) -> str:
-    """Resolver `${fingerprint:}`: hash of what changes an episode."""
-    return str(prepare(_root_).fingerprint)
-
-
 def run_name(*, _root_: DictConfig) -> str:
-    """Resolver `${run_name:}`: the name of a run's folder."""
+    """Resolver `${run_name:}`: the run's folder; it ends in a hash of what changes an episode."""
     return str(prepare(_root_).name)
 
 
@@ -102,8 +97,7 @@ def app(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     job = prepare(cfg)
     runner = RUNNERS[job.runner.name]
-    result = runner.run(job, folder)
-    print(runner.render(result, _short(folder)))
+    print(runner.render(runner.run(job, folder), _short(folder)))
 
 
 def _short(folder: Path) -> Path:
@@ -112,8 +106,7 @@ def _short(folder: Path) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
-    for resolver in (fingerprint, run_name):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     argv = sorted(
         argv, key=lambda word: word not in ("-m", "--multirun")
     )  # argparse wants it first

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from . import table
 from .job import run_evaluate
 from .prepare import MISTAKES, prepare_policy
 from .prepare_train import prepare_training
 from .settings import EvaluateConfig, UserError, choose
-from .table import render
 from .train import render_training, run_train
 from .train_settings import TrainConfig
 
@@ -22,13 +22,13 @@ class Runner(NamedTuple):
 
     config: type
     run: Callable[[Any, Path], dict[str, Any]]
+    render: Callable[[Mapping[str, Any], Path], str]
     prepare: Callable[[DictConfig, Any], Any] = prepare_policy
-    render: Callable[[Mapping[str, Any], Path], str] = render
 
 
 RUNNERS: dict[str, Runner] = {
-    "evaluate": Runner(EvaluateConfig, run_evaluate),
-    "train": Runner(TrainConfig, run_train, prepare_training, render_training),
+    "evaluate": Runner(EvaluateConfig, run_evaluate, table.render),
+    "train": Runner(TrainConfig, run_train, render_training, prepare_training),
 }
 
 
