@@ -238,7 +238,7 @@ MISTAKES = {
     "runner.data=lift.hdf5 runner.epochs=3": "runner.epochs: unknown key, allowed: name, data",
     "runner.data=lift.hdf5 runner.prediction_type=x0": "sampler.prediction_type must be one of",
     "runner.data=lift.hdf5 cache=uniform": "cache must be none with runner=train, got uniform",
-    "runner=tarin": "Available options in 'runner': evaluate train",
+    "runner=tarin": "Available options in 'runner':",
 }
 
 
