@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from hydra.errors import CompactHydraException
 from tqdm import tqdm
 
 from accel import accelerated
@@ -25,7 +26,7 @@ from .evaluate import Acting, evaluate
 from .expert import EXPERTS
 from .job import describe, versions
 from .metrics import wilson
-from .settings import RunnerConfig, Settings, UserError, check_writable
+from .settings import RunnerConfig, Settings, check_writable
 from .store import TRAJECTORIES, RunStore
 from .trajectory import Trajectory
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .prepare import Job
 
 log = logging.getLogger(__name__)
+
+
+class NothingToWriteError(CompactHydraException):
+    """No episode is worth keeping: a failure in one line, exit code 1."""
 
 
 class Format(NamedTuple):
@@ -175,7 +180,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     ok = [r for r in records if r["status"] == "ok"]
     kept = [r for r in ok if r["success"] or not config.success_only]
     if not kept:
-        raise UserError(
+        raise NothingToWriteError(
             f"nothing to write: 0 of {len(records)} episodes succeeded, {len(records) - len(ok)} "
             "had errors; runner.success_only=false keeps failures"
         )
@@ -235,7 +240,7 @@ def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[
             missing,
             job.n_envs,
             job.settings.noise_seed,
-            policy_batch=job.settings.policy_batch,
+            policy_batch=job.settings.policy_batch if config.needs_policy else 1,
             disturb=disturbance(job.settings.noise_seed, config.noise),
             record=True,
         ):

@@ -319,6 +319,16 @@ def test_a_killed_collection_goes_on_and_gives_the_same_bytes(tmp_path: Path) ->
         assert "model_file" not in demo.attrs
 
 
+def test_no_success_is_a_failure_in_one_line(tmp_path: Path) -> None:
+    short = ("n_episodes=1", "task.max_steps=5", "runner.noise=0")
+    command = [sys.executable, str(PROJECT / "run.py"), *LIFT, *short]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "nothing to write: 0 of 1 episodes succeeded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("dataset*"))
+
+
 def test_a_file_of_somebody_else_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
