@@ -18,20 +18,19 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .job import RUNNERS
 from .prepare import prepare
+from .registry import RUNNERS
 from .settings import PROJECT, UserError, check_writable
 from .store import StoreError
-from .table import render
 
 CONF = PROJECT / "conf"
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
 
 
-def fingerprint(*, _root_: DictConfig) -> str:
-    """Resolver `${fingerprint:}`: hash of what changes an episode."""
-    return prepare(_root_).fingerprint
+def run_name(*, _root_: DictConfig) -> str:
+    """Resolver `${run_name:}`: the run's folder; it ends in a hash of what changes an episode."""
+    return prepare(_root_).name
 
 
 def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
@@ -59,11 +58,7 @@ def validate(argv: Sequence[str]) -> None:
                 cfg = _compose(overrides)
                 with open_dict(cfg):
                     hydra_cfg = cfg.pop("hydra")
-                job = prepare(cfg)
-                if job.runner not in RUNNERS:
-                    raise UserError(
-                        f"runner must be one of {', '.join(RUNNERS)}, got {job.runner!r}"
-                    )
+                prepare(cfg)
                 where = OmegaConf.create({**cfg, "hydra": hydra_cfg})
                 check_writable(
                     Path(where.hydra.sweep.dir if args.multirun else where.hydra.run.dir)
@@ -102,8 +97,8 @@ def app(cfg: DictConfig) -> None:
     """One job, inside Hydra."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     job = prepare(cfg)
-    result = RUNNERS[job.runner](job, folder)
-    print(render(result, _short(folder)))
+    runner = RUNNERS[job.runner.name]
+    print(runner.render(runner.run(job, folder), _short(folder)))
 
 
 def _short(folder: Path) -> Path:
@@ -112,7 +107,7 @@ def _short(folder: Path) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
-    OmegaConf.register_new_resolver("fingerprint", fingerprint, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     argv = sorted(
         argv, key=lambda word: word not in ("-m", "--multirun")
     )  # argparse wants it first

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger
 from .metrics import paired, wilson
-from .prepare import Job
-from .settings import PROJECT
+from .settings import PROJECT, RunnerConfig
 from .store import RunStore, read_episodes
+
+if TYPE_CHECKING:
+    from .prepare import Job
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,17 @@ PACKAGES = (
     "hydra-core",
     "wandb",
 )
+
+
+@dataclass
+class EvaluateConfig(RunnerConfig):
+    """Success rate and latency."""
+
+    name: str = "evaluate"
+
+    @property
+    def prefix(self) -> str:
+        return ""
 
 
 def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
@@ -268,6 +281,3 @@ def versions() -> dict[str, str]:
         if commit:
             found["commit"] = commit
     return found
-
-
-RUNNERS = {"evaluate": run_evaluate}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -19,12 +20,13 @@ from envs import TASKS, EnvError, Task, make_task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy, SamplerConfig, load_policy
 
 from .loggers import LOGGERS
+from .registry import RUNNERS
 from .settings import (
     GROUPS,
     PROJECT,
     CheckpointChoice,
     LoggerChoice,
-    RunnerChoice,
+    RunnerConfig,
     SamplerChoice,
     Settings,
     UserError,
@@ -43,26 +45,33 @@ MISTAKES = (
     ValueError,
 )
 
+SAID_BY_CHECKPOINT = ("abs_action", "robot_noise_ratio")
+
 
 @dataclass(frozen=True)
 class Job:
-    """One checked run."""
+    """One checked run; `loaded` is None where the runner needs no policy."""
 
     settings: Settings
     task: Task
-    policy: DiffusionPolicy
+    loaded: DiffusionPolicy | None
     cache: Any
     quant: Any
     engine: Any
     sampler: SamplerChoice
     logger: LoggerChoice
-    runner: str
+    runner: RunnerConfig
     checkpoint: str
     n_envs: int
     fingerprint: str
     name: str
     baseline_name: str
     config: dict[str, Any]
+
+    @property
+    def policy(self) -> DiffusionPolicy:
+        assert self.loaded is not None, f"runner={self.runner.name} has no policy"
+        return self.loaded
 
     @property
     def seeds(self) -> range:
@@ -90,19 +99,18 @@ def _prepare(cfg: DictConfig) -> Job:
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
-    runner = build(RunnerChoice, cfg.runner, "runner").name
+    runner: RunnerConfig = choose(RUNNERS, cfg.runner, "runner")
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
-    policy, task, checkpoint = _policy_and_task(cfg.task, sampler, settings.device)
-    budget = getattr(cache, "steps", 1)
-    if budget > policy.n_inference_steps:
-        raise UserError(
-            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
-            f"got {budget}"
-        )
-    resolve(policy, cache)
+    if runner.needs_policy:
+        policy, task, checkpoint = _policy_and_task(cfg.task, sampler, settings.device)
+        plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
+        _check_cache(policy, cache)
+    else:
+        policy, task, checkpoint, plain = None, _task(cfg.task, {}), "", None
     identity = {
+        **runner.identity(),
         "task": _public(task),
-        "policy": policy.fingerprint(),
+        "policy": policy.fingerprint() if policy else None,
         "quant": asdict(quant),
         "engine": asdict(engine),
         "noise_seed": settings.noise_seed,
@@ -111,22 +119,19 @@ def _prepare(cfg: DictConfig) -> Job:
         "device": torch.device(settings.device).type,
     }
     fingerprint = _digest({**identity, "cache": asdict(cache)})
-    plain = load(
-        checkpoint, cfg.task
-    )  # the baseline is the checkpoint as it is: its own sampler, nothing accelerated
     baseline = _digest(
         {
             **identity,
-            "policy": plain.fingerprint(),
+            "policy": plain.fingerprint() if plain else None,
             "quant": {"name": "none"},
             "cache": {"name": "none"},
         }
     )
-    prefix = f"{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
-    return Job(
+    prefix = f"{runner.prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
+    job = Job(
         settings=settings,
         task=task,
-        policy=policy,
+        loaded=policy,
         cache=cache,
         quant=quant,
         engine=engine,
@@ -139,7 +144,7 @@ def _prepare(cfg: DictConfig) -> Job:
             settings.n_episodes,
             task.memory_mb,
             settings.max_envs,
-            settings.policy_batch,
+            settings.policy_batch if policy else 1,
         ),
         fingerprint=fingerprint,
         name=prefix.format(cache.name, quant.name, fingerprint),
@@ -150,12 +155,24 @@ def _prepare(cfg: DictConfig) -> Job:
             "cache": asdict(cache),
             "quant": asdict(quant),
             "engine": asdict(engine),
-            "sampler": asdict(policy.config.sampler),
+            "sampler": asdict(policy.config.sampler) if policy else None,
             "logger": asdict(logger),
-            "runner": {"name": runner},
+            "runner": asdict(runner),
             "fingerprint": fingerprint,
         },
     )
+    runner.check(job)
+    return job
+
+
+def _check_cache(policy: DiffusionPolicy, cache: Any) -> None:
+    budget = getattr(cache, "steps", 1)
+    if budget > policy.n_inference_steps:
+        raise UserError(
+            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
+            f"got {budget}"
+        )
+    resolve(policy, cache)
 
 
 def _public(task: Task) -> dict[str, Any]:
@@ -171,8 +188,7 @@ def _public(task: Task) -> dict[str, Any]:
 def _policy_and_task(
     node: DictConfig, sampler: SamplerChoice, device: str
 ) -> tuple[DiffusionPolicy, Task, str]:
-    if node.get("name") not in TASKS:
-        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
+    _check_task(node)
     path = _locate(str(node.checkpoint))
     policy = load(path, node)
     info = policy.config.task
@@ -181,28 +197,7 @@ def _policy_and_task(
         raise UserError(
             f"task.checkpoint {path} was trained for {info.name}, not for task={node.name}"
         )
-    own = {f.name for f in fields(CheckpointChoice)}
-    values = {k: v for k, v in node.items() if k not in own}
-    config_class = TASKS[node.name][0]
-    for key in (
-        "abs_action",
-        "robot_noise_ratio",
-    ):  # what the checkpoint says is not to be contradicted
-        if key not in {f.name for f in fields(config_class)}:
-            continue
-        said, asked = getattr(info, key), values.get(key)
-        if asked is None:
-            values.pop(key, None)
-            if said is not None:
-                values[key] = said
-        elif key == "abs_action" and said is not None and said != asked:
-            raise UserError(
-                f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
-            )
-    task = make_task(**asdict(build(config_class, values, "task")))
-    for package in task.requires:
-        if find_spec(package) is None:
-            raise UserError(f'task={node.name} needs {package}: pip install "skipstep[sim]"')
+    task = _task(node, {key: getattr(info, key) for key in SAID_BY_CHECKPOINT})
     for dim in ("obs_dim", "action_dim"):
         if getattr(policy, dim) != getattr(task, dim):
             raise UserError(
@@ -216,6 +211,36 @@ def _policy_and_task(
         changed: SamplerConfig = policy.config.sampler.with_steps(kind, steps)
         policy = policy.with_sampler(changed)
     return policy.to(device), task, path
+
+
+def _check_task(node: DictConfig) -> None:
+    if node.get("name") not in TASKS:
+        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
+
+
+def _task(node: DictConfig, said_by_checkpoint: Mapping[str, Any]) -> Task:
+    """What the checkpoint says of the task is not to be contradicted."""
+    _check_task(node)
+    own = {f.name for f in fields(CheckpointChoice)}
+    values = {k: v for k, v in node.items() if k not in own}
+    config_class = TASKS[node.name][0]
+    for key in SAID_BY_CHECKPOINT:
+        if key not in {f.name for f in fields(config_class)}:
+            continue
+        said, asked = said_by_checkpoint.get(key), values.get(key)
+        if asked is None:
+            values.pop(key, None)
+            if said is not None:
+                values[key] = said
+        elif key == "abs_action" and said is not None and said != asked:
+            raise UserError(
+                f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
+            )
+    task = make_task(**asdict(build(config_class, values, "task")))
+    for package in task.requires:
+        if find_spec(package) is None:
+            raise UserError(f'task={node.name} needs {package}: pip install "skipstep[sim]"')
+    return task
 
 
 def load(path: str, node: DictConfig) -> DiffusionPolicy:

@@ -57,8 +57,26 @@ class LoggerChoice:
 
 
 @dataclass
-class RunnerChoice:
-    name: str = "evaluate"
+class RunnerConfig:
+    """A runner's own settings, and what preparing a job has to know of them."""
+
+    name: str
+
+    @property
+    def needs_policy(self) -> bool:
+        return True
+
+    @property
+    def prefix(self) -> str:
+        """Of the run folder's name."""
+        return f"{self.name}_"
+
+    def identity(self) -> dict[str, Any]:
+        """What of it changes an episode, for the run's fingerprint."""
+        return {}
+
+    def check(self, job: Any) -> None:
+        """Refuse what does not fit the job, with a ValueError in one line."""
 
 
 @dataclass

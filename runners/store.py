@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
+TRAJECTORIES = "trajectories"
 MAX_OBSERVATIONS = 128
 
 
@@ -80,7 +81,7 @@ class RunStore:
         """`force` starts anew and loses nothing: what was there moves to previous/<n>."""
         names = [
             n
-            for n in (EPISODES, RESULT, STATUS, OBSERVATIONS, "videos", "wandb")
+            for n in (EPISODES, RESULT, STATUS, OBSERVATIONS, TRAJECTORIES, "videos", "wandb")
             if (self.folder / n).exists()
         ]
         if names:
