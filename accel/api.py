@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
 from .engines import ENGINES
-from .flops import query_flops
 from .plan import CachePlan
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS
@@ -68,7 +67,7 @@ class AcceleratedPolicy:
             "n_queries": self.n_queries,
             "computed": computed.tolist(),
             "hits": (self.n_queries - computed).tolist(),
-            "flops": query_flops(self.policy, computed / queries) if self.n_queries else 0,
+            "flops": self._engine.flops(computed / queries) if self.n_queries else 0,
             "cache_bytes": self._engine.cache_bytes,
             "kernels": self._engine.kernels(),
             "plan": self.plan.digest(),

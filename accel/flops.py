@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable
+    from .protocol import Accelerable, Transparent
 
 
 def site_flops(kind: str, n: int, m: int, dim: int) -> int:
@@ -33,9 +33,33 @@ def memory_flops(policy: Accelerable) -> int:
 
 def embedding_flops(policy: Accelerable) -> int:
     """Input, observation embeddings and head of one denoising call."""
-    sizes, n = policy.sizes, policy.n_tokens
+    sizes, n = policy.sizes, policy.n_tokens - policy.sizes.encoder_only
     ends = 2 * n * sizes.n_emb * (sizes.input_dim + sizes.output_dim)
     return ends + 2 * sizes.n_obs_steps * sizes.cond_dim * sizes.n_emb
+
+
+def live_query_flops(policy: Transparent, computed: np.ndarray) -> int:
+    """FLOPs of one query of one row in the fused engine, arguments as in `query_flops`.
+
+    Differences: only live tokens; keys, values and condition encoding of observation tokens once a
+    query, of the time token never (with a condition encoder: all of it on each step that attends).
+    """
+    sizes, n, m = policy.sizes, policy.n_live + policy.sizes.encoder_only, policy.sizes.n_memory
+    dim, steps = sizes.n_emb, len(computed)
+    each = [
+        site_flops(op, n, 0, dim) + (4 * n * m * dim if op == "ca" else 0) for op in sizes.branches
+    ]
+    total = round(float(computed.sum(axis=0) @ np.tile(each, sizes.n_layer)))
+    total += steps * 2 * policy.n_live * dim * (sizes.input_dim + sizes.output_dim)
+    if sizes.encoder_only:
+        return total
+    keys_values = 4 * dim**2 * sizes.n_layer
+    if sizes.n_cond_layers:
+        attends = computed[:, sizes.branches.index("ca") :: len(sizes.branches)].any(axis=1).sum()
+        per_step = memory_flops(policy) + m * keys_values
+        return total + int(attends) * (per_step + 2 * sizes.n_obs_steps * sizes.cond_dim * dim)
+    observed = m - 1
+    return total + observed * (16 * dim**2 + keys_values + 2 * sizes.cond_dim * dim)
 
 
 def query_flops(policy: Accelerable, computed: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -53,6 +53,31 @@ class Accelerable(Protocol):
     @property
     def sizes(self) -> NetworkSizes: ...
 
+    @property
+    def device(self) -> torch.device: ...
+
     def fingerprint(self) -> str: ...
 
     def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor: ...
+
+
+class Transparent(Accelerable, Protocol):
+    """What the fused engine needs besides: the network's parts, under the reference's names.
+
+    model: input_emb, pos_emb, time_emb, ln_f, head, mask, memory_mask; encoder or decoder with
+        `layers` (self_attn, multihead_attn, norm1, norm2, norm3, linear1, linear2); cond_obs_emb,
+        cond_pos_emb and memory(timestep, cond) unless encoder-only.
+    table: the sampler's coefficients and timesteps, see `policies.SamplerTable`.
+    normalizer: normalize(field, x), unnormalize(field, x).
+    n_live: leading steps of the trajectory that can influence an executed action.
+    """
+
+    model: Any
+    table: Any
+    normalizer: Any
+
+    @property
+    def n_live(self) -> int: ...
+
+    @property
+    def pred_action_steps_only(self) -> bool: ...

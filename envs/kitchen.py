@@ -12,8 +12,8 @@ import contextlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -71,6 +71,8 @@ class KitchenTask(Task):
     action_dim = N_JOINTS
     control_hz = CONTROL_HZ
     memory_mb = 350
+    obs_parts: ClassVar[Mapping[str, int]] = {"obs": N_POSITIONS + N_GOAL}
+    instruction = "Complete as many of the seven kitchen tasks as you can."
     requires = ("gymnasium_robotics", "mujoco")
 
     def __init__(self, config: KitchenConfig | None = None) -> None:
@@ -92,6 +94,15 @@ class KitchenTask(Task):
         if not len(counts):
             return {}
         return {f"p_{n}": float(np.mean(counts >= n)) for n in range(1, N_TASKS + 1)}
+
+    def state(self, env: Env) -> FloatArray:
+        """Joint positions (30) and velocities (29), without the noise."""
+        data = cast(KitchenEnv, env).robot.data
+        return np.concatenate([data.qpos, data.qvel])
+
+    def env_args(self) -> dict[str, Any]:
+        """Not an environment of robomimic's: the settings are for those who read the file."""
+        return {"env_name": "skipstep/kitchen", "type": 2, "env_kwargs": asdict(self.config)}
 
 
 class KitchenEnv(gym.Env[FloatArray, FloatArray]):

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import metadata
+from typing import Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from .robomimic_args import read_lift_arguments
+from .robomimic_args import ROBOSUITE_TYPE, read_lift_arguments
 from .task import Env, EpisodeScore, FloatArray, Task
 
 OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 FRAME_SIZE = 256
+MESH_FOLDER = re.compile(r'file="[^"]*/robosuite/')
 
 OSC_POSE: dict[str, Any] = {
     "type": "OSC_POSE",
@@ -75,6 +78,13 @@ class LiftTask(Task):
     name = "lift"
     obs_dim = 19
     memory_mb = 750
+    obs_parts: ClassVar[Mapping[str, int]] = {
+        "object": 10,
+        "robot0_eef_pos": 3,
+        "robot0_eef_quat": 4,
+        "robot0_gripper_qpos": 2,
+    }
+    instruction = "Lift the cube."
     requires = ("robosuite", "mujoco")
 
     def __init__(self, config: LiftConfig | None = None) -> None:
@@ -94,6 +104,37 @@ class LiftTask(Task):
     def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
         best = float(np.max(rewards, initial=0.0))
         return EpisodeScore(success=best >= 1.0, score=best)
+
+    def state(self, env: Env) -> FloatArray:
+        """Time, joint positions (16) and velocities (15), as robosuite flattens them."""
+        return np.asarray(cast(LiftEnv, env).sim_env.sim.get_state().flatten(), np.float64)
+
+    def model(self, env: Env) -> str:
+        """The XML of this episode's cube; robosuite finds its meshes from "robosuite/" on."""
+        xml: str = cast(LiftEnv, env).sim_env.sim.model.get_xml()
+        return MESH_FOLDER.sub('file="robosuite/', xml)
+
+    def env_args(self) -> dict[str, Any]:
+        """As robomimic 0.3 has it: control_delta, of robosuite 1.4, says what actions are."""
+        return {
+            "env_name": "Lift",
+            "env_version": metadata.version("robosuite"),
+            "type": ROBOSUITE_TYPE,
+            "env_kwargs": {
+                "robots": "Panda",
+                "has_renderer": False,
+                "has_offscreen_renderer": False,
+                "ignore_done": True,
+                "use_object_obs": True,
+                "use_camera_obs": False,
+                "reward_shaping": False,
+                **self.arguments,
+            },
+        }
+
+    def robomimic_actions(self, actions: FloatArray) -> FloatArray:
+        """Absolute actions have an axis-angle rotation there: (k, 10) to (k, 7)."""
+        return np.array([pose_command(a) for a in actions]) if self.abs_action else actions
 
 
 class LiftEnv(gym.Env[FloatArray, FloatArray]):

@@ -52,12 +52,16 @@ class EnvPool:
         task: pickled and sent to the workers.
         n_envs: how many.
         timeout_s: longest wait for one answer, building the environment included.
+        record: events carry the simulator's states and model.
     """
 
-    def __init__(self, task: Task, n_envs: int, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, task: Task, n_envs: int, timeout_s: float = 120.0, record: bool = False
+    ) -> None:
         self.task = task
         self.n_envs = n_envs
         self.timeout_s = timeout_s
+        self.record = record
         self._slots: list[_Slot] = []
         self._failed_starts = 0
         try:
@@ -173,7 +177,9 @@ class EnvPool:
             forkserver.ensure_running()
         context = get_context("forkserver")
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, slot, self.task), daemon=True)
+        process = context.Process(
+            target=serve, args=(theirs, slot, self.task, self.record), daemon=True
+        )
         try:
             process.start()
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -46,6 +46,8 @@ class Task(ABC):
         control_hz: environment steps per second of the robot's time.
         memory_mb: what one worker process of this task needs.
         requires: packages that its environment imports.
+        obs_parts: names and lengths of an observation's parts, in order, for datasets.
+        instruction: what the robot is to do, in words, for datasets.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Task(ABC):
     control_hz: float
     memory_mb: int
     requires: tuple[str, ...] = ()
+    obs_parts: ClassVar[Mapping[str, int]] = {}
+    instruction: str = ""
 
     @abstractmethod
     def make_env(self, render: bool = False) -> Env:
@@ -67,3 +71,19 @@ class Task(ABC):
     def metrics(self, details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Summarise the `EpisodeScore.details` of many episodes in the task's own terms."""
         return {}
+
+    def state(self, env: Env) -> FloatArray:
+        """The simulator's whole state now, as recorded in datasets."""
+        return np.empty(0)
+
+    def model(self, env: Env) -> str:
+        """The simulator's model of this episode, as recorded in datasets."""
+        return ""
+
+    def env_args(self) -> dict[str, Any]:
+        """What robomimic needs to make this environment again."""
+        return {"env_name": self.name, "type": 2, "env_kwargs": {}}
+
+    def robomimic_actions(self, actions: FloatArray) -> FloatArray:
+        """Actions (k, action_dim) as robomimic records them."""
+        return actions

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -34,6 +34,8 @@ class Event:
         rewards: (k,) one per executed step; empty after a reset.
         done: the episode is over, by termination or truncation.
         info: that of the reset or of the last step.
+        states: (k, n) the simulator's state with each observation, if the pool records.
+        model: the simulator's model, after a reset, if the pool records.
         error: the worker's traceback, or how it ended.
         video: the file written, when the episode is over and a video was asked for.
     """
@@ -44,6 +46,8 @@ class Event:
     rewards: FloatArray = field(default_factory=lambda: np.empty(0))
     done: bool = False
     info: dict[str, Any] = field(default_factory=dict)
+    states: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    model: str = ""
     error: str | None = None
     video: str | None = None
 
@@ -51,9 +55,10 @@ class Event:
 class Host:
     """Holds a slot's environment: the plain one, or the rendering one while a video is made."""
 
-    def __init__(self, slot: int, task: Task) -> None:
+    def __init__(self, slot: int, task: Task, record: bool = False) -> None:
         self.slot = slot
         self.task = task
+        self.record = record
         self.env: Env | None = None
         self.rendering = False
         self.video: Path | None = None
@@ -64,7 +69,10 @@ class Host:
         self.video, self.frames = video, []
         obs, info = env.reset(seed=seed)
         self._film(env)
-        return Event(self.slot, "ready", np.asarray(obs, np.float64)[None], info=info)
+        event = Event(self.slot, "ready", np.asarray(obs, np.float64)[None], info=info)
+        if not self.record:
+            return event
+        return replace(event, states=self.task.state(env)[None], model=self.task.model(env))
 
     def step(self, actions: FloatArray) -> Event:
         assert self.env is not None
@@ -72,12 +80,15 @@ class Host:
             raise ValueError("actions must be finite, got nan or inf")
         observations: list[FloatArray] = []
         rewards: list[float] = []
+        states: list[FloatArray] = []
         info: dict[str, Any] = {}
         done, written = False, None
         for action in actions:
             obs, reward, terminated, truncated, info = self.env.step(action)
             observations.append(obs)
             rewards.append(float(reward))
+            if self.record:
+                states.append(self.task.state(self.env))
             self._film(self.env)
             done = bool(terminated or truncated)
             if done:
@@ -87,7 +98,8 @@ class Host:
             written = str(self.video)
             self.video, self.frames = None, []
         obs_array = np.asarray(observations, np.float64)
-        return Event(self.slot, "chunk", obs_array, np.asarray(rewards), done, info, video=written)
+        event = Event(self.slot, "chunk", obs_array, np.asarray(rewards), done, info, video=written)
+        return replace(event, states=np.asarray(states, np.float64)) if self.record else event
 
     def close(self) -> None:
         if self.env is not None:
@@ -123,7 +135,7 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def serve(conn: Connection, slot: int, task: Task) -> None:
+def serve(conn: Connection, slot: int, task: Task, record: bool = False) -> None:
     """Answer requests `(method of Host, arguments)` until the other end is closed.
 
     The answer is an `Event`, or an `EnvError` if the environment cannot be built.
@@ -131,7 +143,7 @@ def serve(conn: Connection, slot: int, task: Task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(ONE_THREAD)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    host = Host(slot, task)
+    host = Host(slot, task, record)
     while True:
         try:
             method, arguments = conn.recv()

@@ -90,6 +90,10 @@ class DiffusionPolicy(nn.Module):
         self.table = sampler_table(config.sampler)
 
     @property
+    def pred_action_steps_only(self) -> bool:
+        return self.config.pred_action_steps_only
+
+    @property
     def n_inference_steps(self) -> int:
         return len(self.table)
 
@@ -98,6 +102,17 @@ class DiffusionPolicy(nn.Module):
         """Tokens of the trajectory in one denoising call, a time token included."""
         length = self.n_action_steps if self.config.pred_action_steps_only else self.horizon
         return length + (1 if self.config.network.encoder_only else 0)
+
+    @property
+    def n_live(self) -> int:
+        """Leading steps of the trajectory that can influence an executed action.
+
+        With causal attention a token is seen by later ones only, so what follows the last executed
+        action is never needed.
+        """
+        if self.config.network.causal_attn:
+            return self.n_obs_steps - 1 + self.n_action_steps
+        return self.n_tokens - (1 if self.config.network.encoder_only else 0)
 
     @property
     def sizes(self) -> NetworkConfig:

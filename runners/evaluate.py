@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from envs import EnvPool, Event, Task
+
+from .trajectory import Recorder, Trajectory
 
 ATTEMPTS = 2
 
@@ -32,6 +34,7 @@ class EpisodeResult:
     """One episode; `success`, `score` and `details` are None for status "error".
 
     observations: (n_queries, n_obs_steps, obs_dim), what the policy saw.
+    trajectory: step by step, where asked for.
     """
 
     seed: int
@@ -46,10 +49,12 @@ class EpisodeResult:
     error: str | None = None
     video: str | None = None
     observations: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
-        """What goes to disk."""
-        return {k: v for k, v in asdict(self).items() if k != "observations"}
+        """What goes to episodes.jsonl."""
+        arrays = ("observations", "trajectory")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Slot:
     history: deque[np.ndarray]
     rewards: list[float] = field(default_factory=list)
     observations: list[np.ndarray] = field(default_factory=list)
+    recorder: Recorder | None = None
 
 
 def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
@@ -103,6 +109,8 @@ def evaluate(
     policy_batch: int = 8,
     video_of: Callable[[int], Path | None] = lambda seed: None,
     timeout_s: float = 120.0,
+    disturb: Callable[[int, int, np.ndarray], np.ndarray] = lambda seed, query, actions: actions,
+    record: bool = False,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
@@ -116,6 +124,8 @@ def evaluate(
             n_envs.
         video_of: seed -> where to write its video, or None.
         timeout_s: a worker that does not answer for this long is replaced.
+        disturb: (seed, query, the policy's actions) -> the actions that are executed.
+        record: results have a trajectory, with the simulator's states.
 
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then
@@ -124,14 +134,14 @@ def evaluate(
     queue = deque((seed, 1) for seed in seeds)
     slots: dict[int, Slot] = {}
     waiting: deque[int] = deque()
-    with EnvPool(task, min(n_envs, len(queue)), timeout_s=timeout_s) as pool:
+    with EnvPool(task, min(n_envs, len(queue)), timeout_s, record) as pool:
 
         def start(index: int) -> None:
             if queue:
                 seed, attempt = queue.popleft()
-                slots[index] = Slot(
-                    seed, attempt, time.perf_counter(), deque(maxlen=policy.n_obs_steps)
-                )
+                history: deque[np.ndarray] = deque(maxlen=policy.n_obs_steps)
+                recorder = Recorder() if record else None
+                slots[index] = Slot(seed, attempt, time.perf_counter(), history, recorder=recorder)
                 pool.reset(index, seed, video_of(seed))
 
         for index in range(min(n_envs, len(queue))):
@@ -144,7 +154,11 @@ def evaluate(
                     _query(policy, [slots[i] for i in batch], noise_seed, policy_batch),
                     strict=True,
                 ):
-                    pool.step(index, actions)
+                    slot = slots[index]
+                    executed = disturb(slot.seed, len(slot.observations) - 1, actions)
+                    if slot.recorder:
+                        slot.recorder.ask(actions, executed)
+                    pool.step(index, executed)
                 continue
             for event in pool.wait():
                 slot = slots[event.slot]
@@ -162,6 +176,8 @@ def evaluate(
 
 
 def _observe(slot: Slot, event: Event) -> None:
+    if slot.recorder and event.kind != "error":
+        slot.recorder.answer(event)
     if event.kind == "ready":  # the history before the episode is the reset's observation
         slot.history.extend([event.obs[0]] * (slot.history.maxlen or 1))
     elif event.kind == "chunk":
@@ -192,4 +208,5 @@ def _result(task: Task, slot: Slot, event: Event) -> EpisodeResult:
         error=event.error,
         video=event.video,
         observations=np.array(slot.observations),
+        trajectory=slot.recorder.trajectory() if slot.recorder and score else None,
     )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import platform
 import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib import metadata
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +23,17 @@ from .latency import measure
 from .loggers import LOGGERS, NullLogger
 from .metrics import paired, wilson
 from .prepare import Job
-from .settings import PROJECT
 from .store import RunStore, read_episodes
+from .versions import versions
 
 log = logging.getLogger(__name__)
 
-PACKAGES = (
-    "torch",
-    "numpy",
-    "gymnasium",
-    "gymnasium-robotics",
-    "mujoco",
-    "robosuite",
-    "hydra-core",
-    "wandb",
-)
+
+@dataclass
+class EvaluateConfig:
+    """Success rate and latency."""
+
+    name: str = "evaluate"
 
 
 def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
@@ -252,19 +245,3 @@ def _wandb_run(job: Job) -> dict[str, Any]:
         "job_type": "eval",
         "tags": [job.task.name, f"cache={job.cache.name}", f"quant={job.quant.name}"],
     }
-
-
-def versions() -> dict[str, str]:
-    """What the numbers depend on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if (PROJECT / ".git").exists():
-        command = ["git", "-C", str(PROJECT), "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        if commit:
-            found["commit"] = commit
-    return found

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,14 +13,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve
-from envs import TASKS, EnvError, Task, make_task, resolve_n_envs
-from policies import CheckpointError, DiffusionPolicy, SamplerConfig, load_policy
+from envs import EnvError, Task, resolve_n_envs
+from policies import CheckpointError, DiffusionPolicy
 
 from .loggers import LOGGERS
 from .settings import (
     GROUPS,
-    PROJECT,
-    CheckpointChoice,
     LoggerChoice,
     SamplerChoice,
     Settings,
@@ -30,6 +26,7 @@ from .settings import (
     build,
     choose,
 )
+from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
 
 MISTAKES = (
     CheckpointError,
@@ -45,11 +42,11 @@ MISTAKES = (
 
 @dataclass(frozen=True)
 class Job:
-    """One checked run."""
+    """One checked run of episodes; `loaded` is None where something else than a policy acts."""
 
     settings: Settings
     task: Task
-    policy: DiffusionPolicy
+    loaded: DiffusionPolicy | None
     cache: Any
     quant: Any
     engine: Any
@@ -62,6 +59,11 @@ class Job:
     name: str
     baseline_name: str
     config: dict[str, Any]
+
+    @property
+    def policy(self) -> DiffusionPolicy:
+        assert self.loaded is not None, f"runner={self.runner.name} has no policy"
+        return self.loaded
 
     @property
     def seeds(self) -> range:
@@ -79,8 +81,22 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     return settings, logger
 
 
-def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
-    """Check a composed configuration against the checkpoint it names; nothing is written.
+def prepare_job(
+    cfg: DictConfig,
+    runner: Any,
+    *,
+    with_policy: bool = True,
+    identity_of_runner: Mapping[str, Any] | None = None,
+    prefix: str = "",
+) -> Job:
+    """Check a run of episodes against the task and the checkpoint that it names.
+
+    Args:
+        cfg: The composed configuration.
+        runner: The runner's own settings.
+        with_policy: False where something else acts; the checkpoint is not read then.
+        identity_of_runner: What of its settings changes an episode, for the fingerprint.
+        prefix: Of the run folder's name.
 
     Raises:
         UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
@@ -89,17 +105,17 @@ def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
     cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
     engine = choose(ENGINES, cfg.engine, "engine")
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
-    policy, task, checkpoint = _policy_and_task(cfg.task, sampler, settings.device)
-    budget = getattr(cache, "steps", 1)
-    if budget > policy.n_inference_steps:
-        raise UserError(
-            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
-            f"got {budget}"
-        )
-    resolve(policy, cache)
+    if with_policy:
+        policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
+        plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
+        _check_cache(policy, cache)
+    else:
+        policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
+        check_simulator(task, f"task={task.name}")
     identity = {
+        **(identity_of_runner or {}),
         "task": public(task),
-        "policy": policy.fingerprint(),
+        "policy": policy.fingerprint() if policy else None,
         "quant": asdict(quant),
         "engine": asdict(engine),
         "noise_seed": settings.noise_seed,
@@ -108,22 +124,19 @@ def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
         "device": torch.device(settings.device).type,
     }
     fingerprint = digest({**identity, "cache": asdict(cache)})
-    plain = load(
-        checkpoint, cfg.task
-    )  # the baseline is the checkpoint as it is: its own sampler, nothing accelerated
     baseline = digest(
         {
             **identity,
-            "policy": plain.fingerprint(),
+            "policy": plain.fingerprint() if plain else None,
             "quant": {"name": "none"},
             "cache": {"name": "none"},
         }
     )
-    prefix = f"{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
+    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     return Job(
         settings=settings,
         task=task,
-        policy=policy,
+        loaded=policy,
         cache=cache,
         quant=quant,
         engine=engine,
@@ -136,18 +149,18 @@ def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
             settings.n_episodes,
             task.memory_mb,
             settings.max_envs,
-            settings.policy_batch,
+            settings.policy_batch if policy else 1,
         ),
         fingerprint=fingerprint,
-        name=prefix.format(cache.name, quant.name, fingerprint),
-        baseline_name=prefix.format("none", "none", baseline),
+        name=name.format(cache.name, quant.name, fingerprint),
+        baseline_name=name.format("none", "none", baseline),
         config={
             **asdict(settings),
             "task": {**public(task), "checkpoint": checkpoint},
             "cache": asdict(cache),
             "quant": asdict(quant),
             "engine": asdict(engine),
-            "sampler": asdict(policy.config.sampler),
+            "sampler": asdict(policy.config.sampler) if policy else None,
             "logger": asdict(logger),
             "runner": asdict(runner),
             "fingerprint": fingerprint,
@@ -155,85 +168,14 @@ def prepare_policy(cfg: DictConfig, runner: Any) -> Job:
     )
 
 
-def public(task: Task) -> dict[str, Any]:
-    """Everything of a task that changes an episode."""
-    attributes: dict[str, Any] = vars(task)
-    values = {
-        k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
-        for k, v in attributes.items()
-    }
-    return {"name": task.name, **values}
-
-
-def _policy_and_task(
-    node: DictConfig, sampler: SamplerChoice, device: str
-) -> tuple[DiffusionPolicy, Task, str]:
-    if node.get("name") not in TASKS:
-        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
-    path = _locate(str(node.checkpoint))
-    policy = load(path, node)
-    info = policy.config.task
-    foreign = [name for name in TASKS if name != node.name and name in info.name]
-    if foreign:
+def _check_cache(policy: DiffusionPolicy, cache: Any) -> None:
+    budget = getattr(cache, "steps", 1)
+    if budget > policy.n_inference_steps:
         raise UserError(
-            f"task.checkpoint {path} was trained for {info.name}, not for task={node.name}"
+            f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
+            f"got {budget}"
         )
-    own = {f.name for f in fields(CheckpointChoice)}
-    values = {k: v for k, v in node.items() if k not in own}
-    config_class = TASKS[node.name][0]
-    for key in (
-        "abs_action",
-        "robot_noise_ratio",
-    ):  # what the checkpoint says is not to be contradicted
-        if key not in {f.name for f in fields(config_class)}:
-            continue
-        said, asked = getattr(info, key), values.get(key)
-        if asked is None:
-            values.pop(key, None)
-            if said is not None:
-                values[key] = said
-        elif key == "abs_action" and said is not None and said != asked:
-            raise UserError(
-                f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
-            )
-    task = make_task(**asdict(build(config_class, values, "task")))
-    for package in task.requires:
-        if find_spec(package) is None:
-            raise UserError(f'task={node.name} needs {package}: pip install "skipstep[sim]"')
-    for dim in ("obs_dim", "action_dim"):
-        if getattr(policy, dim) != getattr(task, dim):
-            raise UserError(
-                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
-                f"task={node.name} has {getattr(task, dim)}"
-            )
-    steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
-    if steps is not None or kind is not None:
-        if steps is not None and steps < 1:
-            raise UserError(f"sampler.steps must be at least 1, got {steps}")
-        changed: SamplerConfig = policy.config.sampler.with_steps(kind, steps)
-        policy = policy.with_sampler(changed)
-    return policy.to(device), task, path
-
-
-def load(path: str, node: DictConfig) -> DiffusionPolicy:
-    own = {f.name: node[f.name] for f in fields(CheckpointChoice) if f.name in node}
-    choice: CheckpointChoice = build(CheckpointChoice, own, "task")
-    file = Path(path)
-    stamps = (
-        [(p.name, p.stat().st_mtime_ns) for p in sorted(file.iterdir())] if file.is_dir() else []
-    )
-    stamp = (file.stat().st_mtime_ns, *stamps) if file.exists() else ()
-    return _load(path, choice.weights, choice.trust, choice.pick, stamp)
-
-
-@lru_cache(maxsize=4)
-def _load(path: str, weights: str, trust: bool, pick: str, stamp: object) -> DiffusionPolicy:
-    return load_policy(path, weights, trust=trust, pick=pick)
-
-
-def _locate(path: str) -> str:
-    """A relative checkpoint is looked for here, then beside run.py."""
-    return str(PROJECT / path) if not Path(path).exists() and (PROJECT / path).exists() else path
+    resolve(policy, cache)
 
 
 def digest(content: dict[str, Any]) -> str:

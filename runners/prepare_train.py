@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from envs import TASKS, Task, make_task, resolve_n_envs
+from envs import Task, resolve_n_envs
 from policies import (
     DatasetError,
     Demonstrations,
@@ -26,8 +25,9 @@ from policies import (
 from policies.dataset_files import detect_kind
 from policies.datasets import Integers
 
-from .prepare import digest, public, settings_and_logger
-from .settings import CheckpointChoice, LoggerChoice, SamplerChoice, Settings, UserError, build
+from .prepare import digest, settings_and_logger
+from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build
+from .task_and_policy import check_simulator, public, task_of
 from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
 
 # of a training, these change what is said about it, not its weights
@@ -67,7 +67,9 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     for group in ("cache", "quant"):
         if cfg[group].name != "none":
             raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
-    task = _task(cfg.task, bool(asked.rollout_every))
+    task = task_of(cfg.task, {})
+    if asked.rollout_every:
+        check_simulator(task, f"runner.rollout_every with task={task.name}")
     defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
     runner = fill(asked, defaults, task)
     data, content = _load(runner, task, defaults)
@@ -130,22 +132,6 @@ def precision(runner: Training, device: str) -> str:
     if runner.precision != "auto":
         return runner.precision
     return "bf16" if torch.device(device).type == "cuda" else "fp32"
-
-
-def _task(node: DictConfig, simulated: bool) -> Task:
-    if node.get("name") not in TASKS:
-        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
-    own = {f.name for f in fields(CheckpointChoice)}
-    unset = ("abs_action", "robot_noise_ratio")  # null: the task's default
-    values = {k: v for k, v in node.items() if k not in own and not (k in unset and v is None)}
-    task = make_task(**asdict(build(TASKS[node.name][0], values, "task")))
-    for package in task.requires if simulated else ():
-        if find_spec(package) is None:
-            raise UserError(
-                f"runner.rollout_every with task={task.name} needs {package}: "
-                'pip install "skipstep[sim]"'
-            )
-    return task
 
 
 def _policy_config(

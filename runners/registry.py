@@ -1,4 +1,4 @@
-"""What can be run: name -> its settings, what runs it, how it is prepared and shown."""
+"""What can be run: name -> its settings, how it is prepared, what runs it and what it ends with."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from . import table
-from .job import run_evaluate
-from .prepare import MISTAKES, prepare_policy
+from .collect import render_collect, run_collect
+from .job import EvaluateConfig, run_evaluate
+from .prepare import MISTAKES, prepare_job
+from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_train import prepare_training
-from .settings import EvaluateConfig, UserError, choose
+from .settings import UserError, choose
+from .table import render
 from .train import render_training, run_train
 from .train_settings import TrainConfig
 
 
 class Runner(NamedTuple):
-    """A runner; `config` is what conf/runner/<name>.yaml holds, with complete defaults."""
+    """One kind of run; `config` is what conf/runner/<name>.yaml holds, with complete defaults."""
 
     config: type
+    prepare: Callable[[DictConfig, Any], Any]
     run: Callable[[Any, Path], dict[str, Any]]
     render: Callable[[Mapping[str, Any], Path], str]
-    prepare: Callable[[DictConfig, Any], Any] = prepare_policy
 
 
 RUNNERS: dict[str, Runner] = {
-    "evaluate": Runner(EvaluateConfig, run_evaluate, table.render),
-    "train": Runner(TrainConfig, run_train, render_training, prepare_training),
+    "evaluate": Runner(EvaluateConfig, prepare_job, run_evaluate, render),
+    "collect": Runner(CollectConfig, prepare_collect, run_collect, render_collect),
+    "train": Runner(TrainConfig, prepare_training, run_train, render_training),
 }
 
 

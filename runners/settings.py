@@ -57,11 +57,6 @@ class LoggerChoice:
 
 
 @dataclass
-class EvaluateConfig:
-    name: str = "evaluate"
-
-
-@dataclass
 class Settings:
     """Everything that is not a choice of a group; conf/config.yaml says what each is for."""
 

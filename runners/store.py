@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
+TRAJECTORIES = "trajectories"
+SET_ASIDE = (EPISODES, RESULT, STATUS, OBSERVATIONS, TRAJECTORIES, *TRAINING, "videos", "wandb")
 MAX_OBSERVATIONS = 128
 
 
@@ -79,11 +81,7 @@ class RunStore:
 
     def _set_aside(self) -> None:
         """`force` starts anew and loses nothing: what was there moves to previous/<n>."""
-        names = [
-            n
-            for n in (EPISODES, RESULT, STATUS, OBSERVATIONS, "videos", "wandb", *TRAINING)
-            if (self.folder / n).exists()
-        ]
+        names = [n for n in SET_ASIDE if (self.folder / n).exists()]
         if names:
             previous = self.folder / "previous"
             target = previous / str(sum(1 for _ in previous.glob("*")))

@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from .job import versions
 from .loggers import LOGGERS, NullLogger
 from .metrics import wilson
 from .prepare_train import TrainJob, precision
 from .store import RunStore, write_whole
 from .train_state import load_state, save_state
 from .trainer import Trainer
+from .versions import versions
 
 log = logging.getLogger(__name__)
 

@@ -140,7 +140,7 @@ def test_foreign_and_unknown_things_are_refused() -> None:
             pass
     with pytest.raises(TypeError, match="cache must be a config of none, uniform"):
         resolve(policy, UnknownConfig())
-    with pytest.raises(ValueError, match="engine must be one of reference, got 'warp'"):
+    with pytest.raises(ValueError, match="engine must be one of fused, reference, got 'warp'"):
         with accelerated(policy, engine="warp"):
             pass
     with accelerated(policy) as fast, pytest.raises(TypeError, match="accelerated already"):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .fused import FusedConfig, FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 
-ENGINES: dict[str, tuple[type, Any]] = {"reference": (ReferenceConfig, ReferenceEngine)}
+ENGINES: dict[str, tuple[type, Any]] = {
+    "fused": (FusedConfig, FusedEngine),
+    "reference": (ReferenceConfig, ReferenceEngine),
+}
 
-__all__ = ["ENGINES", "ReferenceConfig", "ReferenceEngine"]
+__all__ = ["ENGINES", "FusedConfig", "FusedEngine", "ReferenceConfig", "ReferenceEngine"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from ..flops import query_flops
 from ..plan import CachePlan
 from ..protocol import Accelerable, Compute, Noise
 
@@ -19,19 +21,27 @@ class ReferenceConfig:
 
 
 class Session:
-    """The cache of one query: the last computed value of each site."""
+    """The cache of one query: the last computed values of each site, newest first."""
 
     def __init__(self, plan: CachePlan) -> None:
-        self.mask = plan.mask.tolist()
-        self.last: dict[int, Tensor] = {}
+        self.plan = plan
+        self.stored: list[deque[Tensor]] = [deque(maxlen=plan.n_slots) for _ in plan.sites]
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
 
     def __call__(self, step: int, site: int, compute: Compute) -> Tensor:
-        if not self.mask[step][site]:
-            return self.last[site]
-        self.computed[step, site] += 1
-        self.last[site] = compute()
-        return self.last[site]
+        stored = self.stored[site]
+        if self.plan.mask[step, site]:
+            self.computed[step, site] += 1
+            stored.appendleft(compute())
+            return stored[0]
+        if self.plan.alpha is None:
+            return stored[0]
+        total: Tensor = self.plan.alpha[step, site, 0] * stored[0]
+        for coefficient, value in zip(
+            self.plan.alpha[step, site, 1:], list(stored)[1:], strict=False
+        ):
+            total = total + coefficient * value
+        return total
 
 
 class ReferenceEngine:
@@ -46,8 +56,12 @@ class ReferenceEngine:
         session = Session(self.plan)
         actions = self.policy.act(obs, noise, session)
         self.computed += session.computed
-        self.cache_bytes = sum(value.nbytes for value in session.last.values())
+        self.cache_bytes = sum(value.nbytes for stored in session.stored for value in stored)
         return actions
+
+    def flops(self, computed: np.ndarray) -> int:
+        """Of one query of one row, from the mean of computed cells."""
+        return query_flops(self.policy, computed)
 
     def kernels(self) -> dict[str, str]:
         """Kernel of each linear layer, where it is not torch's own."""

@@ -1,0 +1,120 @@
+"""Cache plans on disk: JSON that a person can read and diff; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .plan import CachePlan, PlanError, Site
+
+SCHEMA = "skipstep-plan/1"
+KEYS = {
+    "schema",
+    "method",
+    "policy",
+    "n_steps",
+    "n_slots",
+    "sites",
+    "bands",
+    "rows",
+    "alpha",
+    "digest",
+}
+COMPUTED, HIT = "S", "R"
+
+
+def run_lengths(row: np.ndarray) -> str:
+    """[1, 0, 0, 1] -> "S R2 S"."""
+    words = []
+    for computed, group in groupby(row.tolist()):
+        n = len(list(group))
+        words.append((COMPUTED if computed else HIT) + (str(n) if n > 1 else ""))
+    return " ".join(words)
+
+
+def from_run_lengths(text: str) -> list[bool]:
+    """The inverse of `run_lengths`."""
+    cells: list[bool] = []
+    for word in text.split():
+        if word[0] not in (COMPUTED, HIT) or not (word[1:].isdigit() or word[1:] == ""):
+            raise PlanError(
+                f"plan row must be made of {COMPUTED} and {HIT} with counts, got {word!r}"
+            )
+        cells += [word[0] == COMPUTED] * int(word[1:] or 1)
+    return cells
+
+
+def save_plan(plan: CachePlan, path: str | Path) -> None:
+    """Write a plan as JSON; hits other than plain reuse list their coefficients by step."""
+    alpha: dict[str, dict[str, list[float]]] = {}
+    if plan.alpha is not None:
+        for u, site in enumerate(plan.sites):
+            hits = np.flatnonzero(~plan.mask[:, u])
+            alpha[site.name] = {str(s): plan.alpha[s, u].tolist() for s in hits}
+    content = {
+        "schema": SCHEMA,
+        "method": plan.method,
+        "policy": plan.policy,
+        "n_steps": plan.n_steps,
+        "n_slots": plan.n_slots,
+        "sites": [{"name": s.name, "op": s.op, "kind": s.kind} for s in plan.sites],
+        "bands": None,
+        "rows": {s.name: run_lengths(plan.mask[:, u]) for u, s in enumerate(plan.sites)},
+        "alpha": alpha or None,
+        "digest": plan.digest(),
+    }
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1))
+    os.replace(temporary, path)
+
+
+def load_plan(path: str | Path) -> CachePlan:
+    """Read a plan.
+
+    Raises:
+        PlanError: another schema, unknown keys, rows of a wrong length, or content that does not
+            match its digest; the message names the file.
+    """
+    path = Path(path)
+    try:
+        content: Any = json.loads(path.read_text())
+        return _parse(content)
+    except (PlanError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def _parse(content: Any) -> CachePlan:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise PlanError(f"schema must be {SCHEMA}")
+    if content.keys() != KEYS:
+        raise PlanError(
+            f"keys differ from the schema's: {', '.join(sorted(content.keys() ^ KEYS))}"
+        )
+    if content["bands"] is not None:
+        raise PlanError("bands are not supported by any engine yet")
+    sites = tuple(Site(**site) for site in content["sites"])
+    unsupported = [site.name for site in sites if site.kind != "branch"]
+    if unsupported:
+        raise PlanError(f"kind must be branch, got {sites[0].kind!r} for {unsupported[0]}")
+    n_steps, n_slots = int(content["n_steps"]), int(content["n_slots"])
+    rows = {name: from_run_lengths(row) for name, row in content["rows"].items()}
+    for site in sites:
+        if len(rows.get(site.name, [])) != n_steps:
+            raise PlanError(f"row of {site.name} must have {n_steps} cells")
+    mask = np.array([rows[site.name] for site in sites], dtype=bool).T
+    alpha = None
+    if content["alpha"] is not None:
+        alpha = np.zeros((n_steps, len(sites), n_slots))
+        for u, site in enumerate(sites):
+            for step, coefficients in content["alpha"][site.name].items():
+                alpha[int(step), u] = coefficients
+    plan = CachePlan(sites, mask, content["policy"], content["method"], alpha)
+    if plan.digest() != content["digest"]:
+        raise PlanError("digest does not match the content")
+    return plan

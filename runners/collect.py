@@ -1,0 +1,154 @@
+"""Rollouts to datasets: episodes are kept as they end, and put together in the order of seeds."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.errors import CompactHydraException
+from tqdm import tqdm
+
+from .demos import Demo, DemoSet
+from .evaluate import evaluate
+from .metrics import wilson
+from .prepare import Job
+from .prepare_collect import FORMATS, CollectConfig
+from .sources import SOURCES
+from .store import TRAJECTORIES, RunStore
+from .trajectory import Trajectory
+from .versions import versions
+
+log = logging.getLogger(__name__)
+
+
+class NothingToWriteError(CompactHydraException):
+    """No episode is worth keeping: a failure in one line, exit code 1."""
+
+
+def episode_sigma(noise_seed: int, seed: int, noise: float) -> float:
+    """The deviation of the action noise of one episode, from 0 to `noise`."""
+    return float(np.random.default_rng((noise_seed, seed)).uniform(0.0, noise))
+
+
+def disturbance(noise_seed: int, noise: float) -> Callable[[int, int, np.ndarray], np.ndarray]:
+    """(seed, query, actions) -> noisy actions; a function of these and the noise seed alone."""
+
+    def disturb(seed: int, query: int, actions: np.ndarray) -> np.ndarray:
+        sigma = episode_sigma(noise_seed, seed, noise)
+        random = np.random.default_rng((noise_seed, seed, query + 1))
+        return actions + random.normal(0.0, sigma, actions.shape)
+
+    return disturb if noise else lambda seed, query, actions: actions
+
+
+def run_collect(job: Job, folder: Path) -> dict[str, Any]:
+    """Run the episodes that are missing, write the dataset, write and return the result."""
+    store = RunStore(folder, job.config, job.settings.force)
+    try:
+        with store.running():
+            return _run(job, store)
+    finally:
+        store.close()
+
+
+def _run(job: Job, store: RunStore) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.set_num_threads(job.settings.threads)
+    config: CollectConfig = job.runner
+    seeds = config.seeds(job.settings)
+    _episodes(job, config, store, seeds)
+    records = [store.episodes[seed] for seed in seeds]
+    ok = [r for r in records if r["status"] == "ok"]
+    kept = [r for r in ok if r["success"] or not config.success_only]
+    if not kept:
+        raise NothingToWriteError(
+            f"nothing to write: 0 of {len(records)} episodes succeeded, {len(records) - len(ok)} "
+            "had errors; runner.success_only=false keeps failures"
+        )
+    form = FORMATS[config.format]
+    path = Path(config.out) if config.out else store.folder / form.default
+    sigma = {
+        r["seed"]: episode_sigma(job.settings.noise_seed, r["seed"], config.noise) for r in kept
+    }
+    demos = [
+        Demo(r["seed"], r["success"], sigma[r["seed"]], _file(store.folder, r["seed"]))
+        for r in kept
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    form.write(path, DemoSet(job.task, demos, config.valid_share, job.fingerprint))
+    successes = sum(r["success"] for r in ok)
+    result = {
+        "task": job.task.name,
+        "runner": config.name,
+        "source": config.source,
+        "noise": config.noise,
+        "dataset": str(path),
+        "format": config.format,
+        "n_demos": len(kept),
+        "n_transitions": sum(r["n_steps"] for r in kept),
+        "success_rate": successes / len(ok),
+        "success_interval": wilson(successes, len(ok)),
+        "n_episodes": len(records),
+        "n_success": successes,
+        "n_errors": len(records) - len(ok),
+        "errors": [{"seed": r["seed"], "error": r["error"]} for r in records if r not in ok],
+        "wall_s": round(time.perf_counter() - started, 1),
+        "fingerprint": job.fingerprint,
+        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "versions": versions(),
+    }
+    store.write_result(result)
+    return result
+
+
+def _file(folder: Path, seed: int) -> Path:
+    return folder / TRAJECTORIES / f"{seed}.npz"
+
+
+def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[int]) -> None:
+    again = store.missing(seeds)
+    missing = [s for s in seeds if s in again or not _file(store.folder, s).exists()]
+    if not missing:
+        log.info("all %d episodes are there: %s", len(seeds), store.folder)
+        return
+    (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
+    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
+    bar.update(len(seeds) - len(missing))
+    with bar, SOURCES[config.source](job) as acting:
+        for episode in evaluate(
+            acting,
+            job.task,
+            missing,
+            job.n_envs,
+            job.settings.noise_seed,
+            policy_batch=job.settings.policy_batch if job.loaded else 1,
+            disturb=disturbance(job.settings.noise_seed, config.noise),
+            record=True,
+        ):
+            if isinstance(episode.trajectory, Trajectory):
+                episode.trajectory.save(_file(store.folder, episode.seed))
+            store.append(episode.record())
+            bar.update()
+
+
+def render_collect(result: Mapping[str, Any], folder: Path) -> str:
+    """A result as lines of text for a terminal."""
+    title = f"{result['task']}  {result['source']}, noise {result['noise']:g}"
+    low, high = result["success_interval"]
+    rows = {
+        "success": f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  "
+        f"({result['n_success']} of {result['n_episodes'] - result['n_errors']})",
+        "errors": f"seeds {[e['seed'] for e in result['errors']]}" if result["errors"] else "none",
+        "dataset": f"{result['n_demos']} episodes, {result['n_transitions']} steps",
+        result["format"]: result["dataset"],
+        "files": str(folder),
+    }
+    lines = [f"{name:<9}  {value}" for name, value in rows.items()]
+    return "\n".join(["", title, "-" * len(title), *lines])

@@ -1,0 +1,206 @@
+"""Datasets as a folder in LeRobot's layout, version v3.0: parquet for frames and for episodes.
+
+Frames are float32, as LeRobot has them; `simulator_state` keeps its float64 for exact replays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .demos import Demo, DemoSet
+
+VERSION = "v3.0"
+DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"
+TASKS, INFO, STATS, RUN = (
+    "meta/tasks.parquet",
+    "meta/info.json",
+    "meta/stats.json",
+    "meta/skipstep.json",
+)
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+
+Frames = dict[str, NDArray[Any]]
+
+
+def write(path: Path, content: DemoSet) -> None:
+    """Write beside `path`, then move into place; the same episodes give the same bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        for name in (DATA.format(chunk_index=0, file_index=0), EPISODES):
+            (temporary / name).parent.mkdir(parents=True)
+        _write_parts(temporary, content)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def owner(path: Path) -> str | None:
+    """The fingerprint of the run that wrote this folder, if it is one of ours."""
+    try:
+        return str(json.loads((path / RUN).read_text())["run"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write_parts(root: Path, content: DemoSet) -> None:
+    import pyarrow.parquet as pq
+
+    everything: list[Frames] = []
+    episodes: list[dict[str, Any]] = []
+    start = 0
+    writer = None
+    try:
+        for index, demo in enumerate(content.demos):
+            frames = _frames(content, demo, index, start)
+            table = _table(frames)
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    root / DATA.format(chunk_index=0, file_index=0), table.schema
+                )
+            writer.write_table(table)  # a row group for each episode
+            episodes.append(_episode(content, index, start, frames))
+            everything.append(frames)
+            start += len(frames["index"])
+    finally:
+        if writer is not None:
+            writer.close()
+    merged = {key: np.concatenate([f[key] for f in everything]) for key in everything[0]}
+    pq.write_table(_tasks(content.task.instruction or content.task.name), root / TASKS)
+    _write_episodes(root / EPISODES, episodes)
+    (root / STATS).write_text(json.dumps({k: _stats(v) for k, v in merged.items()}, indent=4))
+    (root / INFO).write_text(json.dumps(_info(content, merged), indent=4))
+    run = {
+        "run": content.fingerprint,
+        "seeds": [d.seed for d in content.demos],
+        "sigmas": [d.sigma for d in content.demos],
+        "valid": content.valid(),
+        "env_args": content.task.env_args(),
+    }
+    (root / RUN).write_text(json.dumps(run, indent=4))
+
+
+def _frames(content: DemoSet, demo: Demo, index: int, start: int) -> Frames:
+    steps = demo.load()
+    n = np.arange(len(steps))
+    success = np.zeros(len(steps), bool)
+    success[-1] = demo.success
+    frames: Frames = {
+        "observation.state": steps.obs[:-1].astype(np.float32),
+        "action": steps.actions.astype(np.float32),
+        "next.reward": steps.rewards.astype(np.float32),
+        "next.done": steps.dones.astype(bool),
+        "next.success": success,
+        "simulator_state": steps.states[:-1],
+        "timestamp": (n / content.task.control_hz).astype(np.float32),
+        "frame_index": n,
+        "episode_index": np.full(len(steps), index),
+        "index": start + n,
+        "task_index": np.zeros(len(steps), np.int64),
+    }
+    if not steps.states.shape[1]:
+        del frames["simulator_state"]
+    return frames
+
+
+def _table(frames: Mapping[str, NDArray[Any]]) -> Any:
+    import pyarrow as pa
+
+    def column(values: NDArray[Any]) -> Any:
+        flat, width = pa.array(values.ravel()), values[0].size
+        return pa.FixedSizeListArray.from_arrays(flat, width) if width > 1 else flat  # as LeRobot
+
+    return pa.table({key: column(values) for key, values in frames.items()})
+
+
+def _stats(values: NDArray[Any]) -> dict[str, list[float]]:
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    found = {
+        **{name: getattr(rows, name)(axis=0) for name in ("min", "max", "mean", "std")},
+        "count": np.array([len(rows)]),
+        **{name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()},
+    }
+    return {name: value.tolist() for name, value in found.items()}
+
+
+def _episode(content: DemoSet, index: int, start: int, frames: Frames) -> dict[str, Any]:
+    length = len(frames["index"])
+    return {
+        "episode_index": index,
+        "tasks": [content.task.instruction or content.task.name],
+        "length": length,
+        "data/chunk_index": 0,
+        "data/file_index": 0,
+        "dataset_from_index": start,
+        "dataset_to_index": start + length,
+        "meta/episodes/chunk_index": 0,
+        "meta/episodes/file_index": 0,
+        **{
+            f"stats/{key}/{name}": value
+            for key, values in frames.items()
+            for name, value in _stats(values).items()
+        },
+    }
+
+
+def _write_episodes(path: Path, episodes: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(episodes), path)
+
+
+def _tasks(instruction: str) -> Any:
+    """One task; LeRobot reads it with pandas, whose index is the task's words."""
+    import pyarrow as pa
+
+    def named(name: str, kind: str, numpy_kind: str) -> dict[str, Any]:
+        names = {"name": name, "field_name": name}
+        return {**names, "pandas_type": kind, "numpy_type": numpy_kind, "metadata": None}
+
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [named("task_index", "int64", "int64"), named("task", "unicode", "object")],
+        "attributes": {},
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.2.0",
+    }
+    table = pa.table({"task_index": pa.array([0], pa.int64()), "task": [instruction]})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _info(content: DemoSet, frames: Frames) -> dict[str, Any]:
+    hz = content.task.control_hz
+    return {
+        "codebase_version": VERSION,
+        "robot_type": None,
+        "total_episodes": len(content.demos),
+        "total_frames": len(frames["index"]),
+        "total_tasks": 1,
+        "chunks_size": 1000,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 200,
+        "fps": int(hz) if hz == int(hz) else hz,
+        "splits": {"train": f"0:{len(content.demos)}"},
+        "data_path": DATA,
+        "video_path": None,
+        "features": {
+            key: {
+                "dtype": str(values.dtype),
+                "shape": [values[0].size],
+                "names": None,
+            }
+            for key, values in frames.items()
+        },
+    }

@@ -1,0 +1,71 @@
+"""Datasets as one HDF5 in the layout of robomimic 0.3.
+
+Beyond that layout a demonstration has `executed_actions`, what was done where `actions` is what the
+expert meant, and the attributes `seed`, `success` and `sigma`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .demos import Demo, DemoSet
+
+
+def write(path: Path, content: DemoSet) -> None:
+    """Write by rename; the same episodes give the same bytes."""
+    import h5py
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["skipstep_run"] = content.fingerprint
+            data = file.create_group("data")
+            data.attrs["env_args"] = json.dumps(content.task.env_args(), indent=4)
+            lengths = [
+                _write_demo(data.create_group(f"demo_{i}"), demo, content)
+                for i, demo in enumerate(content.demos)
+            ]
+            data.attrs["total"] = sum(lengths)
+            valid = content.valid()
+            train = [i for i in range(len(lengths)) if i not in valid]
+            for name, indices in (("train", train), ("valid", valid)):
+                file[f"mask/{name}"] = np.array([f"demo_{i}" for i in indices], dtype="S16")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_demo(group: Any, demo: Demo, content: DemoSet) -> int:
+    steps, task = demo.load(), content.task
+    group.attrs["num_samples"] = len(steps)
+    group.attrs["seed"] = demo.seed
+    group.attrs["success"] = demo.success
+    group.attrs["sigma"] = demo.sigma
+    if steps.model:
+        group.attrs["model_file"] = steps.model
+    group["actions"] = task.robomimic_actions(steps.actions)
+    group["executed_actions"] = task.robomimic_actions(steps.executed)
+    group["rewards"] = steps.rewards
+    group["dones"] = steps.dones.astype(np.int64)
+    if steps.states.shape[1]:
+        group["states"] = steps.states[:-1]
+    for name, values in content.parts(steps.obs).items():
+        group[f"obs/{name}"] = values[:-1]
+        group[f"next_obs/{name}"] = values[1:]
+    return len(steps)
+
+
+def owner(path: Path) -> str | None:
+    """The fingerprint of the run that wrote this file, if it is one of ours."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return str(file.attrs["skipstep_run"])
+    except (OSError, KeyError):
+        return None

@@ -1,0 +1,111 @@
+"""The task and the policy that a configuration names, read and checked; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from envs import TASKS, Task, make_task
+from policies import DiffusionPolicy, SamplerConfig, load_policy
+
+from .settings import PROJECT, CheckpointChoice, SamplerChoice, UserError, build
+
+SAID_BY_CHECKPOINT = ("abs_action", "robot_noise_ratio")
+
+
+def public(task: Task) -> dict[str, Any]:
+    """Everything of a task that changes an episode."""
+    attributes: dict[str, Any] = vars(task)
+    values = {
+        k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
+        for k, v in attributes.items()
+    }
+    return {"name": task.name, **values}
+
+
+def policy_and_task(
+    node: DictConfig, sampler: SamplerChoice, device: str
+) -> tuple[DiffusionPolicy, Task, str]:
+    _check_task(node)
+    path = _locate(str(node.checkpoint))
+    policy = load(path, node)
+    info = policy.config.task
+    foreign = [name for name in TASKS if name != node.name and name in info.name]
+    if foreign:
+        raise UserError(
+            f"task.checkpoint {path} was trained for {info.name}, not for task={node.name}"
+        )
+    task = task_of(node, {key: getattr(info, key) for key in SAID_BY_CHECKPOINT})
+    for dim in ("obs_dim", "action_dim"):
+        if getattr(policy, dim) != getattr(task, dim):
+            raise UserError(
+                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
+                f"task={node.name} has {getattr(task, dim)}"
+            )
+    check_simulator(task, f"task={task.name}")
+    steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
+    if steps is not None or kind is not None:
+        if steps is not None and steps < 1:
+            raise UserError(f"sampler.steps must be at least 1, got {steps}")
+        changed: SamplerConfig = policy.config.sampler.with_steps(kind, steps)
+        policy = policy.with_sampler(changed)
+    return policy.to(device), task, path
+
+
+def _check_task(node: DictConfig) -> None:
+    if node.get("name") not in TASKS:
+        raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
+
+
+def task_of(node: DictConfig, said_by_checkpoint: Mapping[str, Any]) -> Task:
+    """What the checkpoint says of the task is not to be contradicted."""
+    _check_task(node)
+    own = {f.name for f in fields(CheckpointChoice)}
+    values = {k: v for k, v in node.items() if k not in own}
+    config_class = TASKS[node.name][0]
+    for key in SAID_BY_CHECKPOINT:
+        if key not in {f.name for f in fields(config_class)}:
+            continue
+        said, asked = said_by_checkpoint.get(key), values.get(key)
+        if asked is None:
+            values.pop(key, None)
+            if said is not None:
+                values[key] = said
+        elif key == "abs_action" and said is not None and said != asked:
+            raise UserError(
+                f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
+            )
+    return make_task(**asdict(build(config_class, values, "task")))
+
+
+def check_simulator(task: Task, setting: str) -> None:
+    for package in task.requires:
+        if find_spec(package) is None:
+            raise UserError(f'{setting} needs {package}: pip install "skipstep[sim]"')
+
+
+def load(path: str, node: DictConfig) -> DiffusionPolicy:
+    own = {f.name: node[f.name] for f in fields(CheckpointChoice) if f.name in node}
+    choice: CheckpointChoice = build(CheckpointChoice, own, "task")
+    file = Path(path)
+    stamps = (
+        [(p.name, p.stat().st_mtime_ns) for p in sorted(file.iterdir())] if file.is_dir() else []
+    )
+    stamp = (file.stat().st_mtime_ns, *stamps) if file.exists() else ()
+    return _load(path, choice.weights, choice.trust, choice.pick, stamp)
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, weights: str, trust: bool, pick: str, stamp: object) -> DiffusionPolicy:
+    return load_policy(path, weights, trust=trust, pick=pick)
+
+
+def _locate(path: str) -> str:
+    """A relative checkpoint is looked for here, then beside run.py."""
+    return str(PROJECT / path) if not Path(path).exists() and (PROJECT / path).exists() else path

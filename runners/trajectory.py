@@ -1,0 +1,99 @@
+"""An episode step by step, as it is recorded for datasets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import Event
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One episode of T steps.
+
+    Attributes:
+        obs: (T + 1, obs_dim), the last one after the last action.
+        actions: (T, action_dim), the labels: what the expert or the policy said.
+        executed: (T, action_dim), what was done: `actions` and the noise.
+        rewards: (T,)
+        states: (T + 1, n) of the simulator; n = 0 where the task has none to give.
+        model: of the simulator, "" where the task has none to give.
+    """
+
+    obs: FloatArray
+    actions: FloatArray
+    executed: FloatArray
+    rewards: FloatArray
+    states: FloatArray
+    model: str
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def dones(self) -> FloatArray:
+        """(T,) 1 at the last step, whether success or time ended the episode."""
+        return np.append(np.zeros(len(self) - 1), 1.0)
+
+    def save(self, path: Path) -> None:
+        """Write by rename; the same episode gives the same bytes."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                obs=self.obs,
+                actions=self.actions,
+                executed=self.executed,
+                rewards=self.rewards,
+                states=self.states,
+                model=np.asarray(self.model),
+            )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Trajectory:
+        with np.load(path) as file:
+            return cls(**{**file, "model": str(file["model"])})
+
+
+@dataclass
+class Recorder:
+    """Puts an episode together from what is asked and what the pool answers."""
+
+    obs: list[FloatArray] = field(default_factory=list)
+    actions: list[FloatArray] = field(default_factory=list)
+    executed: list[FloatArray] = field(default_factory=list)
+    rewards: list[FloatArray] = field(default_factory=list)
+    states: list[FloatArray] = field(default_factory=list)
+    model: str = ""
+
+    def ask(self, actions: FloatArray, executed: FloatArray) -> None:
+        self.actions.append(actions)
+        self.executed.append(executed)
+
+    def answer(self, event: Event) -> None:
+        self.obs.append(event.obs)
+        self.states.append(event.states)
+        self.model += event.model
+        if event.kind == "chunk":
+            n_done = len(event.rewards)  # an episode may end inside a chunk
+            self.rewards.append(event.rewards)
+            self.actions[-1] = self.actions[-1][:n_done]
+            self.executed[-1] = self.executed[-1][:n_done]
+
+    def trajectory(self) -> Trajectory:
+        return Trajectory(
+            obs=np.concatenate(self.obs),
+            actions=np.concatenate(self.actions),
+            executed=np.concatenate(self.executed),
+            rewards=np.concatenate(self.rewards),
+            states=np.concatenate(self.states),
+            model=self.model,
+        )

@@ -1,0 +1,214 @@
+"""The fused engine against the reference engine; plans and their files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sites_of
+from accel.engines import kernels
+from accel.engines.schedule import compile_plan, peak_values
+from policies import DiffusionPolicy, from_reference
+from tests.stock import OBS, TO, VARIANTS, live_policy
+
+SAMPLERS: list[dict[str, Any]] = [
+    {},
+    {"sampler": "ddim", "steps": 5},
+    {"sampler": "ddim", "eta": 0.7},
+    {"scheduler": {"clip_sample": False, "prediction_type": "sample"}},
+    {"scheduler": {"timestep_spacing": "trailing", "variance_type": "fixed_large"}},
+]
+POLICIES = {
+    (variant, i): from_reference(live_policy(variant, **sampler))
+    for variant in VARIANTS
+    for i, sampler in enumerate(SAMPLERS)
+}
+
+
+def random_plan(policy: DiffusionPolicy, seed: int, density: float, n_slots: int) -> CachePlan:
+    """Random cells; hits reuse or extrapolate linearly, as far as there are stored values."""
+    random = np.random.default_rng(seed)
+    sites = sites_of(policy)
+    mask = random.random((policy.n_inference_steps, len(sites))) < density
+    if seed % 2:  # neighbours that agree, so that runs form
+        mask[:] = mask[:, :1]
+    mask[0] = True
+    alpha = np.zeros((*mask.shape, n_slots))
+    for step, site in np.argwhere(~mask):
+        anchors = np.flatnonzero(mask[:step, site])[::-1][:n_slots]
+        damping = 0.5 * (seed % 3)
+        if len(anchors) > 1 and random.random() < 0.7:
+            slope = damping * (step - anchors[0]) / (anchors[0] - anchors[1])
+            alpha[step, site, :2] = 1 + slope, -slope
+        else:
+            alpha[step, site, 0] = 1
+    return CachePlan(sites, mask, policy.fingerprint(), "random", alpha)
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    key=st.sampled_from(sorted(POLICIES)),
+    seed=st.integers(0, 2**32 - 1),
+    density=st.floats(0, 1),
+    n_slots=st.integers(1, 3),
+    batch=st.integers(1, 4),
+    single=st.booleans(),
+)
+def test_random_plans_give_the_reference_engines_actions(
+    key: tuple[str, int], seed: int, density: float, n_slots: int, batch: int, single: bool
+) -> None:
+    policy = POLICIES[key]
+    plan = random_plan(policy, seed, density, n_slots)
+    obs = torch.randn((batch, TO, OBS), generator=torch.Generator().manual_seed(seed % 1000))
+
+    def noise() -> Any:
+        rows = [torch.Generator().manual_seed(seed % 997 + i) for i in range(batch)]
+        return rows[0] if single else rows
+
+    with accelerated(policy, plan, engine="reference") as slow:
+        expected = slow.act(obs, noise())
+    with accelerated(policy, plan, engine="fused") as fast:
+        actions = fast.act(obs, noise())
+    scale = policy.normalizer.params_dict["action"]["scale"]
+    # without clipping a random network's trajectory is large: relative to it
+    largest = max(1.0, float((expected * scale).abs().max()))
+    torch.testing.assert_close(actions * scale, expected * scale, atol=1e-4 * largest, rtol=0)
+    assert fast.stats()["computed"] == slow.stats()["computed"] == plan.mask.astype(int).tolist()
+    assert fast.stats()["plan"] == slow.stats()["plan"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_flops_are_not_more_than_the_reference_engines(variant: str) -> None:
+    policy = POLICIES[variant, 0]
+    found = {}
+    for engine in ("reference", "fused"):
+        with accelerated(policy, engine=engine) as fast:
+            fast.act(torch.zeros(1, TO, OBS), torch.Generator())
+            found[engine] = fast.stats()["flops"]
+    assert 0 < found["fused"] <= found["reference"]
+    if variant == "encoder-only, not causal":  # nothing to hoist, nothing to trim
+        assert found["fused"] == found["reference"]
+
+
+def test_rows_do_not_depend_on_their_neighbours() -> None:
+    policy = POLICIES["causal", 0]
+    obs = torch.randn(4, TO, OBS)
+
+    def act(fast: Any, rows: list[int]) -> torch.Tensor:
+        actions: torch.Tensor = fast.act(
+            obs[rows], [torch.Generator().manual_seed(row) for row in rows]
+        )
+        return actions
+
+    with accelerated(policy, UniformConfig(steps=3), engine="fused") as fast:
+        together = act(fast, [0, 1, 2, 3])
+        assert torch.equal(act(fast, [2, 0, 3, 1]), together[[2, 0, 3, 1]])
+        assert torch.equal(act(fast, [2, 2, 2, 2])[0], together[2])
+
+
+def test_wrong_inputs_are_refused() -> None:
+    with accelerated(POLICIES["causal", 0], engine="fused") as fast:
+        with pytest.raises(ValueError, match=r"obs must have shape \(B, 2, 5\), got \(1, 3, 5\)"):
+            fast.act(torch.zeros(1, 3, 5), torch.Generator())
+        with pytest.raises(ValueError, match=r"one generator per row \(2\), got 1"):
+            fast.act(torch.zeros(2, 2, 5), [torch.Generator()])
+
+
+def test_a_shared_schedule_keeps_one_difference_at_a_time() -> None:
+    plan = resolve(POLICIES["causal", 0], UniformConfig(steps=4, spacing="even"))
+    program = compile_plan(plan)
+    assert peak_values(program) == 1
+    hits = [step for step in program if step.segments[0].add is not None]
+    assert [len(step.segments) for step in hits] == [1] * 6
+    assert sum(len(step.drops) for step in program) == 3
+
+
+def test_runs_merge_only_where_anchors_and_coefficients_agree() -> None:
+    policy = POLICIES["causal", 0]
+    mask = np.zeros((10, 6), dtype=bool)
+    mask[0] = True
+    mask[1, 2:] = True
+    program = compile_plan(CachePlan(sites_of(policy), mask, policy.fingerprint(), "hand"))
+    runs = [(s.start, s.stop, s.add) for s in program[2].segments]
+    assert runs == [(0, 2, (((0, 0, 2), 1.0),)), (2, 6, (((1, 2, 6), 1.0),))]
+
+
+def test_the_packed_kernel_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = POLICIES["causal", 0]
+    obs = torch.zeros(1, TO, OBS)
+    with accelerated(policy, engine="fused") as fast:
+        packed = fast.act(obs, torch.Generator().manual_seed(0))
+        expected = "fp32_packed" if kernels.packed_works() else "fp32"
+        assert set(fast.stats()["kernels"].values()) == {expected}
+    monkeypatch.setattr(kernels, "packed_works", lambda: False)
+    with accelerated(policy, engine="fused") as fast:
+        plain = fast.act(obs, torch.Generator().manual_seed(0))
+        assert set(fast.stats()["kernels"].values()) == {"fp32"}
+    torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    policy = POLICIES["causal", 0]
+    for plan in (resolve(policy, UniformConfig(steps=3)), random_plan(policy, 5, 0.4, 3)):
+        plan.save(tmp_path / "plan.json")
+        loaded = CachePlan.load(tmp_path / "plan.json")
+        assert loaded.digest() == plan.digest()
+        assert np.array_equal(loaded.mask, plan.mask)
+        loaded.check(policy)
+        with accelerated(policy, loaded) as fast, accelerated(policy, plan) as same:
+            args = (torch.zeros(1, TO, OBS), torch.Generator().manual_seed(1))
+            again = (torch.zeros(1, TO, OBS), torch.Generator().manual_seed(1))
+            assert torch.equal(fast.act(*args), same.act(*again))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": "skipstep-plan/9"}, "schema must be skipstep-plan/1"),
+        ({"extra": 1}, "keys differ from the schema's: extra"),
+        ({"bands": [1]}, "bands are not supported"),
+        ({"policy": "0" * 64}, "digest does not match"),
+        ({"rows": {}}, "row of decoder.layers.0.sa must have 10 cells"),
+        ({"sites": [{"name": "x", "op": "sa", "kind": "output"}]}, "kind must be branch"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    resolve(POLICIES["causal", 0], UniformConfig(steps=3)).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(PlanError, match=words) as error:
+        CachePlan.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    resolve(POLICIES["causal", 0], UniformConfig(steps=3)).save(path)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(PlanError, match=r"plan\.json"):
+        CachePlan.load(path)
+
+
+def test_forecasts_need_stored_values() -> None:
+    policy = POLICIES["causal", 0]
+    plan = resolve(policy, UniformConfig(steps=3, spacing="even"))
+    alpha = np.zeros((10, 6, 2))
+    alpha[..., 0] = 1
+    assert replace(plan, alpha=alpha).forecast(1, 0) == ((0, 1.0),)
+    early = alpha.copy()
+    early[1, 2, 1] = -1
+    with pytest.raises(PlanError, match=r"layers.0.ff in step 1 uses 2 stored values, there are 1"):
+        replace(plan, alpha=early)
+    alpha[3, 4, 0] = np.nan
+    with pytest.raises(PlanError, match=r"layers.1.ca in step 3 is not finite"):
+        replace(plan, alpha=alpha)
