@@ -157,7 +157,7 @@ def test_the_wandb_file_holds_config_episodes_and_summary(calm: Path) -> None:
     content, found = wandb_file.read(path), result(calm)
     assert content["config"]["cache"] == {
         "name": "uniform",
-        "steps": 10,
+        "steps": 20,
         "spacing": "quadratic",
         "power": 3.0,
     }

@@ -33,7 +33,7 @@ class UniformConfig:
     """
 
     name: str = "uniform"
-    steps: int = 10
+    steps: int = 20
     spacing: str = "quadratic"
     power: float = 3.0
 
