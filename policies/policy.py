@@ -174,7 +174,7 @@ class DiffusionPolicy(nn.Module):
     @torch.no_grad()
     def sample(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
         """The denoised trajectory (B, T, input_dim), normalised; arguments as in `act`."""
-        self._check(obs, noise)
+        self.check(obs, noise)
         nobs = self.normalizer.normalize("obs", obs.to(self.device))
         net, table = self.config.network, self.table
         length = self.n_action_steps if self.config.pred_action_steps_only else net.horizon
@@ -198,7 +198,8 @@ class DiffusionPolicy(nn.Module):
         if not self.config.network.obs_as_cond:
             x[:, : self.n_obs_steps, self.action_dim :] = nobs
 
-    def _check(self, obs: Tensor, noise: Noise) -> None:
+    def check(self, obs: Tensor, noise: Noise) -> None:
+        """Refuse training mode, observations of another shape and a wrong number of generators."""
         if self.training:
             raise RuntimeError(
                 "the policy is in training mode (dropout is on): call policy.eval() first"

@@ -43,17 +43,7 @@ class FusedEngine:
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         policy = self.policy
-        if policy.training:
-            raise RuntimeError("the policy is in training mode (dropout is on): call eval() first")
-        if tuple(obs.shape[1:]) != (policy.n_obs_steps, policy.obs_dim):
-            raise ValueError(
-                f"obs must have shape (B, {policy.n_obs_steps}, {policy.obs_dim}), "
-                f"got {tuple(obs.shape)}"
-            )
-        if not isinstance(noise, torch.Generator) and len(noise) != len(obs):
-            raise ValueError(
-                f"noise must hold one generator per row ({len(obs)}), got {len(noise)}"
-            )
+        policy.check(obs, noise)
         with torch.inference_mode():
             if len(obs) not in self._programs:
                 self._programs = {len(obs): Program(policy, self.plan, self._steps, len(obs))}
