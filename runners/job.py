@@ -20,7 +20,7 @@ from accel import accelerated, query_flops
 
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
-from .loggers import LOGGERS, NullLogger
+from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import paired, wilson
 from .prepare import Job
 from .store import RunStore, read_episodes
@@ -62,7 +62,11 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     started = time.perf_counter()
     torch.set_num_threads(job.settings.threads)
     describe(job)
-    logger = LOGGERS[job.logger.name](store.folder, _wandb_run(job), job.config)
+    logger = LOGGERS[job.logger.name](
+        store.folder,
+        wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),
+        job.config,
+    )
     exit_code = 1
     try:
         with accelerated(job.policy, job.cache, job.quant, job.engine.name) as fast:
@@ -233,15 +237,3 @@ def describe(job: Job) -> None:
         job.settings.policy_batch,
         job.settings.threads,
     )
-
-
-def _wandb_run(job: Job) -> dict[str, Any]:
-    return {
-        "project": job.logger.project,
-        "entity": job.logger.entity,
-        "id": f"{job.settings.study}-{job.fingerprint}",
-        "name": job.name,
-        "group": job.settings.study,
-        "job_type": "eval",
-        "tags": [job.task.name, f"cache={job.cache.name}", f"quant={job.quant.name}"],
-    }

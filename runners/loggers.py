@@ -19,6 +19,19 @@ EPISODE_COLUMNS = (
 )
 
 
+def wandb_run(job: Any, job_type: str, *tags: str) -> dict[str, Any]:
+    """What `wandb.init` is to know of a job: a run of its own, found again when it goes on."""
+    return {
+        "project": job.logger.project,
+        "entity": job.logger.entity,
+        "id": f"{job.settings.study}-{job.fingerprint}",
+        "name": job.name,
+        "group": job.settings.study,
+        "job_type": job_type,
+        "tags": [job.task.name, *tags],
+    }
+
+
 class NullLogger:
     """logger=none."""
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from .loggers import LOGGERS, NullLogger
+from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .prepare_train import TrainJob, precision
 from .store import RunStore, write_whole
@@ -55,7 +55,7 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
     n_done = load_state(store.folder / STATE, model, average, trainer.optimizer)
     rows = [row for row in read_metrics(store.folder) if row["step"] <= n_done]
     _describe(job, n_done)
-    logger = LOGGERS[job.logger.name](store.folder, _wandb_run(job), job.config)
+    logger = LOGGERS[job.logger.name](store.folder, wandb_run(job, "train", "train"), job.config)
     exit_code = 1
     try:
         for row in rows:
@@ -165,18 +165,6 @@ def _describe(job: TrainJob, n_done: int) -> None:
         precision(job.runner, job.settings.device),
         job.runner.seed,
     )
-
-
-def _wandb_run(job: TrainJob) -> dict[str, Any]:
-    return {
-        "project": job.logger.project,
-        "entity": job.logger.entity,
-        "id": f"{job.settings.study}-{job.fingerprint}",
-        "name": job.name,
-        "group": job.settings.study,
-        "job_type": "train",
-        "tags": [job.task.name, "train"],
-    }
 
 
 def render_training(result: Mapping[str, Any], folder: Path) -> str:
