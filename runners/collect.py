@@ -75,7 +75,8 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     form = FORMATS[config.format]
     path = Path(config.out) if config.out else store.folder / form.default
     sigma = {
-        r["seed"]: episode_sigma(job.settings.noise_seed, r["seed"], config.noise) for r in kept
+        r["seed"]: episode_sigma(job.settings.noise_seed, r["seed"], config.largest_noise)
+        for r in kept
     }
     demos = [
         Demo(r["seed"], r["success"], sigma[r["seed"]], _file(store.folder, r["seed"]))
@@ -88,7 +89,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "task": job.task.name,
         "runner": config.name,
         "source": config.source,
-        "noise": config.noise,
+        "noise": config.largest_noise,
         "dataset": str(path),
         "format": config.format,
         "n_demos": len(kept),
@@ -121,7 +122,7 @@ def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
     bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
     bar.update(len(seeds) - len(missing))
-    with bar, SOURCES[config.source](job) as acting:
+    with bar, SOURCES[config.source].acting(job) as acting:
         for episode in evaluate(
             acting,
             job.task,
@@ -129,7 +130,7 @@ def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[
             job.n_envs,
             job.settings.noise_seed,
             policy_batch=job.settings.policy_batch if job.loaded else 1,
-            disturb=disturbance(job.settings.noise_seed, config.noise),
+            disturb=disturbance(job.settings.noise_seed, config.largest_noise),
             record=True,
         ):
             if isinstance(episode.trajectory, Trajectory):

@@ -40,7 +40,7 @@ class CollectConfig:
 
     name: str = "collect"
     source: str = "expert"
-    noise: float = 0.0
+    noise: float | None = None
     success_only: bool = True
     format: str = "robomimic"
     start_seed: int = 0
@@ -54,7 +54,7 @@ class CollectConfig:
                 raise ValueError(
                     f"runner.{key} must be one of {', '.join(table)}, got {getattr(self, key)!r}"
                 )
-        if not 0.0 <= self.noise < np.inf:
+        if not 0.0 <= self.largest_noise < np.inf:
             raise ValueError(f"runner.noise must be at least 0, got {self.noise}")
         if not 0.0 <= self.valid_share < 1.0:
             raise ValueError(
@@ -62,6 +62,10 @@ class CollectConfig:
             )
         if self.start_seed < 0:
             raise ValueError(f"runner.start_seed must be at least 0, got {self.start_seed}")
+
+    @property
+    def largest_noise(self) -> float:
+        return SOURCES[self.source].noise if self.noise is None else self.noise
 
     def seeds(self, settings: Settings) -> range:
         return range(self.start_seed, self.start_seed + settings.n_episodes)
@@ -80,7 +84,7 @@ def prepare_collect(cfg: DictConfig, config: CollectConfig) -> Job:
         identity_of_runner={
             "runner": config.name,
             "source": config.source,
-            "noise": config.noise,
+            "noise": config.largest_noise,
         },
         prefix=f"{config.name}_",
     )

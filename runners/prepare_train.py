@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -68,6 +69,8 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         if cfg[group].name != "none":
             raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
     task = task_of(cfg.task, {})
+    if asked.data is None:
+        asked = replace(asked, data=collected(settings.study, task.name))
     if asked.rollout_every:
         check_simulator(task, f"runner.rollout_every with task={task.name}")
     defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
@@ -125,6 +128,22 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             "fingerprint": fingerprint,
         },
     )
+
+
+def collected(study: str, task: str) -> str:
+    """The dataset of the one finished runner=collect on this task in the study."""
+    found = []
+    for path in sorted(Path("multirun", study).glob("*/result.json")):
+        result = json.loads(path.read_text())
+        if (result.get("runner"), result.get("task")) == ("collect", task):
+            found.append(str(result["dataset"]))
+    if len(found) != 1:
+        raise UserError(
+            f"runner.data must name a dataset (HDF5, npz, a LeRobot folder); null takes what "
+            f"runner=collect task={task} wrote in study={study}, which is "
+            + (f"one of {', '.join(found)}" if found else "not there")
+        )
+    return found[0]
 
 
 def precision(runner: Training, device: str) -> str:

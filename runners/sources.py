@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 from accel import accelerated
 
@@ -25,7 +26,11 @@ def _policy(job: Job) -> Iterator[Acting]:
         yield fast
 
 
-SOURCES: dict[str, Callable[[Job], AbstractContextManager[Acting]]] = {
-    "expert": _expert,
-    "policy": _policy,
-}
+class Source(NamedTuple):
+    """Who acts, and the action noise that its episodes have unless told otherwise."""
+
+    acting: Callable[[Job], AbstractContextManager[Acting]]
+    noise: float
+
+
+SOURCES = {"expert": Source(_expert, 0.3), "policy": Source(_policy, 0.0)}

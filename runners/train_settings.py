@@ -103,7 +103,9 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"runner.{name} must be from 0 to 1, got {getattr(self, name)}")
         names = self.data if isinstance(self.data, list) else [self.data]
-        if not names or not all(isinstance(name, str) and name for name in names):
+        if self.data is not None and not (
+            names and all(isinstance(name, str) and name for name in names)
+        ):
             raise ValueError(
                 f"runner.data must name a dataset (HDF5, npz, a LeRobot folder), got {self.data}"
             )

@@ -217,8 +217,20 @@ def test_what_changes_the_weights_changes_the_folder() -> None:
     assert len(list(Path("multirun/main").iterdir())) == 2  # the content counts, not the name
 
 
+def test_no_data_means_what_the_study_collected(tmp_path: Path) -> None:
+    write_robomimic(tmp_path / "lift.hdf5")
+    for n in (1, 2):
+        folder = Path(f"multirun/main/collect_{n}")
+        folder.mkdir(parents=True)
+        result = {"runner": "collect", "task": "lift", "dataset": str(tmp_path / "lift.hdf5")}
+        (folder / "result.json").write_text(json.dumps(result))
+        expected = 0 if n == 1 else 2  # two datasets: which one is the user's to say
+        assert run([*SMALL, "task=lift", "runner.n_steps=1", f"runner.seed={n}"]) == expected
+
+
 MISTAKES = {
-    "": "runner.data must name a dataset (HDF5, npz, a LeRobot folder), got None",
+    "": "null takes what runner=collect task=lift wrote in study=main, which is not there",
+    "runner.data=[]": "runner.data must name a dataset (HDF5, npz, a LeRobot folder), got []",
     "runner.data=nowhere.npz": "no dataset at nowhere.npz",
     "runner.data=lift.hdf5 runner.kind=zarr": "runner.kind must be auto or one of robomimic, ",
     "runner.data=lift.hdf5 runner.obs_keys=[eef]": "demo_0: no obs/eef in it, it holds actions",
