@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
 from .caches import CACHES, NoCacheConfig, UniformConfig
-from .engines import ENGINES
+from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
 from .quant import QUANTIZERS, NoQuantConfig
@@ -15,14 +15,17 @@ __all__ = [
     "QUANTIZERS",
     "AcceleratedPolicy",
     "CachePlan",
+    "FusedConfig",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
+    "ReferenceConfig",
     "Site",
     "UniformConfig",
     "accelerated",
     "query_flops",
     "resolve",
+    "settled",
     "shared_plan",
     "sites_of",
 ]

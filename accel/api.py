@@ -35,13 +35,13 @@ def resolve(policy: Accelerable, cache: Any) -> CachePlan:
 class AcceleratedPolicy:
     """Acts like the policy it was made from, only cheaper."""
 
-    def __init__(self, policy: Accelerable, plan: CachePlan, engine: str) -> None:
+    def __init__(self, policy: Accelerable, plan: CachePlan, engine: Any) -> None:
         self.policy, self.plan = policy, plan
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
         self.obs_dim, self.action_dim = policy.obs_dim, policy.action_dim
         self.n_queries = 0
         self.closed = False
-        self._engine: Any = ENGINES[engine][1](policy, plan)
+        self._engine: Any = _entry(ENGINES, engine, "engine")(policy, plan, engine)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
@@ -79,7 +79,7 @@ def accelerated(
     policy: Accelerable,
     cache: Any = None,
     quant: Any = None,
-    engine: str = "reference",
+    engine: Any = "fused",
     calibration: Any = None,
 ) -> Iterator[AcceleratedPolicy]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
@@ -88,7 +88,7 @@ def accelerated(
         policy: a `DiffusionPolicy` in eval mode.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
         quant: a config instance of `QUANTIZERS`, or None.
-        engine: a name in `ENGINES`.
+        engine: a name in `ENGINES`, or a config instance of them.
         calibration: none of the methods here needs one.
 
     Raises:
@@ -96,8 +96,10 @@ def accelerated(
     """
     if isinstance(policy, AcceleratedPolicy):
         raise TypeError("the policy is accelerated already: pass the plain one")
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if isinstance(engine, str):
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        engine = ENGINES[engine][0]()
     if quant is not None:
         _entry(QUANTIZERS, quant, "quant")
     if policy.training:

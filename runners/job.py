@@ -69,7 +69,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     )
     exit_code = 1
     try:
-        with accelerated(job.policy, job.cache, job.quant, job.engine.name) as fast:
+        with accelerated(job.policy, job.cache, job.quant, job.engine) as fast:
             _episodes(job, store, logger, fast)
             observations = store.observations()
             previous = store.result() or {}

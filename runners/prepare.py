@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve
+from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
@@ -109,6 +109,7 @@ def prepare_job(
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
         _check_cache(policy, cache)
+        engine = settled(engine, policy)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
         check_simulator(task, f"task={task.name}")

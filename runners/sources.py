@@ -22,7 +22,7 @@ def _expert(job: Job) -> Iterator[Acting]:
 @contextmanager
 def _policy(job: Job) -> Iterator[Acting]:
     describe(job)
-    with accelerated(job.policy, job.cache, job.quant, job.engine.name) as fast:
+    with accelerated(job.policy, job.cache, job.quant, job.engine) as fast:
         yield fast
 
 

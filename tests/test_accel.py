@@ -34,7 +34,7 @@ def test_a_plan_that_computes_everything_is_bit_equal_to_the_plain_policy(varian
     policy = small_policy(variant)
     plain = policy.act(*inputs())
     for cache in (None, NoCacheConfig(), UniformConfig(steps=policy.n_inference_steps)):
-        with accelerated(policy, cache=cache) as fast:
+        with accelerated(policy, cache=cache, engine="reference") as fast:
             assert torch.equal(fast.act(*inputs()), plain)
 
 
@@ -53,7 +53,7 @@ def test_reuse_adds_the_branch_of_the_last_update_step(variant: str) -> None:
         return seen[site]
 
     expected = policy.act(*inputs(), branch)
-    with accelerated(policy, cache=plan) as fast:
+    with accelerated(policy, cache=plan, engine="reference") as fast:
         assert torch.equal(fast.act(*inputs()), expected)
         stats = fast.stats()
     assert not torch.equal(expected, policy.act(*inputs()))
@@ -81,7 +81,7 @@ def test_uniform_equals_reuse_inside_stock_layers(variant: str) -> None:
     expected = live.trajectory(obs, torch.Generator().manual_seed(7))
     torch.backends.mha.set_fastpath_enabled(True)
     expected = live.normalizer.unnormalize("action", expected[..., :ACT])[:, TO - 1 : TO + 3]
-    with accelerated(policy, cache=UniformConfig(steps=4)) as fast:
+    with accelerated(policy, cache=UniformConfig(steps=4), engine="reference") as fast:
         actions = fast.act(obs, torch.Generator().manual_seed(7))
     torch.testing.assert_close(actions, expected, atol=1e-4, rtol=0)
 
@@ -211,7 +211,7 @@ def test_flops_count_the_cells_that_ran() -> None:
     everything = query_flops(policy, np.ones((10, 6)))
     nothing = query_flops(policy, np.zeros((10, 6)))
     assert nothing >= 10 * memory_flops(policy)
-    with accelerated(policy, cache=UniformConfig(steps=3)) as fast:
+    with accelerated(policy, cache=UniformConfig(steps=3), engine="reference") as fast:
         assert fast.stats()["flops"] == 0
         fast.act(*inputs())
         fast.act(*inputs(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sites_of
-from accel.engines import kernels
+from accel.engines import FusedConfig, kernels, native
+from accel.engines.native_program import unsupported
 from accel.engines.schedule import compile_plan, peak_values
 from policies import DiffusionPolicy, from_reference
 from tests.stock import OBS, TO, VARIANTS, live_policy
@@ -61,9 +63,16 @@ def random_plan(policy: DiffusionPolicy, seed: int, density: float, n_slots: int
     n_slots=st.integers(1, 3),
     batch=st.integers(1, 4),
     single=st.booleans(),
+    backend=st.sampled_from(["auto", "torch"]),
 )
 def test_random_plans_give_the_reference_engines_actions(
-    key: tuple[str, int], seed: int, density: float, n_slots: int, batch: int, single: bool
+    key: tuple[str, int],
+    seed: int,
+    density: float,
+    n_slots: int,
+    batch: int,
+    single: bool,
+    backend: str,
 ) -> None:
     policy = POLICIES[key]
     plan = random_plan(policy, seed, density, n_slots)
@@ -75,7 +84,7 @@ def test_random_plans_give_the_reference_engines_actions(
 
     with accelerated(policy, plan, engine="reference") as slow:
         expected = slow.act(obs, noise())
-    with accelerated(policy, plan, engine="fused") as fast:
+    with accelerated(policy, plan, engine=FusedConfig(backend=backend)) as fast:
         actions = fast.act(obs, noise())
     scale = policy.normalizer.params_dict["action"]["scale"]
     # without clipping a random network's trajectory is large: relative to it
@@ -98,7 +107,8 @@ def test_flops_are_not_more_than_the_reference_engines(variant: str) -> None:
         assert found["fused"] == found["reference"]
 
 
-def test_rows_do_not_depend_on_their_neighbours() -> None:
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_rows_do_not_depend_on_their_neighbours(backend: str) -> None:
     policy = POLICIES["causal", 0]
     obs = torch.randn(4, TO, OBS)
 
@@ -108,10 +118,94 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
         )
         return actions
 
-    with accelerated(policy, UniformConfig(steps=3), engine="fused") as fast:
+    with accelerated(policy, UniformConfig(steps=3), engine=FusedConfig(backend=backend)) as fast:
         together = act(fast, [0, 1, 2, 3])
         assert torch.equal(act(fast, [2, 0, 3, 1]), together[[2, 0, 3, 1]])
         assert torch.equal(act(fast, [2, 2, 2, 2])[0], together[2])
+
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler here")
+
+
+@needs_compiler
+def test_a_batch_is_split_over_threads_without_a_trace() -> None:
+    policy = POLICIES["causal", 0]
+    obs = torch.randn((5, TO, OBS), generator=torch.Generator().manual_seed(0))
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            with accelerated(policy, UniformConfig(steps=3)) as fast:
+                found.append(fast.act(obs, [torch.Generator().manual_seed(i) for i in range(5)]))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+@needs_compiler
+def test_all_variants_but_condition_encoders_are_compiled() -> None:
+    reasons = {variant: unsupported(POLICIES[variant, 0]) for variant in VARIANTS}
+    assert reasons.pop("condition encoder") == "the policy has a condition encoder"
+    assert set(reasons.values()) == {None}
+
+
+@needs_compiler
+def test_weights_are_stored_in_half_precision_where_that_loses_nothing() -> None:
+    policy = deepcopy(POLICIES["causal", 0])
+    obs = torch.zeros(1, TO, OBS)
+
+    def run(**config: str) -> tuple[torch.Tensor, set[str]]:
+        with accelerated(policy, engine=FusedConfig(**config)) as fast:
+            actions = fast.act(obs, torch.Generator().manual_seed(0))
+            return actions, set(fast.stats()["kernels"].values())
+
+    exact, kernel = run()
+    assert kernel == {"fp32_native"}
+    rounded, kernel = run(weights="half")
+    if not native.library().half_works():  # type: ignore[union-attr]
+        pytest.skip("no half precision loads here")
+    assert kernel == {"half_native"}
+    assert 0 < float((rounded - exact).abs().max()) < 0.1
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.copy_(parameter.half().float())
+    same, kernel = run()
+    assert kernel == {"half_native"}
+    torch.testing.assert_close(
+        same, policy.act(obs, torch.Generator().manual_seed(0)), atol=1e-4, rtol=0
+    )
+
+
+def test_without_a_compiler_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, obs = POLICIES["causal", 0], torch.zeros(1, TO, OBS)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    native.library.cache_clear()
+    try:
+        with accelerated(policy) as fast:
+            expected = policy.act(obs, torch.Generator().manual_seed(0))
+            actions = fast.act(obs, torch.Generator().manual_seed(0))
+            assert "native" not in str(fast.stats()["kernels"])
+        with (
+            pytest.raises(ValueError, match="backend=native cannot run here: no compiled code"),
+            accelerated(policy, engine=FusedConfig(backend="native")),
+        ):
+            pass
+    finally:
+        native.library.cache_clear()
+    torch.testing.assert_close(actions, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"backend": "cuda"}, "engine.backend must be one of auto, native, torch, got 'cuda'"),
+        ({"weights": "int4"}, "engine.weights must be one of exact, half, got 'int4'"),
+    ],
+)
+def test_unknown_settings_are_refused(config: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FusedConfig(**config)
 
 
 def test_wrong_inputs_are_refused() -> None:
@@ -144,12 +238,12 @@ def test_runs_merge_only_where_anchors_and_coefficients_agree() -> None:
 def test_the_packed_kernel_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = POLICIES["causal", 0]
     obs = torch.zeros(1, TO, OBS)
-    with accelerated(policy, engine="fused") as fast:
+    with accelerated(policy, engine=FusedConfig(backend="torch")) as fast:
         packed = fast.act(obs, torch.Generator().manual_seed(0))
         expected = "fp32_packed" if kernels.packed_works() else "fp32"
         assert set(fast.stats()["kernels"].values()) == {expected}
     monkeypatch.setattr(kernels, "packed_works", lambda: False)
-    with accelerated(policy, engine="fused") as fast:
+    with accelerated(policy, engine=FusedConfig(backend="torch")) as fast:
         plain = fast.act(obs, torch.Generator().manual_seed(0))
         assert set(fast.stats()["kernels"].values()) == {"fp32"}
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)

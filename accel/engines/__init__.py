@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .fused import FusedConfig, FusedEngine
+from .fused import FusedConfig, FusedEngine, settled
 from .reference import ReferenceConfig, ReferenceEngine
 
 ENGINES: dict[str, tuple[type, Any]] = {
@@ -12,4 +12,4 @@ ENGINES: dict[str, tuple[type, Any]] = {
     "reference": (ReferenceConfig, ReferenceEngine),
 }
 
-__all__ = ["ENGINES", "FusedConfig", "FusedEngine", "ReferenceConfig", "ReferenceEngine"]
+__all__ = ["ENGINES", "FusedConfig", "FusedEngine", "ReferenceConfig", "ReferenceEngine", "settled"]

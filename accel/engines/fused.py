@@ -1,52 +1,78 @@
-"""The fused engine: network, sampler and plan compiled into one loop over denoising steps.
+"""The fused engine: network, sampler and plan compiled into one program for a batch size.
 
 Lossless against the plain policy but for rounding: keys and values of memory tokens are computed
 once per query (observations) or once per engine (time), tokens that no executed action depends on
 are left out where attention is causal, projections are fused and packed, the sampler is a table,
-and a run of hits is one addition.
+and a run of hits is one addition. The program runs in C (native.c) where it can, else in torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..flops import live_query_flops
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
-from .kernels import PlainLinear, linear
-from .schedule import Key, StepProgram, compile_plan, peak_values
+from .native_program import NativeProgram, unsupported
+from .schedule import compile_plan
+from .torch_program import TorchProgram
+
+log = logging.getLogger(__name__)
+
+PROGRAMS: dict[str, Any] = {"native": NativeProgram, "torch": TorchProgram}
 
 
 @dataclass
 class FusedConfig:
-    """No settings: float32, packed linears where they work."""
+    """Float32.
+
+    backend: native (C, compiled on first use), torch, or auto: native where it can run.
+    weights: exact, or half: rounded to half precision (native only).
+    """
 
     name: str = "fused"
+    backend: str = "auto"
+    weights: str = "exact"
+
+    def __post_init__(self) -> None:
+        for key, allowed in {
+            "backend": ("auto", "native", "torch"),
+            "weights": ("exact", "half"),
+        }.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"engine.{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}"
+                )
 
 
 class FusedEngine:
     """Runs `policy` under `plan`; compiled for a batch size when it is first seen."""
 
-    def __init__(self, policy: Transparent, plan: CachePlan) -> None:
-        self.policy, self.plan = policy, plan
+    def __init__(self, policy: Transparent, plan: CachePlan, config: FusedConfig) -> None:
+        self.policy, self.plan, self.config = policy, plan, config
+        self.backend = choose_backend(policy, config)
+        self._compile = PROGRAMS[self.backend]
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
         self._steps = compile_plan(plan)
-        self._programs: dict[int, Program] = {}
+        self._programs: dict[int, Any] = {}
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         policy = self.policy
         policy.check(obs, noise)
         with torch.inference_mode():
             if len(obs) not in self._programs:
-                self._programs = {len(obs): Program(policy, self.plan, self._steps, len(obs))}
+                self._programs = {
+                    len(obs): self._compile(
+                        policy, self.plan, self._steps, len(obs), self.config.weights
+                    )
+                }
             program = self._programs[len(obs)]
             trajectory = program.run(
                 policy.normalizer.normalize("obs", obs.to(policy.device)), noise
@@ -67,205 +93,23 @@ class FusedEngine:
         return {k: v for p in self._programs.values() for k, v in p.kernels.items()}
 
 
-class Program:
-    """The loop for one batch size; tensors of the stream are (batch * tokens, width)."""
-
-    def __init__(
-        self, policy: Transparent, plan: CachePlan, steps: list[StepProgram], batch: int
-    ) -> None:
-        model, sizes = policy.model, policy.sizes
-        self.policy, self.model, self.steps, self.batch = policy, model, steps, batch
-        self.table, self.encoder_only = policy.table, sizes.encoder_only
-        self.width, self.inpaint = sizes.input_dim, not sizes.cond_dim
-        self.live = policy.n_live
-        self.tokens = self.live + (1 if sizes.encoder_only else 0)
-        self.full = policy.n_tokens - (1 if sizes.encoder_only else 0)
-        self.dim = sizes.n_emb
-        self.kernels: dict[str, str] = {}
-        self.memory = None if sizes.encoder_only else Memory(policy, batch)
-        ops = tuple(site.op for site in plan.sites)
-        self.attends = [step.computes("ca", ops) for step in steps]
-        layers = (model.encoder if sizes.encoder_only else model.decoder).layers
-        self.sites: list[Callable[[Tensor], Tensor]] = []
-        for index, layer in enumerate(layers):
-            makers = {
-                "sa": self._self_attention,
-                "ca": self._cross_attention,
-                "ff": self._feed_forward,
-            }
-            self.sites += [makers[op](index, layer) for op in sizes.branches]
-        position = model.pos_emb[0, : self.tokens]
-        times = torch.as_tensor(self.table.timesteps, device=policy.device)
-        self.time_tokens = model.time_emb(times) if sizes.encoder_only else None
-        self.position = position.detach().repeat(batch, 1).reshape(batch, self.tokens, self.dim)
-        self.embed = linear(model.input_emb.weight, model.input_emb.bias, batch * self.live)
-        self.head = linear(model.head.weight, model.head.bias, batch * self.live)
-        self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
-
-    def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
-        kernel = linear(weight, bias, self.batch * self.tokens)
-        self.kernels[name] = kernel.name
-        return kernel
-
-    def _self_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm = layer.self_attn, layer.norm1
-        project = self._linear(f"{index}.sa.in", attention.in_proj_weight, attention.in_proj_bias)
-        out = self._linear(f"{index}.sa.out", attention.out_proj.weight, attention.out_proj.bias)
-        shape = (self.batch, self.tokens, 3, attention.num_heads, -1)
-        causal, dim = self.model.mask is not None, (self.dim,)
-
-        def branch(x: Tensor) -> Tensor:
-            h = torch.layer_norm(x, dim, norm.weight, norm.bias, norm.eps)
-            q, k, v = project(h).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-            h = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-            return out.add(h.transpose(1, 2).reshape(x.shape), x)
-
-        return branch
-
-    def _cross_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm, memory = layer.multihead_attn, layer.norm2, self.memory
-        assert memory is not None
-        query = slice(None, self.dim)
-        project = self._linear(
-            f"{index}.ca.q", attention.in_proj_weight[query], attention.in_proj_bias[query]
-        )
-        out = self._linear(f"{index}.ca.out", attention.out_proj.weight, attention.out_proj.bias)
-        shape = (self.batch, self.tokens, attention.num_heads, -1)
-        mask = self.model.memory_mask
-        mask = None if mask is None else mask[: self.tokens].contiguous()
-        keys, values = memory.of_layer(index)
-        dim = (self.dim,)
-
-        def branch(x: Tensor) -> Tensor:
-            h = torch.layer_norm(x, dim, norm.weight, norm.bias, norm.eps)
-            q = project(h).view(shape).transpose(1, 2)
-            h = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-            return out.add(h.transpose(1, 2).reshape(x.shape), x)
-
-        return branch
-
-    def _feed_forward(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        norm = layer.norm3 if layer.cross else layer.norm2
-        up = self._linear(f"{index}.ff.up", layer.linear1.weight, layer.linear1.bias)
-        down = self._linear(f"{index}.ff.down", layer.linear2.weight, layer.linear2.bias)
-        dim = (self.dim,)
-
-        def branch(x: Tensor) -> Tensor:
-            h = torch.layer_norm(x, dim, norm.weight, norm.bias, norm.eps)
-            return down.add(up.gelu(h), x)
-
-        return branch
-
-    def run(self, nobs: Tensor, noise: Noise) -> Tensor:
-        """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
-        x, fresh = self._noise(noise)
-        if self.memory is not None:
-            self.memory.observe(None if self.inpaint else nobs)
-        kept: dict[Key, Tensor] = {}
-        for s, step in enumerate(self.steps):
-            if self.inpaint:
-                x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
-            if self.memory is not None and self.attends[s]:
-                self.memory.at_step(s)
-            out = self._network(s, step, x, kept)
-            x = self.table.step(s, x, out, fresh[s])
-        if self.inpaint:
-            x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
-        return x
-
-    def _network(self, s: int, step: StepProgram, x: Tensor, kept: dict[Key, Tensor]) -> Tensor:
-        h = self.embed(x.reshape(-1, self.width)).view(self.batch, self.live, self.dim)
-        if self.time_tokens is not None:
-            h = torch.cat([self.time_tokens[s].expand(self.batch, 1, self.dim), h], dim=1)
-        h = (h + self.position).view(-1, self.dim)
-        starts: dict[Key, Tensor] = {}
-        for segment in step.segments:
-            if segment.add is not None:
-                for key, coefficient in segment.add:
-                    h = torch.add(h, kept[key], alpha=coefficient)
-                continue
-            for site in range(segment.start, segment.stop):
-                for key in step.opens.get(site, ()):
-                    starts[key] = h
-                h = self.sites[site](h)
-                for key in step.closes.get(site + 1, ()):
-                    kept[key] = h - starts.pop(key)
-        for key in step.drops:
-            del kept[key]
-        if self.encoder_only:
-            h = h.view(self.batch, self.tokens, self.dim)[:, 1:].reshape(-1, self.dim)
-        norm = self.model.ln_f
-        h = torch.layer_norm(h, (self.dim,), norm.weight, norm.bias, norm.eps)
-        return self.head(h).view(self.batch, self.live, -1)
-
-    def _noise(self, noise: Noise) -> tuple[Tensor, list[Tensor | None]]:
-        """The initial trajectory and each step's noise: drawn at full length, then cut.
-
-        One draw per generator and step: a larger draw would give other numbers.
-        """
-        draws = [True, *self.table.draws.tolist()]
-        full = torch.zeros(len(draws), self.batch, self.full, self.width)
-        single = isinstance(noise, torch.Generator)
-        rows = full[:, None] if single else full[:, :, None]
-        generators = [noise] if isinstance(noise, torch.Generator) else list(noise)
-        for row, generator in enumerate(generators):
-            for i, drawn in enumerate(draws):
-                if drawn:
-                    target = rows[i, row]
-                    torch.randn(target.shape, generator=generator, out=target)
-        live = full[:, :, : self.live].to(self.policy.device)
-        fresh = [live[i + 1] if drawn else None for i, drawn in enumerate(draws[1:])]
-        return live[0].clone(), fresh
+def settled(config: Any, policy: Transparent) -> Any:
+    """An engine's config with nothing left to the machine, for a run's identity."""
+    if not isinstance(config, FusedConfig):
+        return config
+    return replace(config, backend=choose_backend(policy, config))
 
 
-class Memory:
-    """Keys and values of the memory tokens of every layer, (2, layers, B, heads, m, head width)."""
+def choose_backend(policy: Transparent, config: FusedConfig) -> str:
+    """What runs the program of this policy on this machine: native or torch.
 
-    def __init__(self, policy: Transparent, batch: int) -> None:
-        model, sizes = policy.model, policy.sizes
-        self.model, self.mixed = model, sizes.n_cond_layers > 0
-        layers = [layer.multihead_attn for layer in model.decoder.layers]
-        dim, heads = sizes.n_emb, layers[0].num_heads
-        weight = torch.cat([a.in_proj_weight[dim:] for a in layers])
-        bias = torch.cat([a.in_proj_bias[dim:] for a in layers])
-        self.project = linear(weight, bias, batch * sizes.n_memory)
-        self.shape = (len(layers), 2, heads, dim // heads)
-        self.buffer = torch.empty(
-            (2, len(layers), batch, heads, sizes.n_memory, dim // heads), device=policy.device
-        )
-        self.times = torch.as_tensor(policy.table.timesteps, device=policy.device)
-        self.batch = batch
-        self.cond: Tensor | None = None
-        if not self.mixed:
-            position = model.cond_pos_emb[0]
-            tokens = model.encoder(model.time_emb(self.times) + position[:1])
-            self.time = self._split(self.project(tokens).view(len(self.times), 1, 1, -1))
-
-    def of_layer(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.buffer[0, index], self.buffer[1, index]
-
-    def _split(self, projected: Tensor) -> Tensor:
-        """(..., B, m, layers * 2 * dim) -> (..., 2, layers, B, heads, m, head width)."""
-        lead = projected.ndim - 3
-        split = projected.view(*projected.shape[:-1], *self.shape)
-        b, m, layer, kv, head, width = range(lead, lead + 6)
-        return split.permute(*range(lead), kv, layer, b, head, m, width)
-
-    def observe(self, nobs: Tensor | None) -> None:
-        """A new query: observation tokens, which do not depend on the step unless tokens mix."""
-        self.cond = nobs
-        if self.mixed or nobs is None:
-            return
-        tokens = self.model.cond_obs_emb(nobs) + self.model.cond_pos_emb[0, 1:]
-        tokens = self.model.encoder(tokens)
-        projected = self.project(tokens.view(-1, tokens.shape[-1]))
-        self.buffer[..., 1:, :] = self._split(projected.view(*tokens.shape[:2], -1))
-
-    def at_step(self, s: int) -> None:
-        """The time token of a step; all tokens where a condition encoder mixes them."""
-        if not self.mixed:
-            self.buffer[..., :1, :] = self.time[s]
-            return
-        tokens = self.model.memory(self.times[s].expand(self.batch), self.cond)
-        projected = self.project(tokens.reshape(-1, tokens.shape[-1]))
-        self.buffer.copy_(self._split(projected.view(*tokens.shape[:2], -1)))
+    Raises:
+        ValueError: native was asked for and cannot run, with the reason.
+    """
+    reason = "backend=torch" if config.backend == "torch" else unsupported(policy)
+    for key, needs in (("backend", "native"), ("weights", "half")):
+        if reason and getattr(config, key) == needs:
+            raise ValueError(f"engine.{key}={needs} cannot run here: {reason}")
+    if reason and config.backend == "auto":
+        log.info("the fused engine runs through torch: %s", reason)
+    return "torch" if reason else "native"

@@ -47,7 +47,7 @@ class Session:
 class ReferenceEngine:
     """Runs `policy` under `plan`; the policy itself is never changed."""
 
-    def __init__(self, policy: Accelerable, plan: CachePlan) -> None:
+    def __init__(self, policy: Accelerable, plan: CachePlan, config: ReferenceConfig) -> None:
         self.policy, self.plan = policy, plan
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0

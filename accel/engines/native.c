@@ -1,0 +1,342 @@
+/* One query of the denoising transformer under a cache plan, in float32 on one thread.
+ *
+ * native.py packs the weights, writes the program and checks the results against torch. Every sum
+ * is taken in an order that depends on the layer alone, so a row's bits do not depend on the batch.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define HALF_WORKS 1
+#define HALVES(p) (vec) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#elif defined(__F16C__)
+#include <immintrin.h>
+#define HALF_WORKS 1
+#define HALVES(p) (vec) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#else
+#define HALF_WORKS 0
+#endif
+#define FLOATS(p) *(const vec *)(p)
+#define PANEL (2 * LANES) /* columns of a packed panel */
+#define ROWS 6            /* rows that a micro-kernel holds in registers */
+#define AHEAD 4096        /* bytes of weights that are fetched before they are needed */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef float oct __attribute__((vector_size(32), aligned(4)));
+
+enum { STORE, GELU, ADD };                                        /* what follows a linear */
+enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END };          /* instructions */
+enum { SELF, CROSS, FEED };                                       /* sites */
+
+typedef struct {
+  const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros */
+  const float *bias;
+  int32_t inputs, outputs, half; /* half: weights are stored in half precision */
+} Linear;
+
+typedef struct {
+  int32_t op, layer;
+  float eps;
+  const float *norm_weight, *norm_bias;
+  Linear in, out;
+} Site;
+
+typedef struct {
+  int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps;
+  int32_t observed, observed_from; /* in-painting: steps and first column, or 0 */
+  const int32_t *sees, *sees_memory; /* (tokens,) how many leading keys a token attends to */
+  const Site *sites;
+  Linear embed, head;
+  float eps;
+  const float *norm_weight, *norm_bias;
+  const float *position;    /* (tokens, dim) */
+  const float *time_tokens; /* (steps, dim), the leading token of the encoder-only form */
+  const float *time_keys;   /* (steps, 2, layers, heads, dim / heads) */
+  const int32_t *program;
+  const float *coefficients, *biases; /* of REUSE; (n, tokens, dim) of BIAS */
+  const float *sampler;               /* (steps, 6): in_x, in_out, x0, x, out, sigma */
+  float clip;                         /* negative: none */
+} Net;
+
+int32_t panel_width(void) { return PANEL; }
+int32_t half_works(void) { return HALF_WORKS; }
+
+static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
+
+static inline vec splat(float x) { return x - (vec){}; }
+static inline vec larger(vec a, vec b) {
+  ivec m = a > b;
+  return (vec)((m & (ivec)a) | (~m & (ivec)b));
+}
+static inline vec with_sign(vec size, vec sign) {
+  return (vec)((ivec)size | ((ivec)sign & (int32_t)0x80000000));
+}
+
+/* exp(x) for x <= 0 to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
+static inline vec exp_negative(vec x) {
+  x = larger(x, splat(-87.0f));
+  vec n = x * splat(1.44269504f) + splat(12582912.0f);
+  ivec bits = (ivec)n;
+  n -= splat(12582912.0f);
+  vec r = x - n * splat(0.693359375f) - n * splat(-2.12194440e-4f), p = splat(1.0f / 5040);
+  for (int i = 0; i < 6; i++) {
+    static const float c[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f};
+    p = p * r + splat(c[i]);
+  }
+  p = p * r + splat(1.0f);
+  return (vec)((ivec)p + (bits << 23));
+}
+
+/* x Phi(x) with erf from Abramowitz and Stegun 7.1.26, absolute error below 2e-7. */
+static inline vec gelu(vec x) {
+  vec z = x * splat(0.70710678f), a = larger(z, -z);
+  vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * a), p = splat(1.061405429f);
+  p = p * t - splat(1.453152027f);
+  p = p * t + splat(1.421413741f);
+  p = p * t - splat(0.284496736f);
+  p = p * t + splat(0.254829592f);
+  vec erf = with_sign(splat(1.0f) - p * t * exp_negative(-a * a), z);
+  return splat(0.5f) * x * (splat(1.0f) + erf);
+}
+
+#define KERNEL(NAME, TYPE, LOAD, M)                                                               \
+  static void NAME##_##M(int inputs, const float *x, int ldx, const void *weight, const float *b, \
+                         float *y, int ldy, int then) {                                           \
+    const TYPE *w = weight;                                                                       \
+    vec s0[M], s1[M];                                                                             \
+    for (int r = 0; r < M; r++) {                                                                 \
+      s0[r] = *(const vec *)b;                                                                    \
+      s1[r] = *(const vec *)(b + LANES);                                                          \
+    }                                                                                             \
+    for (int k = 0; k < inputs; k++, w += PANEL) {                                                \
+      vec w0 = LOAD(w), w1 = LOAD(w + LANES);                                                     \
+      __builtin_prefetch((const char *)w + AHEAD);                                                \
+      _Pragma("GCC unroll 6") for (int r = 0; r < M; r++) {                                       \
+        vec a = splat(x[r * ldx + k]);                                                            \
+        s0[r] += a * w0;                                                                          \
+        s1[r] += a * w1;                                                                          \
+      }                                                                                           \
+    }                                                                                             \
+    for (int r = 0; r < M; r++) {                                                                 \
+      vec *o = (vec *)(y + r * ldy);                                                              \
+      if (then == GELU) s0[r] = gelu(s0[r]), s1[r] = gelu(s1[r]);                                 \
+      if (then == ADD) s0[r] += o[0], s1[r] += o[1];                                              \
+      o[0] = s0[r], o[1] = s1[r];                                                                 \
+    }                                                                                             \
+  }
+#define KERNELS(NAME, TYPE, LOAD)                                                                 \
+  KERNEL(NAME, TYPE, LOAD, 1) KERNEL(NAME, TYPE, LOAD, 2) KERNEL(NAME, TYPE, LOAD, 3)             \
+  KERNEL(NAME, TYPE, LOAD, 4) KERNEL(NAME, TYPE, LOAD, 5) KERNEL(NAME, TYPE, LOAD, 6)
+#define TABLE(NAME) {0, NAME##_1, NAME##_2, NAME##_3, NAME##_4, NAME##_5, NAME##_6}
+
+typedef void (*Kernel)(int, const float *, int, const void *, const float *, float *, int, int);
+KERNELS(full, float, FLOATS)
+#if HALF_WORKS
+KERNELS(half, uint16_t, HALVES)
+static const Kernel kernels[2][ROWS + 1] = {TABLE(full), TABLE(half)};
+#else
+static const Kernel kernels[2][ROWS + 1] = {TABLE(full)};
+#endif
+
+/* (rows, inputs) -> (rows, padded outputs); a panel stays in cache while all rows pass. */
+void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then) {
+  for (int c = 0; c < l->outputs; c += PANEL) {
+    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
+    for (int r = 0; r < rows; r += ROWS) {
+      int m = rows - r < ROWS ? rows - r : ROWS;
+      kernels[l->half][m](l->inputs, x + (int64_t)r * ldx, ldx, w, l->bias + c, y + (int64_t)r * ldy + c,
+                 ldy, then);
+    }
+  }
+}
+
+static inline float total(oct v) {
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+static void layer_norm(int rows, int dim, const float *x, int ldx, const float *w, const float *b,
+                       float eps, float *y, int ldy) {
+  for (int r = 0; r < rows; r++, x += ldx, y += ldy) {
+    oct sum = {}, square = {};
+    for (int i = 0; i < dim; i += 8) sum += *(const oct *)(x + i);
+    float mean = total(sum) / dim;
+    for (int i = 0; i < dim; i += 8) {
+      oct d = *(const oct *)(x + i) - mean;
+      square += d * d;
+    }
+    float scale = 1.0f / sqrtf(total(square) / dim + eps);
+    for (int i = 0; i < dim; i += 8)
+      *(oct *)(y + i) =
+          (*(const oct *)(x + i) - mean) * scale * *(const oct *)(w + i) + *(const oct *)(b + i);
+  }
+}
+
+/* One head of one row of the batch: softmax(q k / sqrt(d)) v over the leading keys of each token. */
+static void attend(int tokens, int d, const float *q, int ldq, const float *k, int ldk,
+                   const float *v, int ldv, const int32_t *sees, float *y, int ldy, float *score) {
+  const float scale = 1.0f / sqrtf((float)d);
+  for (int t = 0; t < tokens; t++, q += ldq, y += ldy) {
+    int n = sees[t];
+    float top = -INFINITY, sum = 0;
+    for (int j = 0; j < n; j++) {
+      oct s = {};
+      for (int i = 0; i < d; i += 8) s += *(const oct *)(q + i) * *(const oct *)(k + j * ldk + i);
+      score[j] = total(s) * scale;
+      top = score[j] > top ? score[j] : top;
+    }
+    for (int j = 0; j < padded(n); j++) score[j] = j < n ? score[j] - top : -87.0f;
+    for (int j = 0; j < n; j += LANES) *(vec *)(score + j) = exp_negative(*(vec *)(score + j));
+    for (int j = 0; j < n; j++) sum += score[j];
+    memset(y, 0, 4 * d);
+    for (int j = 0; j < n; j++) {
+      float p = score[j] / sum;
+      for (int i = 0; i < d; i += 8) *(oct *)(y + i) += p * *(const oct *)(v + j * ldv + i);
+    }
+  }
+}
+
+typedef struct {
+  int rows, ld, ldh; /* of one run: rows of the stream, leading dimensions */
+  float *stream, *normed, *wide, *mixed, *score, *slots, *keys;
+} Scratch;
+
+static int64_t stream_floats(const Net *n) {
+  return (int64_t)n->batch * (n->live + n->lead) * padded(n->dim);
+}
+
+/* Floats that `query` needs for its scratch, `slots` stored values among them. */
+int64_t scratch_floats(const Net *n, int32_t slots) {
+  int64_t rows = (int64_t)n->batch * (n->live + n->lead);
+  int64_t longest = n->live + n->lead > n->memory ? n->live + n->lead : n->memory;
+  int wide = 3 * n->dim > n->hidden ? 3 * n->dim : n->hidden;
+  return stream_floats(n) * (3 + slots) + rows * padded(wide) + padded(longest) +
+         (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
+}
+
+static void site(const Net *n, const Site *u, const Scratch *w) {
+  const int tokens = n->live + n->lead, d = n->dim / n->heads;
+  layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
+             w->ld);
+  linear(&u->in, w->rows, w->normed, w->ld, w->wide, w->ldh, u->op == FEED ? GELU : STORE);
+  if (u->op == FEED) {
+    linear(&u->out, w->rows, w->wide, w->ldh, w->stream, w->ld, ADD);
+    return;
+  }
+  for (int b = 0; b < n->batch; b++) {
+    const float *q = w->wide + (int64_t)b * tokens * w->ldh;
+    float *y = w->mixed + (int64_t)b * tokens * w->ld;
+    const int64_t half = (int64_t)n->layers * n->batch * n->memory * n->dim;
+    for (int h = 0; h < n->heads; h++) {
+      if (u->op == SELF) {
+        attend(tokens, d, q + h * d, w->ldh, q + n->dim + h * d, w->ldh, q + 2 * n->dim + h * d,
+               w->ldh, n->sees, y + h * d, w->ld, w->score);
+      } else {
+        const float *k = w->keys + (((int64_t)u->layer * n->batch + b) * n->heads + h) * n->memory * d;
+        attend(tokens, d, q + h * d, w->ldh, k, d, k + half, d, n->sees_memory, y + h * d, w->ld,
+               w->score);
+      }
+    }
+  }
+  linear(&u->out, w->rows, w->mixed, w->ld, w->stream, w->ld, ADD);
+}
+
+static void embed(const Net *n, int s, const float *x, const Scratch *w) {
+  const int tokens = n->live + n->lead;
+  for (int b = 0; b < n->batch; b++) {
+    float *h = w->stream + (int64_t)b * tokens * w->ld;
+    if (n->lead) memcpy(h, n->time_tokens + (int64_t)s * n->dim, 4 * n->dim);
+    linear(&n->embed, n->live, x + (int64_t)b * n->live * n->width, n->width, h + n->lead * w->ld,
+           w->ld, STORE);
+    for (int t = 0; t < tokens; t++)
+      for (int i = 0; i < n->dim; i++) h[t * w->ld + i] += n->position[t * n->dim + i];
+  }
+}
+
+static void sample(const Net *n, int s, float *x, const float *out, int ldo, const float *noise) {
+  const float *c = n->sampler + 6 * s;
+  for (int r = 0; r < n->batch * n->live; r++)
+    for (int i = 0; i < n->width; i++) {
+      float now = x[r * n->width + i], o = out[r * ldo + i], x0 = c[0] * now + c[1] * o;
+      if (n->clip >= 0) x0 = x0 > n->clip ? n->clip : x0 < -n->clip ? -n->clip : x0;
+      float next = c[2] * x0;
+      if (c[3] != 0) next += c[3] * now;
+      if (c[4] != 0) next += c[4] * o;
+      x[r * n->width + i] = next + (c[5] != 0 ? c[5] * noise[r * n->width + i] : 0);
+    }
+}
+
+static void inpaint(const Net *n, float *x, const float *obs) {
+  const int known = n->width - n->observed_from;
+  for (int b = 0; b < n->batch; b++)
+    for (int t = 0; t < n->observed; t++)
+      memcpy(x + ((int64_t)b * n->live + t) * n->width + n->observed_from,
+             obs + ((int64_t)b * n->observed + t) * known, 4 * known);
+}
+
+/* The time token's keys and values of a step, for every row of the batch. */
+static void set_time(const Net *n, int s, float *keys) {
+  const int d = n->dim / n->heads;
+  const float *from = n->time_keys + (int64_t)s * 2 * n->layers * n->dim;
+  for (int l = 0; l < 2 * n->layers; l++)
+    for (int b = 0; b < n->batch; b++)
+      for (int h = 0; h < n->heads; h++)
+        memcpy(keys + (((int64_t)l * n->batch + b) * n->heads + h) * n->memory * d,
+               from + ((int64_t)l * n->heads + h) * d, 4 * d);
+}
+
+/* Denoise x (batch, live, width) in place.
+ *
+ * keys: (2, layers, batch, heads, memory, dim / heads) of this query; noise: (steps, batch, live,
+ * width); obs: (batch, observed, width - observed_from) for in-painting.
+ */
+void query(const Net *n, float *x, const float *keys, const float *noise, const float *obs,
+           float *scratch) {
+  const int64_t size = stream_floats(n), kv = (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
+  const int64_t rows = (int64_t)n->batch * (n->live + n->lead);
+  const int wide = 3 * n->dim > n->hidden ? 3 * n->dim : n->hidden;
+  const int longest = n->live + n->lead > n->memory ? n->live + n->lead : n->memory;
+  Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = padded(wide)};
+  w.stream = scratch, w.normed = w.stream + size, w.mixed = w.normed + size;
+  w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + padded(longest);
+  w.slots = w.keys + kv;
+  if (kv) memcpy(w.keys, keys, 4 * kv);
+  const int32_t *p = n->program;
+  const float *c = n->coefficients;
+  for (int s = 0; s < n->steps; s++, p++) {
+    if (n->observed) inpaint(n, x, obs);
+    embed(n, s, x, &w);
+    for (; *p != END; p += 2) {
+      float *slot = w.slots + p[1] * size, *h = w.stream;
+      const float *bias = n->biases + (int64_t)p[1] * (n->live + n->lead) * n->dim;
+      switch (*p) {
+        case COMPUTE: site(n, n->sites + p[1], &w); break;
+        case ATTEND: set_time(n, s, w.keys); break;
+        case OPEN: memcpy(slot, h, 4 * size); break;
+        case CLOSE: for (int64_t i = 0; i < size; i++) slot[i] = h[i] - slot[i]; break;
+        case REUSE: {
+          const float a = *c++;
+          for (int64_t i = 0; i < size; i++) h[i] += a * slot[i];
+          break;
+        }
+        case BIAS:
+          for (int64_t r = 0; r < rows; r++)
+            for (int i = 0; i < n->dim; i++)
+              h[r * w.ld + i] += bias[r % (n->live + n->lead) * n->dim + i];
+      }
+    }
+    layer_norm(w.rows, n->dim, w.stream, w.ld, n->norm_weight, n->norm_bias, n->eps, w.normed, w.ld);
+    for (int b = 0; b < n->batch; b++)
+      linear(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
+             w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE);
+    sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width);
+  }
+  if (n->observed) inpaint(n, x, obs);
+}

@@ -1,0 +1,212 @@
+"""A policy under a plan as a program of native.c."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..plan import CachePlan
+from ..protocol import Noise, Transparent
+from .native import Linear, Net, Packed, Part, Site, library, threads
+from .schedule import Key, StepProgram, peak_values
+from .torch_program import Memory, draw_noise
+
+COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END = range(7)
+OPS = {"sa": 0, "ca": 1, "ff": 2}
+
+
+def unsupported(policy: Transparent) -> str | None:
+    """Why this policy runs through torch, or None.
+
+    Everything on a CPU in float32 runs here but condition encoders, whose memory is recomputed.
+    """
+    layers = (policy.model.encoder if policy.sizes.encoder_only else policy.model.decoder).layers
+    width = policy.sizes.n_emb // layers[0].self_attn.num_heads
+    reasons = {
+        f"device is {policy.device}": policy.device.type != "cpu",
+        "weights are not float32": policy.model.head.weight.dtype != torch.float32,
+        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
+        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
+        "no compiled code": library() is None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+class NativeProgram:
+    """The query of one batch size."""
+
+    def __init__(
+        self,
+        policy: Transparent,
+        plan: CachePlan,
+        steps: list[StepProgram],
+        batch: int,
+        weights: str,
+    ) -> None:
+        loaded = library()
+        assert loaded is not None
+        self.policy, self.batch = policy, batch
+        self.memory = None if policy.sizes.encoder_only else Memory(policy, batch)
+        ops = tuple(site.op for site in plan.sites)
+        self.instructions, self.coefficients, n_slots = assemble(steps, ops)
+        self.packed = Packed(loaded, weights == "half")
+        n_parts = min(torch.get_num_threads(), batch)
+        edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
+        self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        shared = self._shared()
+        self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
+        self.parts = [Part(loaded, net, n_slots) for net in self.nets]
+        tokens = policy.n_live + policy.sizes.encoder_only
+        self.cache_bytes = peak_values(steps) * 4 * batch * tokens * policy.sizes.n_emb
+        self.kernels = dict(self._names())
+
+    def run(self, nobs: Tensor, noise: Noise) -> Tensor:
+        """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
+        drawn = draw_noise(self.policy, self.batch, noise)
+        x = drawn[0].contiguous()
+        if self.memory is not None:
+            self.memory.observe(nobs if self.policy.sizes.cond_dim else None)
+        keys = torch.empty(0) if self.memory is None else self.memory.buffer
+        calls = [
+            partial(
+                part,
+                x[rows],
+                keys[:, :, rows].contiguous() if keys.ndim > 1 else keys,
+                drawn[1:, rows].contiguous(),
+                nobs[rows].contiguous(),
+            )
+            for part, rows in zip(self.parts, self.rows, strict=True)
+        ]
+        if len(calls) == 1:
+            calls[0]()
+        else:
+            list(threads(len(calls)).map(lambda call: call(), calls))
+        return x
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        for site, (op, layer) in zip(self.sites, self.places, strict=True):
+            for name, linear in zip(LINEARS[op], (site.first, site.second), strict=True):
+                yield f"{layer}.{op}.{name}", "half_native" if linear.half else "fp32_native"
+
+    def _shared(self) -> dict[str, Any]:
+        """Everything of the C structure but the batch."""
+        policy, model, table, sizes = (
+            self.policy,
+            self.policy.model,
+            self.policy.table,
+            self.policy.sizes,
+        )
+        packed, pointer = self.packed, self.packed.pointer
+        lead, live = int(sizes.encoder_only), policy.n_live
+        tokens, inpaint = live + lead, not sizes.cond_dim
+        layers = (model.encoder if sizes.encoder_only else model.decoder).layers
+        self.places = [(op, index) for index in range(len(layers)) for op in sizes.branches]
+        self.sites = [SITES[op](packed, index, layers[index]) for op, index in self.places]
+        columns = ("in_x", "in_out", "x0_scale", "x_scale", "out_scale", "sigma")
+        sampler = torch.stack([torch.as_tensor(getattr(table, c)) for c in columns], 1).float()
+        sampler[:, 5] *= torch.as_tensor(table.draws)
+        times = model.time_emb(torch.as_tensor(table.timesteps))
+        keys = torch.empty(0) if self.memory is None else self.memory.time
+        return {
+            "dim": sizes.n_emb,
+            "heads": layers[0].self_attn.num_heads,
+            "hidden": layers[0].linear1.out_features,
+            "live": live,
+            "lead": lead,
+            "width": sizes.input_dim,
+            "memory": sizes.n_memory,
+            "layers": len(layers),
+            "steps": len(table),
+            "observed": policy.n_obs_steps if inpaint else 0,
+            "observed_from": policy.action_dim,
+            "sees": pointer(visible(model.mask, tokens, tokens)),
+            "sees_memory": pointer(visible(model.memory_mask, tokens, sizes.n_memory)),
+            "sites": (Site * len(self.sites))(*self.sites),
+            "embed": packed.linear(model.input_emb.weight, model.input_emb.bias),
+            "head": packed.linear(model.head.weight, model.head.bias),
+            "eps": model.ln_f.eps,
+            "norm_weight": pointer(model.ln_f.weight),
+            "norm_bias": pointer(model.ln_f.bias),
+            "position": pointer(model.pos_emb[0, :tokens]),
+            "time_tokens": pointer(times),
+            "time_keys": pointer(keys),
+            "program": pointer(torch.tensor(self.instructions)),
+            "coefficients": pointer(torch.tensor(self.coefficients, dtype=torch.float32)),
+            "biases": pointer(torch.empty(0)),
+            "sampler": pointer(sampler),
+            "clip": -1.0 if table.clip is None else table.clip,
+        }
+
+
+def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
+    """(tokens,) how many leading keys each token attends to."""
+    if mask is None:
+        return torch.full((tokens,), keys)
+    seen = mask[:tokens, :keys] == 0
+    counts = seen.sum(dim=1)
+    assert bool((seen == (torch.arange(keys) < counts[:, None])).all()), "not a causal mask"
+    return counts
+
+
+def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> tuple[list[int], list[float], int]:
+    """Instructions of native.c, coefficients in the order of their use, and the slots needed."""
+    code: list[int] = []
+    coefficients: list[float] = []
+    slots: dict[Key, int] = {}
+    free: list[int] = []
+    n_slots = 0
+    for step in steps:
+        if step.computes("ca", ops):
+            code += [ATTEND, 0]
+        for segment in step.segments:
+            for key, coefficient in segment.add or ():
+                code += [REUSE, slots[key]]
+                coefficients.append(coefficient)
+            for site in range(segment.start, segment.stop) if segment.add is None else ():
+                for key in step.opens.get(site, ()):
+                    if not free:
+                        free.append(n_slots)
+                        n_slots += 1
+                    slots[key] = free.pop()
+                    code += [OPEN, slots[key]]
+                code += [COMPUTE, site]
+                for key in step.closes.get(site + 1, ()):
+                    code += [CLOSE, slots[key]]
+        free += [slots.pop(key) for key in step.drops]
+        code.append(END)
+    return code, coefficients, n_slots
+
+
+def _site(
+    packed: Packed, op: str, index: int, norm: Any, first: Linear, second: torch.nn.Linear
+) -> Site:
+    weight, bias = packed.pointer(norm.weight), packed.pointer(norm.bias)
+    last = packed.linear(second.weight, second.bias)
+    return Site(OPS[op], index, norm.eps, weight, bias, first, last)
+
+
+def _self_attention(packed: Packed, index: int, layer: Any) -> Site:
+    attention = layer.self_attn
+    first = packed.linear(attention.in_proj_weight, attention.in_proj_bias)
+    return _site(packed, "sa", index, layer.norm1, first, attention.out_proj)
+
+
+def _cross_attention(packed: Packed, index: int, layer: Any) -> Site:
+    attention, query = layer.multihead_attn, slice(layer.multihead_attn.embed_dim)
+    first = packed.linear(attention.in_proj_weight[query], attention.in_proj_bias[query])
+    return _site(packed, "ca", index, layer.norm2, first, attention.out_proj)
+
+
+def _feed_forward(packed: Packed, index: int, layer: Any) -> Site:
+    first = packed.linear(layer.linear1.weight, layer.linear1.bias)
+    norm = layer.norm3 if layer.cross else layer.norm2
+    return _site(packed, "ff", index, norm, first, layer.linear2)
+
+
+SITES = {"sa": _self_attention, "ca": _cross_attention, "ff": _feed_forward}
+LINEARS = {"sa": ("in", "out"), "ca": ("q", "out"), "ff": ("up", "down")}
