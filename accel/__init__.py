@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
-from .caches import CACHES, NoCacheConfig, UniformConfig
+from .caches import CACHES, BacConfig, HashAbConfig, NoCacheConfig, UniformConfig
+from .calibration import Calibration
 from .engines import ENGINES
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
 from .quant import QUANTIZERS, NoQuantConfig
+from .summary import PlanSummary, summarise
 
 __all__ = [
     "CACHES",
     "ENGINES",
     "QUANTIZERS",
     "AcceleratedPolicy",
+    "BacConfig",
     "CachePlan",
+    "Calibration",
+    "HashAbConfig",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
+    "PlanSummary",
     "Site",
     "UniformConfig",
     "accelerated",
@@ -25,4 +31,5 @@ __all__ = [
     "resolve",
     "shared_plan",
     "sites_of",
+    "summarise",
 ]

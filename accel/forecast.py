@@ -1,0 +1,311 @@
+"""What a hit adds: forecasts of a branch from its last computed values.
+
+Every rule is linear, sum_j alpha_j X_j, with coefficients that follow from the steps alone (fitted:
+from the calibration as well), so all of them are known before a query runs. X_0 is the newest
+stored value, computed in step t_0, X_1 the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import polynomial
+
+Anchors = Sequence[float] | np.ndarray
+MAX_ORDER = 4
+IMPLICIT = ("abm", "bdf")
+COMPAT_MIX = {1: (1.0,), 2: (0.7, 0.3), 3: (0.5, 0.3, 0.2), 4: (0.4, 0.3, 0.2, 0.1)}
+
+
+@dataclass(frozen=True)
+class ForecastSettings:
+    """Settings of a rule; `HashAbConfig` says what each is for.
+
+    Raises:
+        ValueError: a setting is unknown or out of its range; the message names it.
+    """
+
+    forecast: str = "adams_bashforth"
+    order: int = 2
+    damping: float = 1.0
+    ridge: float = 0.001
+    trust: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.forecast in IMPLICIT:
+            raise ValueError(
+                f"cache.forecast={self.forecast} is not offered: it is implicit and needs the "
+                "derivative at the very step that a hit does not compute; "
+                f"use one of {', '.join(RULES)}"
+            )
+        if self.forecast not in RULES:
+            raise ValueError(
+                f"cache.forecast must be one of {', '.join(RULES)}, got {self.forecast!r}"
+            )
+        if not 1 <= self.order <= MAX_ORDER:
+            raise ValueError(f"cache.order must be from 1 to {MAX_ORDER}, got {self.order}")
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"cache.damping must be from 0 to 1, got {self.damping}")
+        if not 0 <= self.ridge < float("inf"):
+            raise ValueError(f"cache.ridge must be at least 0 and finite, got {self.ridge}")
+        if not self.trust >= 1:
+            raise ValueError(f"cache.trust must be at least 1 (.inf: no bound), got {self.trust}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to make coefficients.
+
+    Attributes:
+        n_anchors: stored values that a forecast combines at most.
+        degree: polynomials of the step up to this degree are forecast exactly, on any anchors,
+            where there are enough of them and `trust` does not bind.
+        alpha: (anchors, t, settings, gram) -> coefficients, one or more and at most n_anchors;
+            their sum is 1. gram is (N, N), the mean inner products of the site's values.
+        uses_gram: whether `alpha` reads gram.
+        derivative: (anchors, t, order) -> weights of the mean derivatives that the calibration
+            holds for the anchors' steps, added to the forecast; None for most.
+    """
+
+    n_anchors: Callable[[ForecastSettings], int]
+    degree: Callable[[ForecastSettings], int]
+    alpha: Callable[[np.ndarray, float, ForecastSettings, np.ndarray | None], np.ndarray]
+    uses_gram: bool = False
+    derivative: Callable[[Anchors, float, int], np.ndarray] | None = None
+
+
+def _points(anchors: Anchors, n: int) -> np.ndarray:
+    points = np.asarray(anchors, dtype=np.float64)[:n]
+    assert len(points), "a forecast needs an anchor"
+    assert len(np.unique(points)) == len(points), f"anchors must be distinct, got {anchors}"
+    return points
+
+
+def lagrange(anchors: Anchors, t: float, order: int) -> np.ndarray:
+    """Coefficients of the interpolating polynomial at t: exact to degree `order`.
+
+    Args:
+        anchors: steps of the last computed values, newest first; extra ones are ignored, and with
+            fewer than order + 1 the order is lowered.
+        t: the step to forecast.
+        order: at least 0.
+
+    Returns:
+        alpha, (order + 1,) float64, zero for missing anchors; the forecast is sum_j alpha_j X_j.
+    """
+    points = _points(anchors, order + 1)
+    alpha = np.zeros(order + 1)
+    for j, own in enumerate(points):
+        others = np.delete(points, j)
+        alpha[j] = np.prod((t - others) / (own - others))
+    return alpha
+
+
+def linear(anchors: Anchors, t: float, damping: float = 1.0) -> np.ndarray:
+    """(2,): the line through the last two values, at t_0 + damping (t - t_0); damping 0 reuses."""
+    return lagrange(anchors, anchors[0] + damping * (t - anchors[0]), 1)
+
+
+def adams_bashforth(anchors: Anchors, t: float, order: int) -> np.ndarray:
+    """Weights of the derivatives at the anchors: exact to degree `order` if those are exact.
+
+    The derivative's interpolating polynomial is integrated from t_0 to t, so steps may be uneven
+    (with equal steps h these are the textbook weights, h (3, -1) / 2 and so on). AB-Cache (arXiv
+    2504.10540) has equal steps only.
+
+    Args:
+        anchors: as for `lagrange`; with fewer than `order` the order is lowered.
+        t: the step to forecast.
+        order: 1 to 4.
+
+    Returns:
+        w, (order,) float64; the forecast is X_0 + sum_j w_j d_j with d_j the derivative at anchor
+        j.
+
+    Raises:
+        ValueError: the order is not offered.
+    """
+    if not 1 <= order <= MAX_ORDER:
+        raise ValueError(f"order must be from 1 to {MAX_ORDER}, got {order}")
+    points = _points(anchors, order)
+    scale = max(float(np.ptp(points)), abs(t - points[0]), 1.0)
+    places, end = (points - points[0]) / scale, (t - points[0]) / scale
+    w = np.zeros(order)
+    for j, own in enumerate(places):
+        others = np.delete(places, j)
+        integral = polynomial.polyint(polynomial.polyfromroots(others))
+        w[j] = scale * polynomial.polyval(end, integral) / np.prod(own - others)
+    return w
+
+
+def with_differences(anchors: Anchors, mix: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Sum mix_j X_j + sum w_j d_j with d_j the backward difference at anchor j, as coefficients.
+
+    The oldest anchor has no value behind it and takes its neighbour's difference.
+
+    Returns:
+        (len(anchors),), for at least two anchors.
+    """
+    points = _points(anchors, len(anchors))
+    alpha = np.zeros(len(points))
+    alpha[: len(mix)] = mix
+    for j, weight in enumerate(w):
+        newer = min(j, len(points) - 2)
+        slope = weight / (points[newer] - points[newer + 1])
+        alpha[newer] += slope
+        alpha[newer + 1] -= slope
+    return alpha
+
+
+def adams_bashforth_online(anchors: Anchors, t: float, order: int) -> np.ndarray:
+    """(order + 1,): Adams-Bashforth on backward differences of the values themselves.
+
+    Exact to degree 1, since the differences are. The order is lowered to len(anchors) - 1; with one
+    anchor this is reuse.
+    """
+    alpha = np.zeros(order + 1)
+    points = _points(anchors, order + 1)
+    if len(points) == 1:
+        alpha[0] = 1.0
+        return alpha
+    w = adams_bashforth(points, t, len(points) - 1)
+    alpha[: len(points)] = with_differences(points, np.ones(1), w)
+    return alpha
+
+
+def has_compat(anchors: Anchors, t: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rule of the reference implementation of HAS, for comparison only.
+
+    Each of the last four anchors makes a forecast by Adams-Bashforth weights for *equal* steps,
+    whose order is the number of anchors up to it, and these are mixed with fixed weights. So it is
+    exact to degree 1 only: t^2 with anchors 0, 20, 40 and exact derivatives gives 1348 at t = 41.
+
+    Returns:
+        (mix, w), each (min(len(anchors), 4),); the forecast is sum mix_j X_j + sum w_j d_j.
+    """
+    points = _points(anchors, max(COMPAT_MIX))
+    n = len(points)
+    mix, w = np.array(COMPAT_MIX[n]), np.zeros(n)
+    for i in range(n):
+        equal = adams_bashforth(-np.arange(n - i), 1, n - i)
+        w[i:] += mix[i] * (t - points[i]) * equal
+    return mix, w
+
+
+def fitted(
+    gram: np.ndarray, anchors: Anchors, t: float, order: int, ridge: float = 0.0
+) -> np.ndarray:
+    """Coefficients of least mean squared error over the calibration queries.
+
+    Args:
+        gram: (N, N), mean inner products of the site's values in steps i and j.
+        anchors: as for `lagrange`, integers below N.
+        t: the step to forecast, an integer below N.
+        order: anchors used besides the newest.
+        ridge: pull towards reuse, in units of the mean squared difference of anchors.
+
+    Returns:
+        alpha, (order + 1,) float64. They sum to 1, so that a constant branch is forecast exactly.
+    """
+    steps = _points(anchors, order + 1).astype(int)
+    newest, older = steps[0], steps[1:]
+    alpha = np.zeros(order + 1)
+    alpha[0] = 1.0
+    rows = np.r_[older, int(t)]  # inner products of X_i - X_0
+    moved = gram[rows[:, None], rows] - gram[rows, newest][:, None] - gram[newest, rows]
+    moved = moved + gram[newest, newest]
+    normal, target = moved[:-1, :-1], moved[:-1, -1]
+    size = float(np.trace(normal)) / max(len(older), 1)
+    if size <= 0:
+        return alpha
+    normal = normal + ridge * size * np.eye(len(older))
+    beta = np.linalg.pinv(normal, rcond=1e-12, hermitian=True) @ target
+    alpha[1 : len(steps)] = beta
+    alpha[0] -= beta.sum()
+    return alpha
+
+
+def within_trust(alpha: np.ndarray, trust: float) -> np.ndarray:
+    """Pull coefficients with sum 1 towards reuse until sum |alpha_j| is at most `trust` (>= 1)."""
+    if float(np.abs(alpha).sum()) <= trust:
+        return alpha
+    reuse = np.zeros_like(alpha)
+    reuse[0] = 1.0
+    move = alpha - reuse
+    older = float(np.abs(move[1:]).sum())
+    # sum |alpha_j| along the way is the larger of 1 + share (m_0 + older), share (older - m_0) - 1
+    bounds = [(trust - 1, older + move[0]), (trust + 1, older - move[0])]
+    share = min(float(room / rate) for room, rate in bounds if rate > 1e-12)
+    return np.asarray(reuse + share * move)
+
+
+def step_derivative(values: np.ndarray) -> np.ndarray:
+    """Derivative along axis 0, unit steps, same shape and dtype float32.
+
+    Five-point in the inside, three-point beside and at the ends (one-sided there), so at least
+    second order everywhere; two values give their difference, one gives zero. AB-Cache's ends are
+    first order.
+    """
+    f = np.asarray(values, dtype=np.float32)
+    if len(f) < 2:
+        return np.zeros_like(f)
+    if len(f) == 2:
+        return np.stack([f[1] - f[0]] * 2)
+    d = np.empty_like(f)
+    d[1:-1] = (f[2:] - f[:-2]) / 2
+    d[0] = (-3 * f[0] + 4 * f[1] - f[2]) / 2
+    d[-1] = (3 * f[-1] - 4 * f[-2] + f[-3]) / 2
+    if len(f) > 4:
+        d[2:-2] = (f[:-4] - 8 * f[1:-3] + 8 * f[3:-1] - f[4:]) / 12
+    return d
+
+
+def _target(anchors: np.ndarray, t: float, s: ForecastSettings) -> float:
+    return float(anchors[0] + s.damping * (t - anchors[0]))
+
+
+def _compat_online(
+    anchors: np.ndarray, t: float, s: ForecastSettings, gram: np.ndarray | None
+) -> np.ndarray:
+    if len(anchors) == 1:
+        return np.ones(1)
+    return with_differences(anchors[: s.order + 1], *has_compat(anchors[: s.order], t))
+
+
+def _fitted(
+    anchors: np.ndarray, t: float, s: ForecastSettings, gram: np.ndarray | None
+) -> np.ndarray:
+    assert gram is not None
+    return fitted(gram, anchors, t, s.order, s.ridge)
+
+
+RULES: dict[str, Rule] = {
+    "reuse": Rule(lambda s: 1, lambda s: 0, lambda anchors, t, s, gram: np.ones(1)),
+    "linear": Rule(
+        lambda s: 2,
+        lambda s: int(s.damping == 1),
+        lambda anchors, t, s, gram: linear(anchors, t, s.damping),
+    ),
+    "lagrange": Rule(
+        lambda s: s.order + 1,
+        lambda s: s.order if s.damping == 1 else 0,
+        lambda anchors, t, s, gram: lagrange(anchors, _target(anchors, t, s), s.order),
+    ),
+    "adams_bashforth": Rule(
+        lambda s: s.order + 1,
+        lambda s: int(s.damping == 1),
+        lambda anchors, t, s, gram: adams_bashforth_online(
+            anchors, _target(anchors, t, s), s.order
+        ),
+    ),
+    "adams_bashforth_offline": Rule(  # degree `order` of the mean value, see `derivative`
+        lambda s: 1,
+        lambda s: 0,
+        lambda anchors, t, s, gram: np.ones(1),
+        derivative=adams_bashforth,
+    ),
+    "fitted": Rule(lambda s: s.order + 1, lambda s: 0, _fitted, uses_gram=True),
+    "has_compat": Rule(lambda s: s.order + 1, lambda s: 1, _compat_online),
+}
