@@ -31,7 +31,7 @@ class ForecastSettings:
     order: int = 2
     damping: float = 1.0
     ridge: float = 0.001
-    trust: float = 3.0
+    trust: float | None = 3.0
 
     def __post_init__(self) -> None:
         if self.forecast in IMPLICIT:
@@ -50,8 +50,8 @@ class ForecastSettings:
             raise ValueError(f"cache.damping must be from 0 to 1, got {self.damping}")
         if not 0 <= self.ridge < float("inf"):
             raise ValueError(f"cache.ridge must be at least 0 and finite, got {self.ridge}")
-        if not self.trust >= 1:
-            raise ValueError(f"cache.trust must be at least 1 (.inf: no bound), got {self.trust}")
+        if self.trust is not None and not 1 <= self.trust < float("inf"):
+            raise ValueError(f"cache.trust must be at least 1, or null, got {self.trust}")
 
 
 @dataclass(frozen=True)
@@ -227,9 +227,9 @@ def fitted(
     return alpha
 
 
-def within_trust(alpha: np.ndarray, trust: float) -> np.ndarray:
+def within_trust(alpha: np.ndarray, trust: float | None) -> np.ndarray:
     """Pull coefficients with sum 1 towards reuse until sum |alpha_j| is at most `trust` (>= 1)."""
-    if float(np.abs(alpha).sum()) <= trust:
+    if trust is None or float(np.abs(alpha).sum()) <= trust:
         return alpha
     reuse = np.zeros_like(alpha)
     reuse[0] = 1.0

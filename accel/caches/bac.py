@@ -27,5 +27,5 @@ def resolve_bac(
     """The plan; PlanError without a calibration of this policy."""
     calibration = check_calibration(calibration, policy, config.name)
     mask, _ = schedule(config, policy, calibration)
-    method = f"bac steps={config.steps} metric={config.metric} k={config.k}"
+    method = f"bac steps={config.steps} metric={config.metric} k={config.k} budget={config.budget}"
     return CachePlan(calibration.sites, mask, policy.fingerprint(), method)

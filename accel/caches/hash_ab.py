@@ -41,7 +41,7 @@ class HashAbConfig(ScheduleConfig):
         computed step; less is more careful, 0 is reuse.
     ridge: of fitted; more is closer to reuse.
     trust: bound on the sum of |coefficients|, at least 1; coefficients beyond it are pulled towards
-        reuse. Less is more careful, .inf is no bound. It does not bound an offline derivative.
+        reuse. Less is more careful, null is no bound. It does not bound an offline derivative.
     """
 
     name: str = "hash_ab"
@@ -50,7 +50,7 @@ class HashAbConfig(ScheduleConfig):
     scope: str = "bu"
     damping: float = 1.0
     ridge: float = 0.001
-    trust: float = 3.0
+    trust: float | None = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +75,7 @@ def resolve_hash_ab(
     alpha = coefficients(mask, chosen, config.settings(), calibration)
     bias = offline_bias(mask, chosen, config.settings(), calibration)
     method = (
-        f"hash_ab steps={config.steps} metric={config.metric} k={config.k} "
+        f"hash_ab steps={config.steps} metric={config.metric} k={config.k} budget={config.budget} "
         f"forecast={config.forecast} order={config.order} scope={config.scope}"
     )
     return CachePlan(calibration.sites, mask, policy.fingerprint(), method, alpha, bias)

@@ -22,7 +22,7 @@ Key = tuple[int, int, int]
 class Segment:
     """Part of a step: sites start..stop computed (`add` is None), or one run of hits.
 
-    bias: (live tokens, width), what the run adds besides.
+    bias: (live tokens, width), what the run adds besides; None is zero.
     """
 
     start: int
@@ -86,7 +86,8 @@ def _segments(plan: CachePlan, step: int) -> list[Segment]:
                 for anchor, coefficient in cells
             )
             if plan.bias is not None:
-                segment.bias = plan.bias[step, segment.start : segment.stop].sum(axis=0)
+                bias = plan.bias[step, segment.start : segment.stop].sum(axis=0)
+                segment.bias = bias if bias.any() else None
     return found
 
 
