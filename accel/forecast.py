@@ -1,4 +1,4 @@
-"""What a hit adds: forecasts of a branch from its last computed values.
+"""Forecasts of a branch from its last computed values: the formulas.
 
 Every rule is linear, sum_j alpha_j X_j, with coefficients that follow from the steps alone (fitted:
 from the calibration as well), so all of them are known before a query runs. X_0 is the newest
@@ -7,73 +7,14 @@ stored value, computed in step t_0, X_1 the one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.polynomial import polynomial
 
 Anchors = Sequence[float] | np.ndarray
 MAX_ORDER = 4
-IMPLICIT = ("abm", "bdf")
 COMPAT_MIX = {1: (1.0,), 2: (0.7, 0.3), 3: (0.5, 0.3, 0.2), 4: (0.4, 0.3, 0.2, 0.1)}
-
-
-@dataclass(frozen=True)
-class ForecastSettings:
-    """Settings of a rule; `HashAbConfig` says what each is for.
-
-    Raises:
-        ValueError: a setting is unknown or out of its range; the message names it.
-    """
-
-    forecast: str = "adams_bashforth"
-    order: int = 2
-    damping: float = 1.0
-    ridge: float = 0.001
-    trust: float | None = 3.0
-
-    def __post_init__(self) -> None:
-        if self.forecast in IMPLICIT:
-            raise ValueError(
-                f"cache.forecast={self.forecast} is not offered: it is implicit and needs the "
-                "derivative at the very step that a hit does not compute; "
-                f"use one of {', '.join(RULES)}"
-            )
-        if self.forecast not in RULES:
-            raise ValueError(
-                f"cache.forecast must be one of {', '.join(RULES)}, got {self.forecast!r}"
-            )
-        if not 1 <= self.order <= MAX_ORDER:
-            raise ValueError(f"cache.order must be from 1 to {MAX_ORDER}, got {self.order}")
-        if not 0 <= self.damping <= 1:
-            raise ValueError(f"cache.damping must be from 0 to 1, got {self.damping}")
-        if not 0 <= self.ridge < float("inf"):
-            raise ValueError(f"cache.ridge must be at least 0 and finite, got {self.ridge}")
-        if self.trust is not None and not 1 <= self.trust < float("inf"):
-            raise ValueError(f"cache.trust must be at least 1, or null, got {self.trust}")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A way to make coefficients.
-
-    Attributes:
-        n_anchors: stored values that a forecast combines at most.
-        degree: polynomials of the step up to this degree are forecast exactly, on any anchors,
-            where there are enough of them and `trust` does not bind.
-        alpha: (anchors, t, settings, gram) -> coefficients, one or more and at most n_anchors;
-            their sum is 1. gram is (N, N), the mean inner products of the site's values.
-        uses_gram: whether `alpha` reads gram.
-        derivative: (anchors, t, order) -> weights of the mean derivatives that the calibration
-            holds for the anchors' steps, added to the forecast; None for most.
-    """
-
-    n_anchors: Callable[[ForecastSettings], int]
-    degree: Callable[[ForecastSettings], int]
-    alpha: Callable[[np.ndarray, float, ForecastSettings, np.ndarray | None], np.ndarray]
-    uses_gram: bool = False
-    derivative: Callable[[Anchors, float, int], np.ndarray] | None = None
 
 
 def _points(anchors: Anchors, n: int) -> np.ndarray:
@@ -260,52 +201,3 @@ def step_derivative(values: np.ndarray) -> np.ndarray:
     if len(f) > 4:
         d[2:-2] = (f[:-4] - 8 * f[1:-3] + 8 * f[3:-1] - f[4:]) / 12
     return d
-
-
-def _target(anchors: np.ndarray, t: float, s: ForecastSettings) -> float:
-    return float(anchors[0] + s.damping * (t - anchors[0]))
-
-
-def _compat_online(
-    anchors: np.ndarray, t: float, s: ForecastSettings, gram: np.ndarray | None
-) -> np.ndarray:
-    if len(anchors) == 1:
-        return np.ones(1)
-    return with_differences(anchors[: s.order + 1], *has_compat(anchors[: s.order], t))
-
-
-def _fitted(
-    anchors: np.ndarray, t: float, s: ForecastSettings, gram: np.ndarray | None
-) -> np.ndarray:
-    assert gram is not None
-    return fitted(gram, anchors, t, s.order, s.ridge)
-
-
-RULES: dict[str, Rule] = {
-    "reuse": Rule(lambda s: 1, lambda s: 0, lambda anchors, t, s, gram: np.ones(1)),
-    "linear": Rule(
-        lambda s: 2,
-        lambda s: int(s.damping == 1),
-        lambda anchors, t, s, gram: linear(anchors, t, s.damping),
-    ),
-    "lagrange": Rule(
-        lambda s: s.order + 1,
-        lambda s: s.order if s.damping == 1 else 0,
-        lambda anchors, t, s, gram: lagrange(anchors, _target(anchors, t, s), s.order),
-    ),
-    "adams_bashforth": Rule(
-        lambda s: s.order + 1,
-        lambda s: int(s.damping == 1),
-        lambda anchors, t, s, gram: adams_bashforth_online(
-            anchors, _target(anchors, t, s), s.order
-        ),
-    ),
-    "adams_bashforth_offline": Rule(  # degree `order` of the mean value, see `derivative`
-        lambda s: 1,
-        lambda s: 0,
-        lambda anchors, t, s, gram: np.ones(1),
-        derivative=adams_bashforth,
-    ),
-    "fitted": Rule(lambda s: s.order + 1, lambda s: 0, _fitted, uses_gram=True),
-    "has_compat": Rule(lambda s: s.order + 1, lambda s: 1, _compat_online),
-}

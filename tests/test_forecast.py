@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.forecast import (
-    RULES,
-    ForecastSettings,
     adams_bashforth,
     adams_bashforth_online,
     fitted,
@@ -21,6 +19,7 @@ from accel.forecast import (
     step_derivative,
     within_trust,
 )
+from accel.rules import RULES, ForecastSettings
 
 UNEVEN = [37, 30, 28, 17, 5]  # newest first
 T = 44

@@ -24,7 +24,8 @@ from accel import (
     summarise,
 )
 from accel.caches import CACHES
-from accel.forecast import RULES, lagrange, step_derivative
+from accel.forecast import lagrange, step_derivative
+from accel.rules import RULES
 from accel.schedules import (
     adaptive_schedule,
     bubbling_blocks,

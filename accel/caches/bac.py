@@ -28,4 +28,4 @@ def resolve_bac(
     calibration = check_calibration(calibration, policy, config.name)
     mask, _ = schedule(config, policy, calibration)
     method = f"bac steps={config.steps} metric={config.metric} k={config.k} budget={config.budget}"
-    return CachePlan(calibration.sites, mask, policy.fingerprint(), method)
+    return CachePlan(calibration.sites, mask, calibration.policy, method)

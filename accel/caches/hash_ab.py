@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration
-from ..forecast import RULES, ForecastSettings, step_derivative, within_trust
+from ..forecast import step_derivative, within_trust
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
+from ..rules import RULES, ForecastSettings
 from ..schedules import finite
 from .calibrated import ScheduleConfig, check_calibration, schedule
 
@@ -78,7 +79,7 @@ def resolve_hash_ab(
         f"hash_ab steps={config.steps} metric={config.metric} k={config.k} budget={config.budget} "
         f"forecast={config.forecast} order={config.order} scope={config.scope}"
     )
-    return CachePlan(calibration.sites, mask, policy.fingerprint(), method, alpha, bias)
+    return CachePlan(calibration.sites, mask, calibration.policy, method, alpha, bias)
 
 
 def coefficients(
