@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
-from .caches import CACHES, NoCacheConfig, UniformConfig
+from .caches import CACHES, BacConfig, HashAbConfig, NoCacheConfig, UniformConfig
+from .calibration import Calibration
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
 from .quant import QUANTIZERS, NoQuantConfig
+from .summary import PlanSummary, summarise
 
 __all__ = [
     "CACHES",
     "ENGINES",
     "QUANTIZERS",
     "AcceleratedPolicy",
+    "BacConfig",
     "CachePlan",
+    "Calibration",
     "FusedConfig",
+    "HashAbConfig",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
+    "PlanSummary",
     "ReferenceConfig",
     "Site",
     "UniformConfig",
@@ -28,4 +34,5 @@ __all__ = [
     "settled",
     "shared_plan",
     "sites_of",
+    "summarise",
 ]

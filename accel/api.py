@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
+from .calibration import Calibration
 from .engines import ENGINES
 from .plan import CachePlan
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS
 
 
-def _entry(table: dict[str, tuple[type, Any]], config: Any, setting: str) -> Any:
-    name = getattr(config, "name", None)
+def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> Any:
+    name: Any = getattr(config, "name", None)
     if name not in table or not isinstance(config, table[name][0]):
         raise TypeError(f"{setting} must be a config of {', '.join(table)} or None, got {config!r}")
     return table[name][1]
 
 
-def resolve(policy: Accelerable, cache: Any) -> CachePlan:
-    """A cache config, a plan or None -> a plan that was checked against the policy."""
+def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = None) -> CachePlan:
+    """A cache config, a plan or None -> a plan that was checked against the policy.
+
+    Args:
+        policy: the policy that will run under the plan.
+        cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
+        calibration: of this policy; what methods with `calibrated` in `CACHES` need.
+
+    Raises:
+        TypeError: an unknown config. PlanError: a plan or a calibration for another policy, or none
+            where one is needed. ValueError: settings that do not fit the policy.
+    """
     if not isinstance(cache, CachePlan):
         cache = cache or NoCacheConfig()
-        plan: CachePlan = _entry(CACHES, cache, "cache")(cache, policy)
+        plan: CachePlan = _entry(CACHES, cache, "cache")(cache, policy, calibration)
         return plan
     cache.check(policy)
     return cache
@@ -80,7 +91,7 @@ def accelerated(
     cache: Any = None,
     quant: Any = None,
     engine: Any = "fused",
-    calibration: Any = None,
+    calibration: Calibration | None = None,
 ) -> Iterator[AcceleratedPolicy]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
@@ -89,10 +100,11 @@ def accelerated(
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
         quant: a config instance of `QUANTIZERS`, or None.
         engine: a name in `ENGINES`, or a config instance of them.
-        calibration: none of the methods here needs one.
+        calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
 
     Raises:
-        TypeError: an unknown config. ValueError: an unknown engine, or a plan for another policy.
+        TypeError: an unknown config. ValueError: an unknown engine, a plan or a calibration for
+            another policy, or no calibration where one is needed.
     """
     if isinstance(policy, AcceleratedPolicy):
         raise TypeError("the policy is accelerated already: pass the plain one")
@@ -106,7 +118,7 @@ def accelerated(
         raise RuntimeError(
             "the policy is in training mode (dropout is on): call policy.eval() first"
         )
-    fast = AcceleratedPolicy(policy, resolve(policy, cache), engine)
+    fast = AcceleratedPolicy(policy, resolve(policy, cache, calibration), engine)
     try:
         yield fast
     finally:

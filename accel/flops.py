@@ -22,6 +22,15 @@ def site_flops(kind: str, n: int, m: int, dim: int) -> int:
     }[kind]
 
 
+def site_costs(policy: Accelerable) -> np.ndarray:
+    """(n_sites,) FLOPs of each residual branch of one row, all tokens."""
+    sizes = policy.sizes
+    each = [
+        site_flops(kind, policy.n_tokens, sizes.n_memory, sizes.n_emb) for kind in sizes.branches
+    ]
+    return np.tile(each, sizes.n_layer)
+
+
 def memory_flops(policy: Accelerable) -> int:
     """The condition encoder of one denoising call."""
     sizes, m = policy.sizes, policy.sizes.n_memory
@@ -70,10 +79,5 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
         computed: (N, n_sites) how often each cell was computed in the query (0 or 1; a mean over
             queries is fine).
     """
-    sizes = policy.sizes
-    each = [
-        site_flops(kind, policy.n_tokens, sizes.n_memory, sizes.n_emb) for kind in sizes.branches
-    ]
-    sites = np.tile(each, sizes.n_layer)
     fixed = len(computed) * (memory_flops(policy) + embedding_flops(policy))
-    return round(float(computed.sum(axis=0) @ sites)) + fixed
+    return round(float(computed.sum(axis=0) @ site_costs(policy))) + fixed

@@ -54,6 +54,9 @@ class CachePlan:
         method: what made it, for people to read.
         alpha: (N, n_sites, n_slots) float64; a hit adds sum_j alpha[s, u, j] X_j, X_0 the newest
             stored value of the site, X_1 the one before. None is plain reuse, alpha = (1,).
+        bias: (N, n_sites, live tokens, width) float32 that hits add besides, the same for every
+            observation; None is zero. Live tokens are the leading ones on which an executed action
+            depends (the time token among them, where it is one).
     """
 
     sites: tuple[Site, ...]
@@ -61,6 +64,7 @@ class CachePlan:
     policy: str
     method: str
     alpha: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         grid = (len(self.mask), len(self.sites))
@@ -72,11 +76,26 @@ class CachePlan:
         if not self.mask[:1].all():
             site = self.sites[int(np.argmin(self.mask[0]))].name
             raise PlanError(f"plan reuses {site} in step 0, before anything was computed")
-        if self.alpha is None:
-            return
-        if self.alpha.ndim != 3 or self.alpha.shape[:2] != grid or not self.alpha.shape[2]:
-            raise PlanError(f"plan.alpha must be {(*grid, 'slots')}, got {self.alpha.shape}")
-        hits = self.alpha * ~self.mask[..., None]
+        if self.alpha is not None:
+            self._check_alpha(self.alpha, grid)
+        if self.bias is not None:
+            self._check_bias(self.bias, grid)
+
+    def _check_bias(self, bias: np.ndarray, grid: tuple[int, int]) -> None:
+        if bias.dtype != np.float32 or bias.ndim != 4 or bias.shape[:2] != grid or not bias.size:
+            raise PlanError(
+                f"plan.bias must be float32 {(*grid, 'tokens', 'width')}, "
+                f"got {bias.dtype} {bias.shape}"
+            )
+        wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & ~self.mask)
+        if len(wrong):
+            step, site = wrong[0]
+            raise PlanError(f"plan.bias of {self.sites[site].name} in step {step} is not finite")
+
+    def _check_alpha(self, alpha: np.ndarray, grid: tuple[int, int]) -> None:
+        if alpha.ndim != 3 or alpha.shape[:2] != grid or not alpha.shape[2]:
+            raise PlanError(f"plan.alpha must be {(*grid, 'slots')}, got {alpha.shape}")
+        hits = alpha * ~self.mask[..., None]
         wrong = np.argwhere(~np.isfinite(hits).all(axis=2))
         if len(wrong):
             step, site_index = wrong[0]
@@ -84,7 +103,7 @@ class CachePlan:
                 f"plan.alpha of {self.sites[site_index].name} in step {step} is not finite"
             )
         stored = np.cumsum(self.mask, axis=0)[..., None]
-        early = np.argwhere((hits != 0) & (np.arange(self.alpha.shape[2]) >= stored))
+        early = np.argwhere((hits != 0) & (np.arange(alpha.shape[2]) >= stored))
         if len(early):
             step, site_index, slot = early[0]
             raise PlanError(
@@ -107,6 +126,12 @@ class CachePlan:
         alpha = (1.0,) if self.alpha is None else self.alpha[step, site]
         return tuple((int(a), float(c)) for a, c in zip(anchors, alpha, strict=False) if c != 0)
 
+    def hit_bias(self) -> np.ndarray | None:
+        """`bias` with zeros where the branch is computed; None if there is none."""
+        if self.bias is None:
+            return None
+        return np.where(self.mask[..., None, None], np.float32(0), self.bias)
+
     def digest(self) -> str:
         """Hash of what the plan does (not of what made it)."""
         content = hashlib.sha256("\n".join(f"{s.name} {s.kind}" for s in self.sites).encode())
@@ -114,11 +139,14 @@ class CachePlan:
         if self.alpha is not None:
             hits = self.alpha * ~self.mask[..., None]
             content.update(repr(hits.shape).encode() + hits.astype("<f8").tobytes())
+        bias = self.hit_bias()
+        if bias is not None:
+            content.update(repr(bias.shape).encode() + bias.astype("<f4").tobytes())
         content.update(self.policy.encode())
         return content.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, see plan_file.py."""
+        """Write JSON, and a bias beside it, see plan_file.py."""
         from .plan_file import save_plan
 
         save_plan(self, path)
@@ -142,6 +170,12 @@ class CachePlan:
             raise PlanError(
                 f"the plan has {self.n_steps} steps, "
                 f"the policy's sampler {policy.n_inference_steps}"
+            )
+        tokens = policy.n_live + policy.sizes.encoder_only
+        if self.bias is not None and self.bias.shape[2:] != (tokens, policy.sizes.n_emb):
+            raise PlanError(
+                f"plan.bias must have {tokens} live tokens of width {policy.sizes.n_emb}, "
+                f"got {self.bias.shape[2:]}"
             )
         if self.policy != policy.fingerprint():
             raise PlanError(

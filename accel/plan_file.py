@@ -1,4 +1,7 @@
-"""Cache plans on disk: JSON that a person can read and diff; no pickle."""
+"""Cache plans on disk: JSON that a person can read and diff; no pickle.
+
+A plan with a bias has it in a safetensors file beside the JSON, tied to it by the plan's digest.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from .plan import CachePlan, PlanError, Site
 
@@ -25,6 +30,7 @@ KEYS = {
     "alpha",
     "digest",
 }
+OPTIONAL = {"bias"}
 COMPUTED, HIT = "S", "R"
 
 
@@ -50,13 +56,16 @@ def from_run_lengths(text: str) -> list[bool]:
 
 
 def save_plan(plan: CachePlan, path: str | Path) -> None:
-    """Write a plan as JSON; hits other than plain reuse list their coefficients by step."""
+    """Write a plan as JSON; hits other than plain reuse list their coefficients by step.
+
+    A bias goes to `bias_path(path)` first, so the JSON never lacks it.
+    """
     alpha: dict[str, dict[str, list[float]]] = {}
     if plan.alpha is not None:
         for u, site in enumerate(plan.sites):
             hits = np.flatnonzero(~plan.mask[:, u])
             alpha[site.name] = {str(s): plan.alpha[s, u].tolist() for s in hits}
-    content = {
+    content: dict[str, Any] = {
         "schema": SCHEMA,
         "method": plan.method,
         "policy": plan.policy,
@@ -69,33 +78,60 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
         "digest": plan.digest(),
     }
     path = Path(path)
+    bias = plan.hit_bias()
+    if bias is not None:
+        content["bias"] = {"shape": list(bias.shape)}
+        _replace(bias_path(path), save({"bias": bias}, {"plan": content["digest"]}))
+    _replace(path, json.dumps(content, indent=1).encode())
+
+
+def bias_path(path: Path) -> Path:
+    """plan.json -> plan.bias.safetensors."""
+    return path.with_name(f"{path.stem}.bias.safetensors")
+
+
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1))
+    temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def _load_bias(path: Path, content: dict[str, Any]) -> np.ndarray:
+    if not path.is_file():
+        raise PlanError(f"its bias, {path.name}, is not beside it")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("plan") != content["digest"]:
+                raise PlanError(f"{path.name} belongs to another plan")
+            bias: np.ndarray = file.get_tensor("bias")
+    except SafetensorError as error:
+        raise PlanError(f"{path.name} cannot be read: {error}") from error
+    if list(bias.shape) != content["bias"]["shape"]:
+        raise PlanError(f"bias must have shape {content['bias']['shape']}, got {list(bias.shape)}")
+    return bias
 
 
 def load_plan(path: str | Path) -> CachePlan:
     """Read a plan.
 
     Raises:
-        PlanError: another schema, unknown keys, rows of a wrong length, or content that does not
-            match its digest; the message names the file.
+        PlanError: another schema, unknown keys, rows of a wrong length, a missing or foreign bias
+            file, or content that does not match its digest; the message names the file.
     """
     path = Path(path)
     try:
         content: Any = json.loads(path.read_text())
-        return _parse(content)
+        return _parse(content, bias_path(path))
     except (PlanError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{path}: {error}") from error
 
 
-def _parse(content: Any) -> CachePlan:
+def _parse(content: Any, beside: Path) -> CachePlan:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise PlanError(f"schema must be {SCHEMA}")
-    if content.keys() != KEYS:
-        raise PlanError(
-            f"keys differ from the schema's: {', '.join(sorted(content.keys() ^ KEYS))}"
-        )
+    if content.keys() - OPTIONAL != KEYS:
+        wrong = sorted((content.keys() - OPTIONAL) ^ KEYS)
+        raise PlanError(f"keys differ from the schema's: {', '.join(wrong)}")
     if content["bands"] is not None:
         raise PlanError("bands are not supported by any engine yet")
     sites = tuple(Site(**site) for site in content["sites"])
@@ -114,7 +150,8 @@ def _parse(content: Any) -> CachePlan:
         for u, site in enumerate(sites):
             for step, coefficients in content["alpha"][site.name].items():
                 alpha[int(step), u] = coefficients
-    plan = CachePlan(sites, mask, content["policy"], content["method"], alpha)
+    bias = _load_bias(beside, content) if "bias" in content else None
+    plan = CachePlan(sites, mask, content["policy"], content["method"], alpha, bias)
     if plan.digest() != content["digest"]:
         raise PlanError("digest does not match the content")
     return plan

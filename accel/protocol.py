@@ -35,7 +35,10 @@ class NetworkSizes(Protocol):
 
 
 class Accelerable(Protocol):
-    """A diffusion policy whose denoising network shows its residual branches."""
+    """A diffusion policy whose denoising network shows its residual branches.
+
+    n_live: leading steps of the trajectory that can influence an executed action.
+    """
 
     n_obs_steps: int
     n_action_steps: int
@@ -49,6 +52,9 @@ class Accelerable(Protocol):
 
     @property
     def n_tokens(self) -> int: ...
+
+    @property
+    def n_live(self) -> int: ...
 
     @property
     def sizes(self) -> NetworkSizes: ...
@@ -69,15 +75,11 @@ class Transparent(Accelerable, Protocol):
         cond_pos_emb and memory(timestep, cond) unless encoder-only.
     table: the sampler's coefficients and timesteps, see `policies.SamplerTable`.
     normalizer: normalize(field, x), unnormalize(field, x).
-    n_live: leading steps of the trajectory that can influence an executed action.
     """
 
     model: Any
     table: Any
     normalizer: Any
-
-    @property
-    def n_live(self) -> int: ...
 
     @property
     def pred_action_steps_only(self) -> bool: ...

@@ -16,7 +16,12 @@ FIXTURE = (
 )
 
 MISTAKES = {
-    "cache=hashab": "Available options in 'cache': none uniform",
+    "cache=hashab": "Available options in 'cache': bac hash_ab none uniform",
+    "cache=bac cache.metric=l3": "cache.metric must be one of cos, mse, l1, l2, got 'l3'",
+    "cache=bac cache.steps=101": "cache.steps must be at most 100 (the steps of the sampler)",
+    "cache=hash_ab cache.forecast=abm": "cache.forecast=abm is not offered: it is implicit",
+    "cache=hash_ab cache.order=5": "cache.order must be from 1 to 4, got 5",
+    "cache=hash_ab cache.scope=some": "cache.scope must be one of bu, all, got 'some'",
     "cache=uniform cache.budget=3": "cache.budget: unknown key, allowed: name, steps, spacing",
     "cache=uniform +cache.budget=3": "cache.budget: unknown key, allowed: name, steps, spacing",
     "nonsense=1": "nonsense: unknown key, allowed: task, cache",

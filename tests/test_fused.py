@@ -35,7 +35,9 @@ POLICIES = {
 }
 
 
-def random_plan(policy: DiffusionPolicy, seed: int, density: float, n_slots: int) -> CachePlan:
+def random_plan(
+    policy: DiffusionPolicy, seed: int, density: float, n_slots: int, biased: bool = False
+) -> CachePlan:
     """Random cells; hits reuse or extrapolate linearly, as far as there are stored values."""
     random = np.random.default_rng(seed)
     sites = sites_of(policy)
@@ -52,7 +54,12 @@ def random_plan(policy: DiffusionPolicy, seed: int, density: float, n_slots: int
             alpha[step, site, :2] = 1 + slope, -slope
         else:
             alpha[step, site, 0] = 1
-    return CachePlan(sites, mask, policy.fingerprint(), "random", alpha)
+    bias = None
+    if biased:
+        tokens = policy.n_live + policy.sizes.encoder_only
+        bias = random.normal(size=(*mask.shape, tokens, policy.sizes.n_emb)).astype(np.float32) / 9
+    chosen = alpha if n_slots > 1 or not seed % 3 else None
+    return CachePlan(sites, mask, policy.fingerprint(), "random", chosen, bias)
 
 
 @settings(deadline=None, max_examples=120)
@@ -64,6 +71,7 @@ def random_plan(policy: DiffusionPolicy, seed: int, density: float, n_slots: int
     batch=st.integers(1, 4),
     single=st.booleans(),
     backend=st.sampled_from(["auto", "torch"]),
+    biased=st.booleans(),
 )
 def test_random_plans_give_the_reference_engines_actions(
     key: tuple[str, int],
@@ -73,9 +81,10 @@ def test_random_plans_give_the_reference_engines_actions(
     batch: int,
     single: bool,
     backend: str,
+    biased: bool,
 ) -> None:
     policy = POLICIES[key]
-    plan = random_plan(policy, seed, density, n_slots)
+    plan = random_plan(policy, seed, density, n_slots, biased)
     obs = torch.randn((batch, TO, OBS), generator=torch.Generator().manual_seed(seed % 1000))
 
     def noise() -> Any:
@@ -235,6 +244,41 @@ def test_runs_merge_only_where_anchors_and_coefficients_agree() -> None:
     assert runs == [(0, 2, (((0, 0, 2), 1.0),)), (2, 6, (((1, 2, 6), 1.0),))]
 
 
+def test_biases_of_a_run_are_one_and_count_as_memory() -> None:
+    policy = POLICIES["causal", 0]
+    plan = resolve(policy, UniformConfig(steps=4, spacing="even"))
+    bias = np.random.default_rng(0).normal(size=(10, 6, policy.n_live, 16)).astype(np.float32)
+    biased = replace(plan, bias=bias)
+    runs = [step for step in compile_plan(biased) if step.segments[0].add is not None]
+    assert [len(step.segments) for step in runs] == [1] * 6
+    first = compile_plan(biased)[1].segments[0].bias
+    np.testing.assert_allclose(first, bias[1].sum(axis=0), rtol=1e-5)
+    spent = {}
+    for engine in ("reference", "fused"):
+        for name, p in (("plain", plan), ("biased", biased)):
+            with accelerated(policy, p, engine=engine) as fast:
+                actions = fast.act(torch.zeros(1, TO, OBS), torch.Generator().manual_seed(0))
+                spent[engine, name] = fast.stats()["cache_bytes"], actions
+    assert spent["reference", "biased"][0] - spent["reference", "plain"][0] == bias.nbytes
+    assert spent["fused", "biased"][0] - spent["fused", "plain"][0] == 6 * bias[0, 0].nbytes
+    assert not torch.allclose(spent["fused", "biased"][1], spent["fused", "plain"][1], atol=1e-2)
+
+
+def test_biases_of_a_wrong_shape_or_value_are_refused() -> None:
+    policy = POLICIES["causal", 0]
+    plan = resolve(policy, UniformConfig(steps=3))
+    bias = np.zeros((10, 6, policy.n_live, 16), dtype=np.float32)
+    with pytest.raises(PlanError, match=r"plan.bias must be float32 \(10, 6, 'tokens', 'width'\)"):
+        replace(plan, bias=bias.astype(np.float64))
+    with pytest.raises(PlanError, match=r"plan.bias must be float32.* got float32 \(9, 6, 5, 16\)"):
+        replace(plan, bias=bias[1:])
+    with pytest.raises(PlanError, match=r"bias must have 5 live tokens of width 16, got \(4, 16\)"):
+        resolve(policy, replace(plan, bias=bias[:, :, 1:]))
+    bias[np.flatnonzero(~plan.mask[:, 0])[0], 3] = np.nan
+    with pytest.raises(PlanError, match=r"plan.bias of decoder.layers.1.sa in step \d is not"):
+        replace(plan, bias=bias)
+
+
 def test_the_packed_kernel_is_used_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = POLICIES["causal", 0]
     obs = torch.zeros(1, TO, OBS)
@@ -251,7 +295,12 @@ def test_the_packed_kernel_is_used_where_it_works(monkeypatch: pytest.MonkeyPatc
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     policy = POLICIES["causal", 0]
-    for plan in (resolve(policy, UniformConfig(steps=3)), random_plan(policy, 5, 0.4, 3)):
+    for plan in (
+        resolve(policy, UniformConfig(steps=3)),
+        random_plan(policy, 5, 0.4, 3),
+        random_plan(policy, 5, 0.4, 3, biased=True),
+        random_plan(policy, 5, 0.4, 1, biased=True),
+    ):
         plan.save(tmp_path / "plan.json")
         loaded = CachePlan.load(tmp_path / "plan.json")
         assert loaded.digest() == plan.digest()
@@ -283,6 +332,24 @@ def test_a_file_that_was_changed_is_refused(
     with pytest.raises(PlanError, match=words) as error:
         CachePlan.load(path)
     assert str(path) in str(error.value)
+
+
+def test_a_missing_foreign_or_broken_bias_is_refused(tmp_path: Path) -> None:
+    policy = POLICIES["causal", 0]
+    for seed in (1, 2):
+        random_plan(policy, seed, 0.4, 2, biased=True).save(tmp_path / f"plan{seed}.json")
+    assert len(list(tmp_path.iterdir())) == 4
+    own = tmp_path / "plan1.bias.safetensors"
+    for content, words in (
+        ((tmp_path / "plan2.bias.safetensors").read_bytes(), "belongs to another plan"),
+        (own.read_bytes()[:200], "cannot be read"),
+        (own.read_bytes()[:-4000] + b"abcd" * 1000, "digest does not match the content"),
+        (None, r"its bias, plan1.bias.safetensors, is not beside it"),
+    ):
+        own.unlink() if content is None else own.write_bytes(content)
+        with pytest.raises(PlanError, match=words) as error:
+            CachePlan.load(tmp_path / "plan1.json")
+        assert "plan1.json" in str(error.value)
 
 
 def test_truncated_files_are_refused(tmp_path: Path) -> None:

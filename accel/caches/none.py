@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..calibration import Calibration
 from ..plan import CachePlan, shared_plan
 from ..protocol import Accelerable
 
@@ -15,5 +16,7 @@ class NoCacheConfig:
     name: str = "none"
 
 
-def resolve_none(config: NoCacheConfig, policy: Accelerable) -> CachePlan:
+def resolve_none(
+    config: NoCacheConfig, policy: Accelerable, calibration: Calibration | None = None
+) -> CachePlan:
     return shared_plan(policy, range(policy.n_inference_steps), "none")

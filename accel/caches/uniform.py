@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..calibration import Calibration
 from ..plan import CachePlan, shared_plan
 from ..protocol import Accelerable
 
@@ -64,7 +65,9 @@ def update_steps(n_steps: int, budget: int, exponent: float) -> list[int]:
     return [int(step) for step in free + np.arange(budget)]
 
 
-def resolve_uniform(config: UniformConfig, policy: Accelerable) -> CachePlan:
+def resolve_uniform(
+    config: UniformConfig, policy: Accelerable, calibration: Calibration | None = None
+) -> CachePlan:
     """Unlike the usual "every p-th step", the last step is an update step, and is counted."""
     n_steps = policy.n_inference_steps
     if config.steps > n_steps:

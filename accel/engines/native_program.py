@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,16 +54,17 @@ class NativeProgram:
         self.policy, self.batch = policy, batch
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch)
         ops = tuple(site.op for site in plan.sites)
-        self.instructions, self.coefficients, n_slots = assemble(steps, ops)
+        self.assembled = assemble(steps, ops)
         self.packed = Packed(loaded, weights == "half")
         n_parts = min(torch.get_num_threads(), batch)
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
         shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
-        self.parts = [Part(loaded, net, n_slots) for net in self.nets]
+        self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
         self.cache_bytes = peak_values(steps) * 4 * batch * tokens * policy.sizes.n_emb
+        self.cache_bytes += sum(bias.nbytes for bias in self.assembled.biases)
         self.kernels = dict(self._names())
 
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
@@ -135,9 +137,9 @@ class NativeProgram:
             "position": pointer(model.pos_emb[0, :tokens]),
             "time_tokens": pointer(times),
             "time_keys": pointer(keys),
-            "program": pointer(torch.tensor(self.instructions)),
-            "coefficients": pointer(torch.tensor(self.coefficients, dtype=torch.float32)),
-            "biases": pointer(torch.empty(0)),
+            "program": pointer(torch.tensor(self.assembled.code)),
+            "coefficients": pointer(torch.tensor(self.assembled.coefficients, dtype=torch.float32)),
+            "biases": pointer(torch.from_numpy(np.array(self.assembled.biases, dtype=np.float32))),
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
         }
@@ -153,10 +155,20 @@ def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
     return counts
 
 
-def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> tuple[list[int], list[float], int]:
-    """Instructions of native.c, coefficients in the order of their use, and the slots needed."""
+class Assembled(NamedTuple):
+    """What native.c runs: code, and coefficients in the order of their use."""
+
+    code: list[int]
+    coefficients: list[float]
+    biases: list[np.ndarray]
+    n_slots: int
+
+
+def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
+    """Steps as instructions; a slot is used again once nothing reads it."""
     code: list[int] = []
     coefficients: list[float] = []
+    biases: list[np.ndarray] = []
     slots: dict[Key, int] = {}
     free: list[int] = []
     n_slots = 0
@@ -167,6 +179,9 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> tuple[list[int],
             for key, coefficient in segment.add or ():
                 code += [REUSE, slots[key]]
                 coefficients.append(coefficient)
+            if segment.bias is not None:
+                code += [BIAS, len(biases)]
+                biases.append(segment.bias)
             for site in range(segment.start, segment.stop) if segment.add is None else ():
                 for key in step.opens.get(site, ()):
                     if not free:
@@ -175,11 +190,10 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> tuple[list[int],
                     slots[key] = free.pop()
                     code += [OPEN, slots[key]]
                 code += [COMPUTE, site]
-                for key in step.closes.get(site + 1, ()):
-                    code += [CLOSE, slots[key]]
+                code += [x for key in step.closes.get(site + 1, ()) for x in (CLOSE, slots[key])]
         free += [slots.pop(key) for key in step.drops]
         code.append(END)
-    return code, coefficients, n_slots
+    return Assembled(code, coefficients, biases, n_slots)
 
 
 def _site(

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..flops import query_flops
@@ -23,8 +25,8 @@ class ReferenceConfig:
 class Session:
     """The cache of one query: the last computed values of each site, newest first."""
 
-    def __init__(self, plan: CachePlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: CachePlan, bias: Tensor | None = None) -> None:
+        self.plan, self.bias = plan, bias
         self.stored: list[deque[Tensor]] = [deque(maxlen=plan.n_slots) for _ in plan.sites]
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
 
@@ -34,14 +36,22 @@ class Session:
             self.computed[step, site] += 1
             stored.appendleft(compute())
             return stored[0]
+        return self._biased(self._combined(step, site, list(stored)), step, site)
+
+    def _combined(self, step: int, site: int, stored: list[Tensor]) -> Tensor:
         if self.plan.alpha is None:
             return stored[0]
         total: Tensor = self.plan.alpha[step, site, 0] * stored[0]
-        for coefficient, value in zip(
-            self.plan.alpha[step, site, 1:], list(stored)[1:], strict=False
-        ):
+        for coefficient, value in zip(self.plan.alpha[step, site, 1:], stored[1:], strict=False):
             total = total + coefficient * value
         return total
+
+    def _biased(self, value: Tensor, step: int, site: int) -> Tensor:
+        if self.bias is None:
+            return value
+        bias = self.bias[step, site]
+        dead = value.shape[-2] - bias.shape[-2]  # later tokens, on which no executed action depends
+        return value + F.pad(bias, (0, 0, 0, dead))
 
 
 class ReferenceEngine:
@@ -51,12 +61,15 @@ class ReferenceEngine:
         self.policy, self.plan = policy, plan
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
+        bias = plan.hit_bias()
+        self._bias = None if bias is None else torch.from_numpy(bias).to(policy.device)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
-        session = Session(self.plan)
+        session = Session(self.plan, self._bias)
         actions = self.policy.act(obs, noise, session)
         self.computed += session.computed
         self.cache_bytes = sum(value.nbytes for stored in session.stored for value in stored)
+        self.cache_bytes += 0 if self._bias is None else self._bias.nbytes
         return actions
 
     def flops(self, computed: np.ndarray) -> int:

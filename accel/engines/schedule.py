@@ -3,12 +3,14 @@
 Neighbouring hits with the same anchors and coefficients are one run, and need one stored tensor per
 anchor: the stream after the run minus the stream before it, taken when the anchor's step was
 computed. So a run of any length costs one addition per anchor, and nothing is stored that no later
-step reads.
+step reads. Biases of a run are summed here, once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ..plan import CachePlan
 
@@ -18,11 +20,15 @@ Key = tuple[int, int, int]
 
 @dataclass
 class Segment:
-    """Part of a step: sites start..stop computed (`add` is None), or one run of hits."""
+    """Part of a step: sites start..stop computed (`add` is None), or one run of hits.
+
+    bias: (live tokens, width), what the run adds besides; None is zero.
+    """
 
     start: int
     stop: int
     add: tuple[tuple[Key, float], ...] | None = None
+    bias: np.ndarray | None = None
 
 
 @dataclass
@@ -79,6 +85,9 @@ def _segments(plan: CachePlan, step: int) -> list[Segment]:
                 ((anchor, segment.start, segment.stop), coefficient)
                 for anchor, coefficient in cells
             )
+            if plan.bias is not None:
+                bias = plan.bias[step, segment.start : segment.stop].sum(axis=0)
+                segment.bias = bias if bias.any() else None
     return found
 
 

@@ -58,7 +58,14 @@ class TorchProgram:
         self.position = position.detach().repeat(batch, 1).reshape(batch, self.tokens, self.dim)
         self.embed = linear(model.input_emb.weight, model.input_emb.bias, batch * self.live)
         self.head = linear(model.head.weight, model.head.bias, batch * self.live)
+        self.biases = {
+            (s, segment.start): torch.from_numpy(segment.bias).to(policy.device)
+            for s, step in enumerate(steps)
+            for segment in step.segments
+            if segment.bias is not None
+        }
         self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
+        self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
 
     def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
         kernel = linear(weight, bias, self.batch * self.tokens)
@@ -142,6 +149,9 @@ class TorchProgram:
             if segment.add is not None:
                 for key, coefficient in segment.add:
                     h = torch.add(h, kept[key], alpha=coefficient)
+                if segment.bias is not None:
+                    stream = h.view(self.batch, self.tokens, self.dim)
+                    h = (stream + self.biases[s, segment.start]).view(-1, self.dim)
                 continue
             for site in range(segment.start, segment.stop):
                 for key in step.opens.get(site, ()):

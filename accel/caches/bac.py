@@ -1,0 +1,31 @@
+"""BAC: update steps per block from a calibration, and reuse in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..calibration import Calibration
+from ..plan import CachePlan
+from ..protocol import Accelerable
+from .calibrated import ScheduleConfig, check_calibration, schedule
+
+
+@dataclass
+class BacConfig(ScheduleConfig):
+    """Block-wise Adaptive Caching (arXiv 2506.13456); the settings are `ScheduleConfig`'s.
+
+    Differences: gains are cos - 1 (see `gains_of`), mse, l1 and l2 are minimised, and the last step
+    is one of the S updates.
+    """
+
+    name: str = "bac"
+
+
+def resolve_bac(
+    config: BacConfig, policy: Accelerable, calibration: Calibration | None
+) -> CachePlan:
+    """The plan; PlanError without a calibration of this policy."""
+    calibration = check_calibration(calibration, policy, config.name)
+    mask, _ = schedule(config, policy, calibration)
+    method = f"bac steps={config.steps} metric={config.metric} k={config.k} budget={config.budget}"
+    return CachePlan(calibration.sites, mask, calibration.policy, method)

@@ -1,0 +1,49 @@
+"""What a plan spends, in numbers that compare plans of different methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .flops import query_flops, site_costs
+from .plan import CachePlan
+from .protocol import Accelerable
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """The cost of a plan for one policy.
+
+    Attributes:
+        updates: {site name: computed steps}.
+        mean_updates: over sites.
+        flops_share: of the query with everything computed, 0 to 1, parts that no cache saves
+            included; as `query_flops` counts (not a speed-up).
+        equivalent_steps: mean of `updates` weighted by the FLOPs of a site: a plan that computes
+            all sites on the same steps costs as much with this many.
+        noise_gain: largest |alpha|_2 of a hit: how much independent noise on stored values, such as
+            that of a quantisation, grows; 1 for reuse.
+    """
+
+    updates: dict[str, int]
+    mean_updates: float
+    flops_share: float
+    equivalent_steps: float
+    noise_gain: float
+
+
+def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
+    """The cost of a plan that was made for this policy."""
+    updates = plan.mask.sum(axis=0)
+    costs = site_costs(policy)
+    gain = 1.0
+    if plan.alpha is not None and not plan.mask.all():
+        gain = float(np.linalg.norm(plan.alpha[~plan.mask], axis=-1).max())
+    return PlanSummary(
+        updates={site.name: int(n) for site, n in zip(plan.sites, updates, strict=True)},
+        mean_updates=float(updates.mean()),
+        flops_share=query_flops(policy, plan.mask) / query_flops(policy, np.ones_like(plan.mask)),
+        equivalent_steps=float(updates @ costs / costs.sum()),
+        noise_gain=gain,
+    )
