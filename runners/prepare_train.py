@@ -16,6 +16,7 @@ from envs import Task, resolve_n_envs
 from policies import (
     DatasetError,
     Demonstrations,
+    DiffusionPolicy,
     NetworkConfig,
     PolicyConfig,
     SamplerConfig,
@@ -26,18 +27,19 @@ from policies import (
 from policies.dataset_files import detect_kind
 from policies.datasets import Integers
 
+from .initial import initial_policy
 from .prepare import digest, settings_and_logger
 from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build
 from .task_and_policy import check_simulator, public, task_of
 from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
 
-# of a training, these change what is said about it, not its weights
-OF_THE_REPORT = ("data", "val_every", "checkpoint_every", "log_every")
+# these change what is said about a training; data and init count by their content
+OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One checked training."""
+    """One checked training; `initial` is the policy that it goes on from, None: fresh weights."""
 
     settings: Settings
     task: Task
@@ -48,6 +50,7 @@ class TrainJob:
     episodes: Integers
     train: Windows
     valid: Windows
+    initial: DiffusionPolicy | None
     n_envs: int
     fingerprint: str
     name: str
@@ -78,6 +81,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     data, content = _load(runner, task, defaults)
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     config = _policy_config(runner, task, defaults, sampler)
+    initial = initial_policy(runner.init, config) if runner.init else None
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
     pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
     train, valid = (Windows(data, side, config.network.horizon, *pads) for side in chosen)
@@ -98,6 +102,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
+            **({"init": initial.fingerprint()} if initial else {}),
         }
     )
     return TrainJob(
@@ -110,6 +115,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         episodes=chosen[0],
         train=train,
         valid=valid,
+        initial=initial,
         n_envs=resolve_n_envs(
             settings.n_envs,
             runner.rollout_episodes,

@@ -33,7 +33,7 @@ def policy_and_task(
     node: DictConfig, sampler: SamplerChoice, device: str
 ) -> tuple[DiffusionPolicy, Task, str]:
     _check_task(node)
-    path = _locate(str(node.checkpoint))
+    path = locate(str(node.checkpoint))
     policy = load(path, node)
     info = policy.config.task
     foreign = [name for name in TASKS if name != node.name and name in info.name]
@@ -106,6 +106,6 @@ def _load(path: str, weights: str, trust: bool, pick: str, stamp: object) -> Dif
     return load_policy(path, weights, trust=trust, pick=pick)
 
 
-def _locate(path: str) -> str:
+def locate(path: str) -> str:
     """A relative checkpoint is looked for here, then beside run.py."""
     return str(PROJECT / path) if not Path(path).exists() and (PROJECT / path).exists() else path

@@ -63,6 +63,7 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
         _steps(trainer, store, logger, rows, n_done)
         result = {
             "task": job.task.name,
+            "init": job.runner.init,
             "n_steps": job.runner.n_steps,
             "n_parameters": sum(p.numel() for p in model.parameters()),
             "n_episodes": len(job.data.ends),
@@ -152,7 +153,7 @@ def _last(rows: list[dict[str, Any]], key: str) -> float | None:
 def _describe(job: TrainJob, n_done: int) -> None:
     log.info(
         "%s: %d episodes, %d windows to train on, %d to validate; horizon %d, %d observations, "
-        "%d actions; %s of %d, %s, seed %d",
+        "%d actions; %s; %s of %d, %s, seed %d",
         ", ".join(job.runner.files),
         len(job.data.ends),
         len(job.train),
@@ -160,6 +161,7 @@ def _describe(job: TrainJob, n_done: int) -> None:
         job.policy_config.network.horizon,
         job.policy_config.network.n_obs_steps,
         job.policy_config.n_action_steps,
+        f"from {job.runner.init}" if job.initial else "fresh weights",
         f"steps {n_done + 1} to {job.runner.n_steps}",
         job.runner.batch_size,
         precision(job.runner, job.settings.device),

@@ -51,6 +51,7 @@ class TrainConfig:
     data: Any = None
     kind: str = "auto"
     obs_keys: list[str] | None = None
+    init: str | None = None
     horizon: int | None = None
     n_obs_steps: int | None = None
     n_action_steps: int | None = None

@@ -35,12 +35,10 @@ class Trainer:
         self.job, self.config = job, job.runner
         self.device = torch.device(job.settings.device)
         policy = DiffusionPolicy(job.policy_config)
-        init_weights(policy.model, self.generator(INIT))
-        rows = job.data.rows(job.episodes)
-        ranges = {"obs": self.config.obs_range_eps, "action": self.config.action_range_eps}
-        for field, eps in ranges.items():
-            values = torch.from_numpy(getattr(job.data, field)[rows])
-            policy.normalizer.fit(field, values, self.config.normalizer, eps)
+        if job.initial:
+            policy.load_state_dict(job.initial.state_dict())  # its normaliser too
+        else:
+            self._start_fresh(policy)
         self.policy = policy.to(self.device).train()
         self.ema = EMA(self.policy, self.config.ema)
         self.optimizer = make_optimizer(
@@ -49,6 +47,15 @@ class Trainer:
         self.autocast = precision(self.config, job.settings.device) == "bf16"
         self.amplitude = job.defaults.amplitude
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def _start_fresh(self, policy: DiffusionPolicy) -> None:
+        """Random weights, and a normaliser that fits the training side of the data."""
+        init_weights(policy.model, self.generator(INIT))
+        rows = self.job.data.rows(self.job.episodes)
+        ranges = {"obs": self.config.obs_range_eps, "action": self.config.action_range_eps}
+        for field, eps in ranges.items():
+            values = torch.from_numpy(getattr(self.job.data, field)[rows])
+            policy.normalizer.fit(field, values, self.config.normalizer, eps)
 
     def seed(self, *key: int) -> int:
         return int(np.random.SeedSequence((self.config.seed, *key)).generate_state(1, np.uint64)[0])

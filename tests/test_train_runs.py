@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from policies import load_policy
+from policies import export_reference, load_policy, save_policy
 from runners.cli import run
 from tests import wandb_file
 from tests.train_files import (
@@ -226,6 +226,77 @@ def test_no_data_means_what_the_study_collected(tmp_path: Path) -> None:
         (folder / "result.json").write_text(json.dumps(result))
         expected = 0 if n == 1 else 2  # two datasets: which one is the user's to say
         assert run([*SMALL, "task=lift", "runner.n_steps=1", f"runner.seed={n}"]) == expected
+
+
+def test_init_goes_on_from_a_policy() -> None:
+    first = write_robomimic(Path("a.hdf5"))
+    second = write_robomimic(Path("b.hdf5"), lengths=(20, 14))
+    start = train("task=lift", f"runner.data={first}", "runner.n_steps=3") / "policy"
+    options = ["task=lift", f"runner.data={second}", f"runner.init={start}"]
+    stays = ["runner.n_steps=1", "runner.warmup=1"]  # the first step of a warm-up has rate 0
+    untouched = train(*options, *stays)
+    assert json.loads((untouched / "result.json").read_text())["init"] == str(start)
+    assert load_policy(untouched / "policy").fingerprint() == load_policy(start).fingerprint()
+    moved = train(*options, "runner.n_steps=4", "runner.warmup=0", "runner.p_drop_attn=0.2")
+    ours, theirs = (load_policy(f).state_dict() for f in (moved / "policy", start))
+    same = {name for name, tensor in theirs.items() if torch.equal(ours[name], tensor)}
+    normaliser = {name for name in theirs if name.startswith("normalizer.")}
+    assert same - {"model.mask", "model.memory_mask"} == normaliser
+    before = set(Path("multirun/main").iterdir())
+    export_reference(load_policy(start), "same.ckpt")
+    assert run([*SMALL, *options[:2], "runner.init=same.ckpt", *stays]) == 0
+    assert set(Path("multirun/main").iterdir()) == before
+    save_policy(load_policy(moved / "policy"), start, torch.float32)
+    train(*options, *stays)  # the content of the policy counts, not its name or format
+    assert len(set(Path("multirun/main").iterdir()) - before) == 1
+
+
+def test_an_ended_training_with_init_goes_on_to_the_same_weights() -> None:
+    data = write_robomimic(Path("a.hdf5"))
+    start = train("task=lift", f"runner.data={data}", "runner.n_steps=3") / "policy"
+    options = [
+        "task=lift",
+        f"runner.data={data}",
+        f"runner.init={start}",
+        "runner.n_steps=6",
+        "runner.warmup=0",
+        "runner.checkpoint_every=3",
+    ]
+    folder = train(*options)
+    expected = load_policy(folder / "policy").fingerprint()
+    (folder / "result.json").unlink()
+    assert run([*SMALL, *options]) == 0
+    assert "steps 7 to 6" in (folder / "run.log").read_text()
+    assert load_policy(folder / "policy").fingerprint() == expected
+
+
+INIT_MISTAKES = {
+    "runner.n_layer=2": "has n_layer=1, this training has 2: both must be the same",
+    "runner.n_emb=32": "has n_emb=16, this training has 32",
+    "runner.horizon=12": "has horizon=10, this training has 12",
+    "runner.num_train_timesteps=50": "has num_train_timesteps=20, this training has 50",
+    "runner.prediction_type=sample": "has prediction_type=epsilon, this training has sample",
+    "runner.obs_as_cond=false": "has input_dim=7, this training has 26",
+    "task=kitchen runner.data=kitchen.npz": "has obs_dim=19, this training has 60",
+    "task.abs_action=true": "has action_dim=7, this training has 10",
+    "runner.init=nowhere": "no checkpoint at nowhere",
+    "runner.init=lift.hdf5": "lift.hdf5",
+}
+
+
+def test_an_init_of_another_kind_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    write_robomimic(Path("lift.hdf5"))
+    write_npz(Path("kitchen.npz"), obs_dim=60)
+    start = train("task=lift", "runner.data=lift.hdf5", "runner.n_steps=1") / "policy"
+    for command, message in INIT_MISTAKES.items():
+        capfd.readouterr()
+        base = [*SMALL, "task=lift", "runner.data=lift.hdf5", f"runner.init={start}"]
+        assert run([*base, *command.split()]) == 2, command
+        said = capfd.readouterr().err
+        assert said.startswith("error: ")
+        assert len(said.strip().splitlines()) == 1
+        assert message in said
+    assert len(list(Path("multirun/main").iterdir())) == 1
 
 
 MISTAKES = {

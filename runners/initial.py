@@ -1,0 +1,61 @@
+"""The policy that a training goes on from: its weights must mean the same in the new one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from policies import DiffusionPolicy, PolicyConfig, load_policy
+
+from .settings import UserError
+from .task_and_policy import locate
+
+FREE = ("p_drop_emb", "p_drop_attn")  # of the network: they change the training, not a weight
+OF_THE_PROCESS = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+
+
+def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
+    """Read the policy that `runner.init` names.
+
+    Args:
+        path: a folder of ours, a .ckpt, or a folder of those (then the best of it).
+        config: of the policy that is to be trained.
+
+    Raises:
+        UserError: the network, the diffusion process or the actions differ, by name.
+        CheckpointError, FileNotFoundError, UnsupportedPolicy: as `load_policy`.
+    """
+    policy = load_policy(locate(path))
+    there, wanted = _meaning(policy.config), _meaning(config)
+    for name, value in wanted.items():
+        if there[name] != value:
+            raise UserError(
+                f"runner.init={path} has {name}={there[name]}, this training has {value}: "
+                "both must be the same"
+            )
+    said = policy.config.task.abs_action
+    if said is not None and config.task.abs_action not in (None, said):
+        raise UserError(
+            f"task.abs_action={config.task.abs_action} contradicts runner.init={path}, "
+            f"which says {said}"
+        )
+    return policy
+
+
+def _meaning(config: PolicyConfig) -> dict[str, object]:
+    """What must be equal for the weights to mean the same; the numbers of the task come first."""
+    network, process = asdict(config.network), asdict(config.sampler)
+    values: dict[str, object] = {"obs_dim": config.obs_dim, "action_dim": config.action_dim}
+    values |= {k: v for k, v in network.items() if k not in FREE}
+    values |= {k: process[k] for k in OF_THE_PROCESS}
+    values["pred_action_steps_only"] = config.pred_action_steps_only
+    if config.pred_action_steps_only:  # then it is the length of the trajectory
+        values["n_action_steps"] = config.n_action_steps
+    return values
