@@ -171,7 +171,7 @@ def test_weights_are_stored_in_half_precision_where_that_loses_nothing() -> None
 
     exact, kernel = run()
     assert kernel == {"fp32_native"}
-    rounded, kernel = run(weights="half")
+    rounded, kernel = run(precision="half")
     if not native.library().half_works():  # type: ignore[union-attr]
         pytest.skip("no half precision loads here")
     assert kernel == {"half_native"}
@@ -196,7 +196,7 @@ def test_without_a_compiler_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> No
             actions = fast.act(obs, torch.Generator().manual_seed(0))
             assert "native" not in str(fast.stats()["kernels"])
         with (
-            pytest.raises(ValueError, match="backend=native cannot run here: no compiled code"),
+            pytest.raises(ValueError, match=r"backend=native .* cannot run here: no compiled code"),
             accelerated(policy, engine=FusedConfig(backend="native")),
         ):
             pass
@@ -205,11 +205,30 @@ def test_without_a_compiler_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(actions, expected, atol=1e-4, rtol=0)
 
 
+def test_bf16_rounds_and_tf32_needs_cuda() -> None:
+    policy, obs = POLICIES["causal", 0], torch.zeros(1, TO, OBS)
+    expected = policy.act(obs, torch.Generator().manual_seed(0))
+    with accelerated(policy, engine=FusedConfig(precision="bf16")) as fast:
+        actions = fast.act(obs, torch.Generator().manual_seed(0))
+        assert set(fast.stats()["kernels"].values()) == {"bf16"}
+    assert 0 < float((actions - expected).abs().max()) < 0.5
+    for config, words in (
+        (FusedConfig(precision="tf32"), "device is cpu"),
+        (FusedConfig(precision="bf16", backend="native"), "that precision is for torch"),
+        (FusedConfig(precision="half", backend="torch"), "that precision is for native"),
+    ):
+        with pytest.raises(ValueError, match=words), accelerated(policy, engine=config):
+            pass
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         ({"backend": "cuda"}, "engine.backend must be one of auto, native, torch, got 'cuda'"),
-        ({"weights": "int4"}, "engine.weights must be one of exact, half, got 'int4'"),
+        (
+            {"precision": "int4"},
+            "engine.precision must be one of exact, half, bf16, tf32, got 'int4'",
+        ),
     ],
 )
 def test_unknown_settings_are_refused(config: dict[str, str], words: str) -> None:

@@ -26,24 +26,31 @@ from .torch_program import TorchProgram
 log = logging.getLogger(__name__)
 
 PROGRAMS: dict[str, Any] = {"native": NativeProgram, "torch": TorchProgram}
+PRECISIONS = {  # who can run it, the faster one first
+    "exact": ("native", "torch"),
+    "half": ("native",),
+    "bf16": ("torch",),
+    "tf32": ("torch",),
+}
 
 
 @dataclass
 class FusedConfig:
-    """Float32.
+    """How the program runs.
 
     backend: native (C, compiled on first use), torch, or auto: native where it can run.
-    weights: exact, or half: rounded to half precision (native only).
+    precision: exact is float32; half rounds the weights to half precision (native), bf16 weights
+        and inputs of linears to bfloat16 (torch), tf32 their inputs to 19 bits (torch on CUDA).
     """
 
     name: str = "fused"
     backend: str = "auto"
-    weights: str = "exact"
+    precision: str = "exact"
 
     def __post_init__(self) -> None:
         for key, allowed in {
             "backend": ("auto", "native", "torch"),
-            "weights": ("exact", "half"),
+            "precision": tuple(PRECISIONS),
         }.items():
             if getattr(self, key) not in allowed:
                 raise ValueError(
@@ -70,7 +77,7 @@ class FusedEngine:
             if len(obs) not in self._programs:
                 self._programs = {
                     len(obs): self._compile(
-                        policy, self.plan, self._steps, len(obs), self.config.weights
+                        policy, self.plan, self._steps, len(obs), self.config.precision
                     )
                 }
             program = self._programs[len(obs)]
@@ -106,10 +113,19 @@ def choose_backend(policy: Transparent, config: FusedConfig) -> str:
     Raises:
         ValueError: native was asked for and cannot run, with the reason.
     """
-    reason = "backend=torch" if config.backend == "torch" else unsupported(policy)
-    for key, needs in (("backend", "native"), ("weights", "half")):
-        if reason and getattr(config, key) == needs:
-            raise ValueError(f"engine.{key}={needs} cannot run here: {reason}")
+    reason = unsupported(policy)
+    able = {"native": reason is None, "torch": True}
+    wanted = [b for b in PRECISIONS[config.precision] if able[b]]
+    if config.backend != "auto":
+        wanted = [b for b in wanted if b == config.backend]
+    if config.precision == "tf32" and policy.device.type != "cuda":
+        wanted, reason = [], f"device is {policy.device}"
+    if not wanted:
+        reason = reason or f"that precision is for {' or '.join(PRECISIONS[config.precision])}"
+        raise ValueError(
+            f"engine.backend={config.backend} with engine.precision={config.precision} "
+            f"cannot run here: {reason}"
+        )
     if reason and config.backend == "auto":
         log.info("the fused engine runs through torch: %s", reason)
-    return "torch" if reason else "native"
+    return wanted[0]

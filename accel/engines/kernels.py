@@ -82,10 +82,27 @@ def packed_works() -> bool:
     return good
 
 
-KERNELS: dict[str, type[PlainLinear]] = {"fp32": PlainLinear, "fp32_packed": PackedLinear}
+class BF16Linear(PlainLinear):
+    """Weights and inputs rounded to bfloat16, results in float32."""
+
+    name = "bf16"
+
+    def __init__(self, weight: Tensor, bias: Tensor, rows: int) -> None:
+        self.weight, self.bias = weight.bfloat16(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x.bfloat16(), self.weight).float() + self.bias
 
 
-def linear(weight: Tensor, bias: Tensor, rows: int) -> PlainLinear:
+KERNELS: dict[str, type[PlainLinear]] = {
+    "fp32": PlainLinear,
+    "fp32_packed": PackedLinear,
+    "bf16": BF16Linear,
+}
+
+
+def linear(weight: Tensor, bias: Tensor, rows: int, precision: str = "exact") -> PlainLinear:
     """The kernel for a layer: packed on a CPU where that works, else torch's own."""
     packed = weight.device.type == "cpu" and packed_works()
-    return KERNELS["fp32_packed" if packed else "fp32"](weight.detach(), bias.detach(), rows)
+    name = "bf16" if precision == "bf16" else "fp32_packed" if packed else "fp32"
+    return KERNELS[name](weight.detach(), bias.detach(), rows)

@@ -47,7 +47,7 @@ class NativeProgram:
         plan: CachePlan,
         steps: list[StepProgram],
         batch: int,
-        weights: str,
+        precision: str,
     ) -> None:
         loaded = library()
         assert loaded is not None
@@ -55,7 +55,7 @@ class NativeProgram:
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch)
         ops = tuple(site.op for site in plan.sites)
         self.assembled = assemble(steps, ops)
-        self.packed = Packed(loaded, weights == "half")
+        self.packed = Packed(loaded, precision == "half")
         n_parts = min(torch.get_num_threads(), batch)
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]

@@ -8,7 +8,8 @@ and a run of hits is one addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,10 +31,12 @@ class TorchProgram:
         plan: CachePlan,
         steps: list[StepProgram],
         batch: int,
-        weights: str = "exact",
+        precision: str = "exact",
     ) -> None:
         model, sizes = policy.model, policy.sizes
         self.policy, self.model, self.steps, self.batch = policy, model, steps, batch
+        self.precision = precision
+        self.graph: Graph | None = None
         self.table, self.encoder_only = policy.table, sizes.encoder_only
         self.width, self.inpaint = sizes.input_dim, not sizes.cond_dim
         self.live = policy.n_live
@@ -68,7 +71,7 @@ class TorchProgram:
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
 
     def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
-        kernel = linear(weight, bias, self.batch * self.tokens)
+        kernel = linear(weight, bias, self.batch * self.tokens, self.precision)
         self.kernels[name] = kernel.name
         return kernel
 
@@ -122,19 +125,31 @@ class TorchProgram:
         return branch
 
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
-        """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
-        drawn = draw_noise(self.policy, self.batch, noise).to(self.policy.device)
+        """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised.
+
+        On CUDA the whole query is one graph, captured at the first call: noise is drawn on the CPU
+        and copied once.
+        """
+        drawn = draw_noise(self.policy, self.batch, noise)
+        if nobs.device.type != "cuda":
+            return self._query(nobs, drawn)
+        if self.graph is None:
+            self.graph = Graph(self._query, nobs, drawn.to(nobs.device))
+        return self.graph(nobs, drawn)
+
+    def _query(self, nobs: Tensor, drawn: Tensor) -> Tensor:
         x = drawn[0].clone()
         if self.memory is not None:
             self.memory.observe(None if self.inpaint else nobs)
         kept: dict[Key, Tensor] = {}
-        for s, step in enumerate(self.steps):
-            if self.inpaint:
-                x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
-            if self.memory is not None and self.attends[s]:
-                self.memory.at_step(s)
-            out = self._network(s, step, x, kept)
-            x = self.table.step(s, x, out, drawn[s + 1] if self.table.draws[s] else None)
+        with tf32(self.precision == "tf32"):
+            for s, step in enumerate(self.steps):
+                if self.inpaint:
+                    x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
+                if self.memory is not None and self.attends[s]:
+                    self.memory.at_step(s)
+                out = self._network(s, step, x, kept)
+                x = self.table.step(s, x, out, drawn[s + 1] if self.table.draws[s] else None)
         if self.inpaint:
             x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
         return x
@@ -166,6 +181,39 @@ class TorchProgram:
         norm = self.model.ln_f
         h = torch.layer_norm(h, (self.dim,), norm.weight, norm.bias, norm.eps)
         return self.head(h).view(self.batch, self.live, -1)
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Whether CUDA's float32 matrix products may round their inputs to 19 bits."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, on
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+class Graph:
+    """A function of CUDA tensors as one graph over static copies of its arguments."""
+
+    def __init__(self, function: Callable[..., Tensor], *args: Tensor) -> None:
+        self.args = [arg.clone() for arg in args]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # lazy initialisations must not be captured
+            for _ in range(3):
+                function(*self.args)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = function(*self.args)
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        for mine, arg in zip(self.args, args, strict=True):
+            mine.copy_(arg)
+        self.graph.replay()
+        return self.out.clone()
 
 
 def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
