@@ -11,7 +11,7 @@ CELL_COLOURS = (
     "#e6701e",
     "#a63603",
 )
-DIFFERENCE_COLOURS = ("#8a929b", "#e3e6ea", "#0072b2", "#d55e00", "#f0e442")
+DIFFERENCE_COLOURS = ("#8a929b", "#e3e6ea", "#0072b2", "#d55e00", "#f7efa6")
 KIND_COLOURS = {"sa": "#0072b2", "ca": "#56b4e9", "ff": "#e69f00", "rest": "#999999"}
 ARM_COLOURS = ("#0072b2", "#d55e00")
 SEPARATOR = "#707880"

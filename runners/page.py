@@ -22,6 +22,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 p, figcaption { max-width: 46rem; }
 figure { margin: 0; }
+figcaption { margin-top: .4rem; }
 figcaption, caption, .soft { color: var(--soft); font-size: .875rem; text-align: left; }
 caption { caption-side: bottom; padding-top: .4rem; }
 .wide { overflow-x: auto; }
@@ -37,6 +38,7 @@ select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
   margin: .25rem 0; font-size: .875rem; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em;
   vertical-align: -.1em; border: 1px solid var(--soft); }
+@media (max-width: 40rem) { th, td { padding-right: .6rem; } table { font-size: .8rem; } }
 @media print { details > * { display: block; } }
 """
 
@@ -91,19 +93,23 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def figure(plot: Any, name: str, label: str, caption: str, above: str = "") -> str:
+def figure(
+    plot: Any, name: str, label: str, caption: str, above: str = "", width: str = "100%"
+) -> str:
     """A plotly figure.
 
     Args:
-        plot: `plotly.graph_objects.Figure`; its width follows the page's.
+        plot: `plotly.graph_objects.Figure`; its width follows the page.
         name: id in the page.
         label: what it shows, for people who hear the page.
         caption: what is seen, in words.
         above: HTML before it: a legend, a selector.
+        width: at most, in CSS.
     """
     drawn = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG)
     return (
-        f'<figure>{above}<div role="img" aria-label="{escape(label)}">{drawn}</div>'
+        f'<figure>{above}<div role="img" style="max-width:{width}" aria-label="{escape(label)}">'
+        f"{drawn}</div>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -51,7 +51,7 @@ class Arm:
     @property
     def updates(self) -> np.ndarray:
         """(n_sites,) computed steps of each site."""
-        return self.plan.mask.sum(axis=0)
+        return np.count_nonzero(self.plan.mask, axis=0)
 
     @property
     def share(self) -> float:
@@ -151,7 +151,7 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         row("last step computed", (_fully(a.plan.mask[-1]) for a in arms)),
         row("hits", (_hits(a.plan) for a in arms)),
         row("FLOPs a query", (f"{a.query / 1e9:.3f} G ({a.share:.1%} of plain)" for a in arms)),
-        row("  engine=fused", (f"{a.live / 1e9:.3f} G" for a in arms)),
+        row("FLOPs, engine=fused", (f"{a.live / 1e9:.3f} G" for a in arms)),
     ]
     if len(arms) == 2:
         plans = arms[0].plan, arms[1].plan

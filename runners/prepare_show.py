@@ -109,7 +109,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     check_cache(policy, cache)
     sources = [Source(f"cache={cache.name}", cache)]
     if runner.compare is not None:
-        other = _compared(runner.compare)
+        other = compared(runner.compare)
         check_cache(policy, other.cache)
         sources.append(other)
     fingerprint = digest(
@@ -142,7 +142,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     return job
 
 
-def _compared(text: str) -> Source:
+def compared(text: str) -> Source:
     """The name of a cache, a plan file or a run folder, looked for in this order."""
     if text in CACHES:
         return Source(f"cache={text}", CACHES[text][0]())

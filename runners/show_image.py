@@ -78,7 +78,8 @@ def plan_image(
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", metadata={"Software": None})
     os.replace(temporary, path)
-    return tuple(round(inches * DPI) for inches in figure.get_size_inches())  # type: ignore[return-value]
+    width, height = figure.get_size_inches()
+    return round(width * DPI), round(height * DPI)
 
 
 _TITLE: dict[str, Any] = {"fontsize": 9, "loc": "left"}

@@ -38,7 +38,8 @@ from .plan_view import (
 
 STEP_AXIS = "denoising step (0 = noisiest)"
 ROW_PX = 14
-MAX_VALUES = 400_000  # of all matrices in a page, two bytes each
+MAX_VALUES = 250_000  # of all matrices in a page, two bytes each
+MAX_NAMED = 10_000  # cells of a grid whose names are in the page
 LEVELS = 65535
 SELECT = """
 const plot = document.getElementById("matrix");
@@ -114,10 +115,11 @@ def _layered(
     plan: CachePlan, code: np.ndarray, names: Sequence[str], colours: Sequence[str]
 ) -> Any:
     """A grid of categories, steps to the right, sites downwards, lines between layers."""
-    n_steps, n_sites = code.shape
+    n_sites = code.shape[1]
     plot = _figure(
         90 + ROW_PX * max(n_sites, 8), yaxis=_site_axis([site_label(s.name) for s in plan.sites])
     )
+    named = code.size <= MAX_NAMED
     edges = np.repeat(np.arange(len(colours) + 1) / len(colours), 2)[1:-1]
     plot.add_heatmap(
         z=code.T,
@@ -125,10 +127,9 @@ def _layered(
         zmax=len(colours) - 0.5,
         colorscale=[[e, c] for e, c in zip(edges, np.repeat(colours, 2), strict=True)],
         showscale=False,
-        xgap=0.5 if n_steps <= 200 else 0,
         ygap=1,
-        customdata=np.array(names)[code.T],
-        hovertemplate="step %{x}, %{y}: %{customdata}<extra></extra>",
+        customdata=np.array(names)[code.T] if named else None,
+        hovertemplate="step %{x}, %{y}" + ": %{customdata}" * named + "<extra></extra>",
     )
     for bound in layer_bounds(plan):
         plot.add_hline(y=bound - 0.5, line={"color": SEPARATOR, "width": 1})
@@ -277,7 +278,7 @@ def _matrices(calibration: Calibration, metric: str) -> str:
     n_steps = stack.shape[1]
     stride = int(np.ceil(n_steps / max(1, np.sqrt(MAX_VALUES / len(stack)))))
     steps = np.arange(0, n_steps, stride)
-    shown = stack[np.ix_(order, steps, steps)]
+    shown = stack[order][:, ::stride, ::stride]
     low, high = float(shown.min()), float(shown.max())
     if low == high:
         high = low + 1.0
@@ -315,6 +316,7 @@ def _matrices(calibration: Calibration, metric: str) -> str:
         f"{calibration.n_queries} queries; one scale for all sites. The sites are in the list "
         f"with the most volatile first.{every}",
         selector("site", "site", labels),
+        "34rem",
     ) + script(
         SELECT,
         packed=[base64.b64encode(m.tobytes()).decode() for m in levels],
