@@ -39,6 +39,7 @@ class Arm:
         flops: {kind: (N,) float64} of one query of one row, see `KINDS`.
         plain: the same with every cell computed.
         live: FLOPs of a query in the fused engine.
+        query: FLOPs of a query in the reference engine.
     """
 
     label: str
@@ -51,7 +52,8 @@ class Arm:
     @property
     def updates(self) -> np.ndarray:
         """(n_sites,) computed steps of each site."""
-        return np.count_nonzero(self.plan.mask, axis=0)
+        counts: np.ndarray = self.plan.mask.sum(axis=0)
+        return counts
 
     @property
     def share(self) -> float:

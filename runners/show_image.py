@@ -32,7 +32,7 @@ from .plan_view import (
     most_volatile,
     site_label,
 )
-from .show_page import STEP_AXIS
+from .plots import STEP_AXIS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

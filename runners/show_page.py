@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +15,9 @@ from .colours import (
     CELL_COLOURS,
     DIFFERENCE_COLOURS,
     KIND_COLOURS,
-    MATRIX,
     SEPARATOR,
 )
-from .page import details, figure, legend, page, script, section, selector, table
+from .page import details, figure, legend, page, section, table
 from .plan_view import (
     CELLS,
     DIFFERENCES,
@@ -29,30 +27,15 @@ from .plan_view import (
     differences,
     differing_computed,
     layer_bounds,
-    most_volatile,
     ranges,
     site_label,
     summary,
     total,
 )
+from .plots import ROW_PX, empty, site_axis
+from .show_calibration import similarity_matrices, volatility_ranking
 
-STEP_AXIS = "denoising step (0 = noisiest)"
-ROW_PX = 14
-MAX_VALUES = 250_000  # of all matrices in a page, two bytes each
 MAX_NAMED = 10_000  # cells of a grid whose names are in the page
-LEVELS = 65535
-SELECT = """
-const plot = document.getElementById("matrix");
-const unpack = (text) => {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const values = new Uint16Array(bytes.buffer);
-  const row = (i) => Array.from(values.subarray(i * size, (i + 1) * size));
-  return Array.from({ length: size }, (_, i) =>
-    row(i).map((v) => low + (v / levels) * (high - low)));
-};
-document.getElementById("site").addEventListener("change", (event) =>
-  Plotly.restyle(plot, { z: [unpack(packed[event.target.value])] }));
-"""
 
 
 def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, metric: str) -> str:
@@ -72,8 +55,8 @@ def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, 
     body += [section("Update steps of each site", _updates(arms)), section("FLOPs", _flops(arms))]
     if calibration is not None:
         body += [
-            section("Similarity between steps", _matrices(calibration, metric)),
-            section("Volatility", _volatility(calibration)),
+            section("Similarity between steps", similarity_matrices(calibration, metric)),
+            section("Volatility", volatility_ranking(calibration)),
         ]
     first = arms[0]
     lead = (
@@ -84,40 +67,13 @@ def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, 
     return page(title, lead, body)
 
 
-def _figure(height: float, **layout: Any) -> Any:
-    import plotly.graph_objects as go
-
-    base = {
-        "template": "none",
-        "height": round(height),
-        "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12},
-        "xaxis": {"title": STEP_AXIS, "zeroline": False},
-    }
-    return go.Figure(layout={**base, **layout})
-
-
-def _site_axis(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "tickvals": list(range(len(names))),
-        "ticktext": list(names),
-        "range": [len(names) - 0.5, -0.5],
-        "tickfont": {"size": 10},
-        "showgrid": False,
-        "zeroline": False,
-        "title": {"text": "layer and branch", "standoff": 4},
-    }
-
-
 def _layered(
     plan: CachePlan, code: np.ndarray, names: Sequence[str], colours: Sequence[str]
 ) -> Any:
     """A grid of categories, steps to the right, sites downwards, lines between layers."""
     n_sites = code.shape[1]
-    plot = _figure(
-        90 + ROW_PX * max(n_sites, 8), yaxis=_site_axis([site_label(s.name) for s in plan.sites])
+    plot = empty(
+        90 + ROW_PX * max(n_sites, 8), yaxis=site_axis([site_label(s.name) for s in plan.sites])
     )
     named = code.size <= MAX_NAMED
     edges = np.repeat(np.arange(len(colours) + 1) / len(colours), 2)[1:-1]
@@ -183,9 +139,9 @@ def _difference(arms: Sequence[Arm]) -> str:
 
 def _updates(arms: Sequence[Arm]) -> str:
     names = [site_label(site.name) for site in arms[0].plan.sites]
-    plot = _figure(
+    plot = empty(
         90 + ROW_PX * max(len(names), 8) * len(arms),
-        yaxis=_site_axis(names),
+        yaxis=site_axis(names),
         xaxis={"title": "update steps in a query", "rangemode": "tozero"},
         bargap=0.25,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
@@ -216,7 +172,7 @@ def _updates(arms: Sequence[Arm]) -> str:
 
 def _flops(arms: Sequence[Arm]) -> str:
     first = arms[0]
-    plot = _figure(
+    plot = empty(
         340,
         barmode="stack",
         bargap=0,
@@ -271,85 +227,3 @@ def _flops(arms: Sequence[Arm]) -> str:
 def _of_plain(arm: Arm, kind: str) -> str:
     ours, plain = float(arm.flops[kind].sum()), float(arm.plain[kind].sum())
     return f"{ours / 1e9:.3f} G ({ours / plain:.1%})"
-
-
-def _matrices(calibration: Calibration, metric: str) -> str:
-    stack, order = calibration.similarity[metric], most_volatile(calibration)
-    n_steps = stack.shape[1]
-    stride = int(np.ceil(n_steps / max(1, np.sqrt(MAX_VALUES / len(stack)))))
-    steps = np.arange(0, n_steps, stride)
-    shown = stack[order][:, ::stride, ::stride]
-    low, high = float(shown.min()), float(shown.max())
-    if low == high:
-        high = low + 1.0
-    levels = np.round((shown - low) / (high - low) * LEVELS).astype("<u2")
-    labels = [site_label(calibration.sites[u].name) for u in order]
-    plot = _figure(
-        460,
-        xaxis={"title": STEP_AXIS, "constrain": "domain", "showgrid": False, "zeroline": False},
-        yaxis={
-            "title": "denoising step",
-            "autorange": "reversed",
-            "scaleanchor": "x",
-            "constrain": "domain",
-            "showgrid": False,
-            "zeroline": False,
-        },
-    )
-    plot.add_heatmap(
-        z=shown[0].round(4).tolist(),
-        x=steps,
-        y=steps,
-        zmin=low,
-        zmax=high,
-        colorscale=MATRIX,
-        colorbar={"title": {"text": metric, "side": "top"}, "thickness": 12},
-        hovertemplate="steps %{x} and %{y}: %{z:.4f}<extra></extra>",
-    )
-    every = f" Every {stride}th step is drawn." if stride > 1 else ""
-    return figure(
-        plot,
-        "matrix",
-        f"{metric} between the outputs of one site at two steps, mean of "
-        f"{calibration.n_queries} queries",
-        f"{metric} between the outputs of the chosen site at each pair of steps, mean over "
-        f"{calibration.n_queries} queries; one scale for all sites. The sites are in the list "
-        f"with the most volatile first.{every}",
-        selector("site", "site", labels),
-        "34rem",
-    ) + script(
-        SELECT,
-        packed=[base64.b64encode(m.tobytes()).decode() for m in levels],
-        size=len(steps),
-        low=low,
-        high=high,
-        levels=LEVELS,
-    )
-
-
-def _volatility(calibration: Calibration) -> str:
-    order = most_volatile(calibration)
-    labels = [site_label(calibration.sites[u].name) for u in order]
-    values = calibration.volatility[order]
-    plot = _figure(
-        90 + ROW_PX * max(len(labels), 8),
-        yaxis=_site_axis(labels),
-        xaxis={"title": "mean absolute change between two steps", "rangemode": "tozero"},
-    )
-    plot.add_bar(
-        x=values,
-        y=list(range(len(labels))),
-        orientation="h",
-        marker={"color": ARM_COLOURS[0]},
-        hovertemplate="%{y}: %{x:.4g}<extra></extra>",
-    )
-    rows = [
-        (calibration.sites[u].name, [str(rank), f"{calibration.volatility[u]:.5g}"])
-        for rank, u in enumerate(order, 1)
-    ]
-    return figure(
-        plot,
-        "volatility",
-        f"Volatility of each site; the most volatile is {labels[0]}",
-        "Mean of |output in step i - output in step j| over queries, pairs of steps and elements.",
-    ) + details("The same as a table", table(["site", "rank", "volatility"], rows))
