@@ -81,3 +81,20 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
     """
     fixed = len(computed) * (memory_flops(policy) + embedding_flops(policy))
     return round(float(computed.sum(axis=0) @ site_costs(policy))) + fixed
+
+
+def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.ndarray]:
+    """What `query_flops` adds up, by kind of branch and denoising step.
+
+    Returns:
+        {"sa" | "ca" | "ff" | "rest": (N,) float64}; rest is the condition encoder, the embeddings
+        and the head, which a cache does not save.
+    """
+    sizes, width = policy.sizes, len(policy.sizes.branches)
+    parts = {
+        kind: computed[:, index::width].sum(axis=1, dtype=np.float64)
+        * site_flops(kind, policy.n_tokens, sizes.n_memory, sizes.n_emb)
+        for index, kind in enumerate(sizes.branches)
+    }
+    rest = float(memory_flops(policy) + embedding_flops(policy))
+    return {**parts, "rest": np.full(len(computed), rest)}

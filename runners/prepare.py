@@ -108,7 +108,7 @@ def prepare_job(
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
-        _check_cache(policy, cache)
+        check_cache(policy, cache)
         engine = settled(engine, policy)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
@@ -169,7 +169,8 @@ def prepare_job(
     )
 
 
-def _check_cache(policy: DiffusionPolicy, cache: Any) -> None:
+def check_cache(policy: DiffusionPolicy, cache: Any) -> None:
+    """Refuse a cache that does not fit the policy's sampler."""
     budget = getattr(cache, "steps", 1)
     if budget > policy.n_inference_steps:
         raise UserError(

@@ -12,8 +12,10 @@ from .collect import render_collect, run_collect
 from .job import EvaluateConfig, run_evaluate
 from .prepare import MISTAKES, prepare_job
 from .prepare_collect import CollectConfig, prepare_collect
+from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
 from .settings import UserError, choose
+from .show import render_show, run_show
 from .table import render
 from .train import render_training, run_train
 from .train_settings import TrainConfig
@@ -32,6 +34,7 @@ RUNNERS: dict[str, Runner] = {
     "evaluate": Runner(EvaluateConfig, prepare_job, run_evaluate, render),
     "collect": Runner(CollectConfig, prepare_collect, run_collect, render_collect),
     "train": Runner(TrainConfig, prepare_training, run_train, render_training),
+    "show": Runner(ShowConfig, prepare_show, run_show, render_show),
 }
 
 

@@ -30,8 +30,9 @@ def public(task: Task) -> dict[str, Any]:
 
 
 def policy_and_task(
-    node: DictConfig, sampler: SamplerChoice, device: str
+    node: DictConfig, sampler: SamplerChoice, device: str, *, simulated: bool = True
 ) -> tuple[DiffusionPolicy, Task, str]:
+    """What fits together; `simulated` is False where no environment will be made."""
     _check_task(node)
     path = locate(str(node.checkpoint))
     policy = load(path, node)
@@ -48,7 +49,8 @@ def policy_and_task(
                 f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
                 f"task={node.name} has {getattr(task, dim)}"
             )
-    check_simulator(task, f"task={task.name}")
+    if simulated:
+        check_simulator(task, f"task={task.name}")
     steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
     if steps is not None or kind is not None:
         if steps is not None and steps < 1:

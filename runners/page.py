@@ -1,0 +1,160 @@
+"""Self-contained HTML pages: one file that opens offline, on a phone and on paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.util import find_spec
+from typing import Any
+
+from .settings import UserError
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5c636b; --line: #d5d9de; --paper: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e6e9; --soft: #a0a7af; --line: #3c4249; --paper: #16181b; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--paper);
+  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+p, figcaption { max-width: 46rem; }
+figure { margin: 0; }
+figcaption { margin-top: .4rem; }
+figcaption, caption, .soft { color: var(--soft); font-size: .875rem; text-align: left; }
+caption { caption-side: bottom; padding-top: .4rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem 1.25rem .25rem 0; text-align: left;
+  vertical-align: top; }
+thead th { border-bottom: 2px solid var(--line); }
+tbody th { font-weight: 400; color: var(--soft); }
+.wide:has(> table) { margin: .5rem 0 1rem; }
+summary { cursor: pointer; padding: .5rem 0; }
+select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0;
+  margin: .25rem 0; font-size: .875rem; }
+.legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em;
+  vertical-align: -.1em; border: 1px solid var(--soft); }
+@media (max-width: 40rem) { th, td { padding-right: .6rem; } table { font-size: .8rem; } }
+@media print { details > * { display: block; } }
+"""
+
+THEME = """
+(() => {
+  const paint = () => {
+    const style = getComputedStyle(document.documentElement);
+    const ink = style.getPropertyValue("--ink").trim();
+    const line = style.getPropertyValue("--line").trim();
+    for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+      const change = { "font.color": ink };
+      for (const axis of Object.keys(plot._fullLayout).filter((k) => /^[xy]axis\\d*$/.test(k)))
+        for (const part of [".gridcolor", ".linecolor"]) change[axis + part] = line;
+      Plotly.relayout(plot, change);
+    }
+  };
+  paint();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+})();
+"""
+CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+
+
+def check_report(setting: str) -> None:
+    """Refuse what draws where the libraries for it are missing."""
+    for package in ("plotly", "matplotlib"):
+        if find_spec(package) is None:
+            raise UserError(f'{setting} needs {package}: pip install "skipstep[report]"')
+
+
+def table(
+    header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], caption: str = ""
+) -> str:
+    """A table whose first column names the row; every text is escaped."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(value)}</td>" for value in values)
+        + "</tr>\n"
+        for name, values in rows
+    )
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="wide"><table>{said}<thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{lines}</tbody></table></div>"
+    )
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Coloured squares with their names, [(CSS colour, name)]."""
+    items = (f'<li><i style="background:{c}"></i>{escape(name)}</li>' for c, name in entries)
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def figure(
+    plot: Any, name: str, label: str, caption: str, above: str = "", width: str = "100%"
+) -> str:
+    """A plotly figure.
+
+    Args:
+        plot: `plotly.graph_objects.Figure`; its width follows the page.
+        name: id in the page.
+        label: what it shows, for people who hear the page.
+        caption: what is seen, in words.
+        above: HTML before it: a legend, a selector.
+        width: at most, in CSS.
+    """
+    drawn = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG)
+    return (
+        f'<figure>{above}<div role="img" style="max-width:{width}" aria-label="{escape(label)}">'
+        f"{drawn}</div>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def selector(name: str, label: str, options: Sequence[str]) -> str:
+    """A drop-down list whose values are 0, 1, ..."""
+    items = "".join(
+        f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options)
+    )
+    return f'<p><label>{escape(label)} <select id="{name}">{items}</select></label></p>'
+
+
+def details(summary: str, body: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def section(title: str, *body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(body)}</section>"
+
+
+def script(code: str, **data: Any) -> str:
+    """Code that finds `data` as constants of their names."""
+    constants = "".join(
+        f"const {name} = {json.dumps(value).replace('<', chr(92) + 'u003c')};\n"
+        for name, value in data.items()
+    )
+    return f"<script>(() => {{\n{constants}{code}}})();</script>"
+
+
+def page(title: str, lead: str, body: Sequence[str]) -> str:
+    """A whole page; plotly.js is in it, once.
+
+    Args:
+        title: in the tab and at the top.
+        lead: one paragraph under it.
+        body: HTML, made by the functions above.
+    """
+    from plotly.offline import get_plotlyjs
+
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n"
+        + "\n".join(body)
+        + f"\n</main>\n<script>{THEME}</script>\n</body>\n</html>\n"
+    )

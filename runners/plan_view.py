@@ -1,0 +1,184 @@
+"""What there is to say about a cache plan, as numbers and words; pages and pictures draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from accel import CachePlan, query_flops
+from accel.calibration import Calibration
+from accel.flops import flops_by_step, live_query_flops
+from policies import DiffusionPolicy
+
+COMPUTED, NOTHING, REUSED = 0, 1, 2  # a forecast from k stored values is REUSED + k
+MAX_ORDER = 4
+CELLS = (
+    "computed",
+    "adds nothing",
+    "reused",
+    *(f"forecast from {k}" for k in range(1, MAX_ORDER)),
+    f"forecast from {MAX_ORDER} or more",
+)
+DIFFERENCES = ("both computed", "same hit", "only A computed", "only B computed", "another hit")
+KINDS = {
+    "sa": "self-attention",
+    "ca": "cross-attention",
+    "ff": "feed-forward",
+    "rest": "the rest",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A plan and what it costs.
+
+    Attributes:
+        label: "cache=uniform", or the file or folder that it comes from.
+        flops: {kind: (N,) float64} of one query of one row, see `KINDS`.
+        plain: the same with every cell computed.
+        live: FLOPs of a query in the fused engine.
+        query: FLOPs of a query in the reference engine.
+    """
+
+    label: str
+    plan: CachePlan
+    flops: dict[str, np.ndarray]
+    plain: dict[str, np.ndarray]
+    live: int
+    query: int
+
+    @property
+    def updates(self) -> np.ndarray:
+        """(n_sites,) computed steps of each site."""
+        counts: np.ndarray = self.plan.mask.sum(axis=0)
+        return counts
+
+    @property
+    def share(self) -> float:
+        return self.query / round(total(self.plain))
+
+    @property
+    def equivalent_steps(self) -> float:
+        """Update steps S of a schedule shared by all sites whose branches cost as much."""
+        ours, all_computed = (
+            sum(float(parts[k].sum()) for k in parts if k != "rest")
+            for parts in (self.flops, self.plain)
+        )
+        return self.plan.n_steps * ours / all_computed
+
+
+def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
+    everything = np.ones_like(plan.mask)
+    return Arm(
+        label,
+        plan,
+        flops_by_step(policy, plan.mask),
+        flops_by_step(policy, everything),
+        live_query_flops(policy, plan.mask),
+        query_flops(policy, plan.mask),
+    )
+
+
+def total(parts: dict[str, np.ndarray]) -> float:
+    return float(sum(values.sum() for values in parts.values()))
+
+
+def cells(plan: CachePlan) -> np.ndarray:
+    """(N, n_sites) uint8, an index into `CELLS` for each cell of the grid."""
+    code = np.full(plan.mask.shape, REUSED, dtype=np.uint8)
+    if plan.alpha is not None:
+        n_anchors = np.minimum((plan.alpha != 0).sum(axis=2), MAX_ORDER)
+        plain_reuse = (n_anchors == 1) & (plan.alpha[..., 0] == 1)
+        code = np.where(plain_reuse, REUSED, REUSED + n_anchors).astype(np.uint8)
+        code[n_anchors == 0] = NOTHING
+    code[plan.mask] = COMPUTED
+    return code
+
+
+def differences(a: CachePlan, b: CachePlan) -> np.ndarray:
+    """(N, n_sites) uint8, an index into `DIFFERENCES` for each cell of two grids of one size."""
+    code = np.where(a.mask & b.mask, 0, 1).astype(np.uint8)
+    code[a.mask & ~b.mask] = 2
+    code[~a.mask & b.mask] = 3
+    for step, site in np.argwhere(~a.mask & ~b.mask):
+        if a.forecast(step, site) != b.forecast(step, site):
+            code[step, site] = 4
+    return code
+
+
+def differing_computed(a: CachePlan, b: CachePlan) -> int:
+    """Cells that one of the plans computes and the other does not."""
+    return int((a.mask != b.mask).sum())
+
+
+def site_label(name: str) -> str:
+    """decoder.layers.3.ca -> 3 ca."""
+    return " ".join(name.rsplit(".", 2)[-2:])
+
+
+def layer_bounds(plan: CachePlan) -> list[int]:
+    """Indices of the sites at which a new layer begins, the first one left out."""
+    layers = [site.name.rpartition(".")[0] for site in plan.sites]
+    return [i for i in range(1, len(layers)) if layers[i] != layers[i - 1]]
+
+
+def ranges(steps: Iterable[int]) -> str:
+    """[0, 4, 5, 6] -> "0, 4-6"."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][1] + 1:
+            runs[-1][1] = step
+        else:
+            runs.append([step, step])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
+    """Rows of a table: a name and one value per arm."""
+    first = arms[0].plan
+
+    def row(name: str, values: Iterable[object]) -> tuple[str, list[str]]:
+        return name, [str(v) for v in values]
+
+    rows = [
+        row("plan", (a.plan.method for a in arms)),
+        row("digest", (a.plan.digest() for a in arms)),
+        row("grid", (f"{len(first.mask)} steps x {len(first.sites)} sites" for _ in arms)),
+        row("cells computed", (f"{a.plan.mask.sum()} ({a.plan.mask.mean():.1%})" for a in arms)),
+        row("updates per site", (_updates(a.updates) for a in arms)),
+        row("equivalent uniform S", (f"{a.equivalent_steps:.1f}" for a in arms)),
+        row("steps that compute nothing", ((~a.plan.mask.any(axis=1)).sum() for a in arms)),
+        row("last step computed", (_fully(a.plan.mask[-1]) for a in arms)),
+        row("hits", (_hits(a.plan) for a in arms)),
+        row("FLOPs a query", (f"{a.query / 1e9:.3f} G ({a.share:.1%} of plain)" for a in arms)),
+        row("FLOPs, engine=fused", (f"{a.live / 1e9:.3f} G" for a in arms)),
+    ]
+    if len(arms) == 2:
+        plans = arms[0].plan, arms[1].plan
+        n = differing_computed(*plans)
+        rows.append(("computed in one only", [f"{n} cells ({n / first.mask.size:.1%})", ""]))
+        other = int((differences(*plans) == DIFFERENCES.index("another hit")).sum())
+        rows.append(("hits that differ", [f"{other} cells", ""]))
+    return rows
+
+
+def _updates(updates: np.ndarray) -> str:
+    spread = "" if np.ptp(updates) == 0 else f" ({updates.min()} to {updates.max()})"
+    return f"{updates.mean():.1f}{spread}"
+
+
+def _fully(row: np.ndarray) -> str:
+    return "all sites" if row.all() else f"{row.sum()} of {len(row)} sites"
+
+
+def _hits(plan: CachePlan) -> str:
+    code = cells(plan)
+    counts = [(name, int((code == i).sum())) for i, name in enumerate(CELLS) if i != COMPUTED]
+    return ", ".join(f"{n} {name}" for name, n in counts if n) or "none"
+
+
+def most_volatile(calibration: Calibration) -> list[int]:
+    """Indices of the sites, the most volatile first; ties in the order of the network."""
+    return [int(i) for i in np.argsort(-calibration.volatility, kind="stable")]

@@ -1,0 +1,169 @@
+"""From a composed configuration to the plans that runner=show draws; nothing is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.calibration import METRICS, Calibration
+from policies import DiffusionPolicy
+
+from .page import check_report
+from .prepare import check_cache, digest, settings_and_logger
+from .settings import SamplerChoice, Settings, UserError, build, choose
+from .store import CONFIG, RESULT
+from .task_and_policy import policy_and_task
+
+PLAN = "plan.json"
+
+
+@dataclass
+class ShowConfig:
+    """What is drawn; conf/runner/show.yaml says more."""
+
+    name: str = "show"
+    compare: str | None = None
+    metric: str = "cos"
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(
+                f"runner.metric must be one of {', '.join(METRICS)}, got {self.metric!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that a plan comes from.
+
+    Attributes:
+        label: for titles and tables.
+        cache: a config of `CACHES`, or a plan that was read.
+        digest: of the plan that was run, where a run recorded it.
+    """
+
+    label: str
+    cache: Any
+    digest: str | None = None
+
+    def identity(self) -> Any:
+        return self.cache.digest() if isinstance(self.cache, CachePlan) else asdict(self.cache)
+
+
+@dataclass(frozen=True)
+class ShowJob:
+    """Checked settings of a picture of one plan, or of two side by side."""
+
+    settings: Settings
+    policy: DiffusionPolicy
+    sources: tuple[Source, ...]
+    runner: ShowConfig
+    checkpoint: str
+    task: str
+    fingerprint: str
+    name: str
+    config: dict[str, Any]
+
+
+def calibration_for(job: ShowJob) -> Calibration | None:
+    """What calibrated caches of this policy rest on; None where there is none."""
+    return None
+
+
+def plans_of(job: ShowJob) -> tuple[CachePlan, ...]:
+    """The plan of each source.
+
+    Raises:
+        PlanError: a plan that was made for another policy.
+        UserError: a run whose plan cannot be made again with this policy.
+    """
+    plans = []
+    for source in job.sources:
+        plan = resolve(job.policy, source.cache)
+        if source.digest not in (None, plan.digest()):
+            raise UserError(
+                f"runner.compare={source.label} ran the plan {source.digest}, with this checkpoint "
+                f"and sampler it is {plan.digest()}: choose those of the run"
+            )
+        plans.append(plan)
+    return tuple(plans)
+
+
+def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
+    """Check the cache, and what it is compared with, against the checkpoint.
+
+    Raises:
+        UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
+    """
+    check_report("runner=show")
+    settings, _ = settings_and_logger(cfg)
+    cache = choose(CACHES, cfg.cache, "cache")
+    choose(QUANTIZERS, cfg.quant, "quant")
+    sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
+    policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device, simulated=False)
+    check_cache(policy, cache)
+    sources = [Source(f"cache={cache.name}", cache)]
+    if runner.compare is not None:
+        other = compared(runner.compare)
+        check_cache(policy, other.cache)
+        sources.append(other)
+    fingerprint = digest(
+        {
+            "runner": asdict(runner) | {"compare": None},
+            "task": task.name,
+            "policy": policy.fingerprint(),
+            "plans": [source.identity() for source in sources],
+        }
+    )
+    job = ShowJob(
+        settings=settings,
+        policy=policy,
+        sources=tuple(sources),
+        runner=runner,
+        checkpoint=checkpoint,
+        task=task.name,
+        fingerprint=fingerprint,
+        name=f"show_{task.name}_{cache.name}_{fingerprint}",
+        config={
+            **asdict(settings),
+            "task": {"name": task.name, "checkpoint": checkpoint},
+            "cache": asdict(cache),
+            "sampler": asdict(policy.config.sampler),
+            "runner": asdict(runner),
+            "fingerprint": fingerprint,
+        },
+    )
+    plans_of(job)
+    return job
+
+
+def compared(text: str) -> Source:
+    """The name of a cache, a plan file or a run folder, looked for in this order."""
+    if text in CACHES:
+        return Source(f"cache={text}", CACHES[text][0]())
+    path = Path(text)
+    if path.is_file():
+        return Source(path.name, CachePlan.load(path))
+    if (path / PLAN).is_file():
+        return Source(path.name, CachePlan.load(path / PLAN))
+    if (path / CONFIG).is_file():
+        config = OmegaConf.load(path / CONFIG)
+        if "cache" in config:
+            return Source(path.name, choose(CACHES, config.cache, "cache"), _ran(path))
+    raise UserError(
+        f"runner.compare must be one of {', '.join(CACHES)}, a plan file or the folder of a run "
+        f"with a cache, got {text!r}"
+    )
+
+
+def _ran(folder: Path) -> str | None:
+    """Hash of the plan that a finished evaluation ran."""
+    if not (folder / RESULT).is_file():
+        return None
+    found: str | None = json.loads((folder / RESULT).read_text()).get("stats", {}).get("plan")
+    return found
