@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,22 +10,26 @@ import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve
+from accel import CACHES, ENGINES, QUANTIZERS, PlanError
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
+from .calibrations import Recipe, check_recipe, plan_for
 from .loggers import LOGGERS
 from .settings import (
     GROUPS,
+    CalibrationChoice,
     LoggerChoice,
     SamplerChoice,
     Settings,
     UserError,
     build,
     choose,
+    digest,
 )
 from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
 
+CALIBRATION_DEPENDS_ON = ("task", "policy", "noise_seed", "policy_batch", "threads", "device")
 MISTAKES = (
     CheckpointError,
     EnvError,
@@ -51,6 +53,7 @@ class Job:
     quant: Any
     engine: Any
     sampler: SamplerChoice
+    recipe: Recipe
     logger: LoggerChoice
     runner: Any
     checkpoint: str
@@ -87,6 +90,7 @@ def prepare_job(
     *,
     with_policy: bool = True,
     identity_of_runner: Mapping[str, Any] | None = None,
+    calibrates: bool = False,
     prefix: str = "",
 ) -> Job:
     """Check a run of episodes against the task and the checkpoint that it names.
@@ -96,6 +100,7 @@ def prepare_job(
         runner: The runner's own settings.
         with_policy: False where something else acts; the checkpoint is not read then.
         identity_of_runner: What of its settings changes an episode, for the fingerprint.
+        calibrates: True where a calibration is used whatever the cache.
         prefix: Of the run folder's name.
 
     Raises:
@@ -108,7 +113,6 @@ def prepare_job(
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
-        _check_cache(policy, cache)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
         check_simulator(task, f"task={task.name}")
@@ -123,7 +127,18 @@ def prepare_job(
         "threads": settings.threads,
         "device": torch.device(settings.device).type,
     }
-    fingerprint = digest({**identity, "cache": asdict(cache)})
+    recipe = Recipe(
+        build(CalibrationChoice, calibration_values(cfg), "calibration"),
+        task.name,
+        {k: identity[k] for k in CALIBRATION_DEPENDS_ON},
+    )
+    of_cache: dict[str, Any] = {"cache": asdict(cache)}
+    if policy and (calibrates or CACHES[cache.name].calibrated):
+        check_recipe(recipe, policy, settings)
+        of_cache["calibration"] = recipe.identity()
+    if policy:
+        _check_cache(policy, cache, recipe)
+    fingerprint = digest({**identity, **of_cache})
     baseline = digest(
         {
             **identity,
@@ -141,6 +156,7 @@ def prepare_job(
         quant=quant,
         engine=engine,
         sampler=sampler,
+        recipe=recipe,
         logger=logger,
         runner=runner,
         checkpoint=checkpoint,
@@ -163,20 +179,25 @@ def prepare_job(
             "sampler": asdict(policy.config.sampler) if policy else None,
             "logger": asdict(logger),
             "runner": asdict(runner),
+            "calibration": of_cache.get("calibration"),
             "fingerprint": fingerprint,
         },
     )
 
 
-def _check_cache(policy: DiffusionPolicy, cache: Any) -> None:
+def calibration_values(cfg: DictConfig) -> Any:
+    """calibration=PATH is short for calibration.path=PATH, calibration=null for the defaults."""
+    node = cfg.get("calibration")
+    return node if isinstance(node, DictConfig) else {"path": node}
+
+
+def _check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> None:
     budget = getattr(cache, "steps", 1)
     if budget > policy.n_inference_steps:
         raise UserError(
             f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
             f"got {budget}"
         )
-    resolve(policy, cache)
-
-
-def digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    calibration = recipe.forced()
+    if calibration or not CACHES[cache.name].calibrated:
+        plan_for(policy, cache, calibration)

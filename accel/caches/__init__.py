@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from ..plan import CachePlan
 from .none import NoCacheConfig, resolve_none
 from .uniform import UniformConfig, resolve_uniform
 
-CACHES: dict[str, tuple[type, Any]] = {
-    "none": (NoCacheConfig, resolve_none),
-    "uniform": (UniformConfig, resolve_uniform),
+
+class Method(NamedTuple):
+    """A caching method; one that is calibrated is resolved with a calibration as well."""
+
+    config: type
+    resolve: Callable[..., CachePlan]
+    calibrated: bool = False
+
+
+CACHES: dict[str, Any] = {
+    "none": Method(NoCacheConfig, resolve_none),
+    "uniform": Method(UniformConfig, resolve_uniform),
 }
 
-__all__ = ["CACHES", "NoCacheConfig", "UniformConfig"]
+__all__ = ["CACHES", "Method", "NoCacheConfig", "UniformConfig"]
