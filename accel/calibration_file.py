@@ -77,13 +77,13 @@ def load_calibration(path: str | Path) -> Calibration:
             content that does not match its digest; the message names the file.
     """
     path = json_path(path)
+    arrays = path.with_suffix(".safetensors")
+    for file in (path, arrays):
+        if not file.exists():
+            raise PlanError(f"no calibration at {path}: {file.name} is missing")
     try:
         content: Any = json.loads(path.read_text())
-        return _parse(content, load_file(path.with_suffix(".safetensors")))
-    except FileNotFoundError as error:
-        raise PlanError(f"no calibration at {path}: {Path(error.filename).name} is missing") from (
-            error
-        )
+        return _parse(content, load_file(arrays))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{path}: {error}") from error
 

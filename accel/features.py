@@ -72,7 +72,8 @@ def compare(features: Tensor) -> dict[str, np.ndarray]:
     centred = wide - mean
     inner = centred @ centred.mT
     cross = centred @ mean.mT  # (n_sites, N, 1)
-    gram = inner + cross + cross.mT + mean @ mean.mT
+    inner = (inner + inner.mT) / 2  # to the last bit
+    gram = inner + (cross + cross.mT) + mean @ mean.mT
     own = inner.diagonal(dim1=1, dim2=2)
     squares = (own[:, :, None] + own[:, None, :] - 2 * inner).clamp(min=0)
     squares.diagonal(dim1=1, dim2=2).zero_()

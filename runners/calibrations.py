@@ -189,6 +189,6 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            log.info("another process is calibrating in %s: waiting for it", folder)
+            log.info("waiting for another process that makes %s", folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
