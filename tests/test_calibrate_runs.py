@@ -88,9 +88,7 @@ def test_a_calibration_is_made_of_real_queries_and_said(calm: Path) -> None:
     assert not list(calm.rglob("*.tmp"))
 
 
-def test_a_finished_calibration_is_recognised_and_measures_a_cache(
-    calm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_calibration_is_recognised_and_measures_a_cache(calm: Path) -> None:
     written = (calibration_folder(calm) / "calibration.json").stat().st_mtime_ns
     assert "finished already" in run(calm, "runner=calibrate")
     said = run(calm, "runner=calibrate", *TOY, "+cache.steps=3")
