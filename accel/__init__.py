@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
+from .branch_errors import BranchErrors, branch_errors
 from .caches import CACHES, BacConfig, HashAbConfig, NoCacheConfig, UniformConfig
-from .calibration import Calibration
+from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
@@ -17,6 +18,7 @@ __all__ = [
     "QUANTIZERS",
     "AcceleratedPolicy",
     "BacConfig",
+    "BranchErrors",
     "CachePlan",
     "Calibration",
     "FusedConfig",
@@ -29,6 +31,8 @@ __all__ = [
     "Site",
     "UniformConfig",
     "accelerated",
+    "branch_errors",
+    "calibrate",
     "query_flops",
     "resolve",
     "settled",

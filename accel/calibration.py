@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from .plan import Site
+from .features import Moments, compare, live_tokens, observe
+from .plan import PlanError, Site, sites_of
+
+if TYPE_CHECKING:
+    from .protocol import Accelerable, Transparent
 
 METRICS = ("cos", "mse", "l1", "l2")
+MIN_QUERIES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Statistics of branch outputs over calibration queries; live tokens only.
 
@@ -25,7 +36,8 @@ class Calibration:
         similarity: {metric: (n_sites, N, N) float64}, means over queries of the features of steps
             i and j compared: cos is the cosine (1 for two zero features, 0 for one), mse and l1
             are means over elements, l2 is the norm of the difference.
-        spread: the same, standard deviations over queries.
+        spread: the same, standard deviations over queries (of the population: divided by their
+            number).
         volatility: (n_sites,) float64, mean of |r_i - r_j| over queries, pairs i < j and elements.
         gram: (n_sites, N, N) float64, mean over queries of <r_i, r_j>.
         mean: (n_sites, N, live tokens, width) float32, mean feature over queries.
@@ -41,3 +53,128 @@ class Calibration:
     gram: np.ndarray
     mean: np.ndarray
     source: dict[str, Any]
+
+    @property
+    def n_steps(self) -> int:
+        return int(self.gram.shape[1])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything measured, by name."""
+        return {
+            **{f"similarity.{name}": self.similarity[name] for name in METRICS},
+            **{f"spread.{name}": self.spread[name] for name in METRICS},
+            "volatility": self.volatility,
+            "gram": self.gram,
+            "mean": self.mean,
+        }
+
+    def digest(self) -> str:
+        """Hash of what was measured and on what policy (not of where the queries came from)."""
+        sites = [f"{s.name} {s.op} {s.kind}" for s in self.sites]
+        content = hashlib.sha256("\n".join([self.policy, str(self.n_queries), *sites]).encode())
+        for name, array in sorted(self.arrays().items()):
+            content.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()[:16]
+
+    def check(self, policy: Accelerable) -> None:
+        """Refuse a policy that was not the one observed.
+
+        Raises:
+            PlanError: other sites, another number of steps, other weights or another sampler.
+        """
+        if self.sites != sites_of(policy):
+            raise PlanError("the calibration is of another network: their sites differ")
+        if self.n_steps != policy.n_inference_steps:
+            raise PlanError(
+                f"the calibration has {self.n_steps} steps, "
+                f"the policy's sampler {policy.n_inference_steps}"
+            )
+        if self.policy != policy.fingerprint():
+            raise PlanError(
+                "the calibration is of another checkpoint or sampler (fingerprints differ)"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write JSON and safetensors, see calibration_file.py; returns the path of the JSON."""
+        from .calibration_file import save_calibration
+
+        return save_calibration(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what `save` wrote, a folder or the JSON; `check` refuses another policy."""
+        from .calibration_file import load_calibration
+
+        return load_calibration(path)
+
+
+def calibrate(
+    policy: Transparent,
+    observations: Tensor,
+    noise: Sequence[torch.Generator],
+    batch: int = 8,
+    progress: bool = True,
+    source: dict[str, Any] | None = None,
+) -> Calibration:
+    """Observe the plain policy on queries like those it will get.
+
+    Cosines, distances and volatility as in BAC (Ji et al. 2025, arXiv 2506.13456); unlike the
+    released code, one pass without storing features, averaged query by query, on tokens that can
+    influence an executed action only.
+
+    Args:
+        policy: in eval mode, with the sampler it will be accelerated under.
+        observations: (M, n_obs_steps, obs_dim), M >= 8, from several episodes and their phases.
+        noise: one CPU generator per query.
+        batch: queries that are observed at once; each takes n_sites x N x live tokens x width
+            float32 while it is compared, and changes results to rounding only.
+        progress: show a bar where there is a terminal.
+        source: of the queries, kept in the calibration.
+
+    Raises:
+        ValueError: fewer than 8 queries, or another shape than the policy's.
+        RuntimeError: the policy is in training mode.
+        FloatingPointError: an output is not finite; names the site and the step.
+    """
+    if len(observations) < MIN_QUERIES:
+        raise ValueError(
+            f"calibration needs at least {MIN_QUERIES} queries, got {len(observations)}"
+        )
+    if isinstance(noise, torch.Generator):
+        raise ValueError("noise must hold one generator per query, got a single one")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    policy.check(observations, noise)
+    matrices = {name: Moments() for name in (*METRICS, "gram")}
+    shape = (len(sites_of(policy)), policy.n_inference_steps)
+    total = torch.zeros(
+        (*shape, live_tokens(policy), policy.sizes.n_emb),
+        dtype=torch.float64,
+        device=policy.device,
+    )
+    hidden = None if progress else True  # None: a bar where there is a terminal
+    with tqdm(total=len(observations), desc="calibration", unit="query", disable=hidden) as bar:
+        for first in range(0, len(observations), batch):
+            rows = slice(first, first + batch)
+            with torch.inference_mode():
+                _, features = observe(policy, observations[rows].float(), noise[rows])
+                for feature in features:
+                    for name, matrix in compare(feature.flatten(2)).items():
+                        matrices[name].add(matrix)
+                    total += feature
+                    bar.update()
+            del features, feature  # before the next batch is allocated
+    upper = np.triu_indices(policy.n_inference_steps, 1)
+    l1 = matrices["l1"].mean
+    return Calibration(
+        sites=sites_of(policy),
+        policy=policy.fingerprint(),
+        n_queries=len(observations),
+        similarity={name: matrices[name].mean for name in METRICS},
+        spread={name: matrices[name].std for name in METRICS},
+        volatility=l1[:, *upper].mean(axis=1) if len(upper[0]) else np.zeros(len(l1)),
+        gram=matrices["gram"].mean,
+        mean=(total / len(observations)).float().cpu().numpy(),
+        source=source or {},
+    )

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from accel import accelerated, query_flops
 
+from .calibrations import plan_of
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, wandb_run
@@ -62,6 +63,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     started = time.perf_counter()
     torch.set_num_threads(job.settings.threads)
     describe(job)
+    plan, calibration = plan_of(job)
     logger = LOGGERS[job.logger.name](
         store.folder,
         wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),
@@ -69,7 +71,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     )
     exit_code = 1
     try:
-        with accelerated(job.policy, job.cache, job.quant, job.engine) as fast:
+        with accelerated(job.policy, plan, job.quant, job.engine) as fast:
             _episodes(job, store, logger, fast)
             observations = store.observations()
             previous = store.result() or {}
@@ -89,6 +91,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 "share": stats["flops"] / plain_flops,
             },
             "baseline": compare(job, store.folder, store.episodes),
+            "calibration": calibration,
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

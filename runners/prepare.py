@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,15 +14,18 @@ from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
+from .calibrations import Recipe, check_recipe
 from .loggers import LOGGERS
 from .settings import (
     GROUPS,
+    CalibrationChoice,
     LoggerChoice,
     SamplerChoice,
     Settings,
     UserError,
     build,
     choose,
+    digest,
 )
 from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
 
@@ -51,6 +52,7 @@ class Job:
     quant: Any
     engine: Any
     sampler: SamplerChoice
+    recipe: Recipe
     logger: LoggerChoice
     runner: Any
     checkpoint: str
@@ -87,6 +89,7 @@ def prepare_job(
     *,
     with_policy: bool = True,
     identity_of_runner: Mapping[str, Any] | None = None,
+    calibrates: bool = False,
     prefix: str = "",
 ) -> Job:
     """Check a run of episodes against the task and the checkpoint that it names.
@@ -96,6 +99,7 @@ def prepare_job(
         runner: The runner's own settings.
         with_policy: False where something else acts; the checkpoint is not read then.
         identity_of_runner: What of its settings changes an episode, for the fingerprint.
+        calibrates: True where a calibration is used whatever the cache.
         prefix: Of the run folder's name.
 
     Raises:
@@ -108,23 +112,24 @@ def prepare_job(
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
-        check_cache(policy, cache)
         engine = settled(engine, policy)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
         check_simulator(task, f"task={task.name}")
+    recipe = recipe_of(cfg, settings, task, policy)
     identity = {
         **(identity_of_runner or {}),
-        "task": public(task),
-        "policy": policy.fingerprint() if policy else None,
+        **recipe.depends_on,
         "quant": asdict(quant),
         "engine": asdict(engine),
-        "noise_seed": settings.noise_seed,
-        "policy_batch": settings.policy_batch,
-        "threads": settings.threads,
-        "device": torch.device(settings.device).type,
     }
-    fingerprint = digest({**identity, "cache": asdict(cache)})
+    of_cache: dict[str, Any] = {"cache": asdict(cache)}
+    if policy and (calibrates or CACHES[cache.name].calibrated):
+        check_recipe(recipe, policy, settings)
+        of_cache["calibration"] = recipe.identity()
+    if policy:
+        check_cache(policy, cache, recipe)
+    fingerprint = digest({**identity, **of_cache})
     baseline = digest(
         {
             **identity,
@@ -142,6 +147,7 @@ def prepare_job(
         quant=quant,
         engine=engine,
         sampler=sampler,
+        recipe=recipe,
         logger=logger,
         runner=runner,
         checkpoint=checkpoint,
@@ -164,21 +170,44 @@ def prepare_job(
             "sampler": asdict(policy.config.sampler) if policy else None,
             "logger": asdict(logger),
             "runner": asdict(runner),
+            "calibration": of_cache.get("calibration"),
             "fingerprint": fingerprint,
         },
     )
 
 
-def check_cache(policy: DiffusionPolicy, cache: Any) -> None:
-    """Refuse a cache that does not fit the policy's sampler."""
+def calibration_values(cfg: DictConfig) -> Any:
+    """calibration=PATH is short for calibration.path=PATH, calibration=null for the defaults."""
+    node = cfg.get("calibration")
+    return node if isinstance(node, DictConfig) else {"path": node}
+
+
+def recipe_of(
+    cfg: DictConfig, settings: Settings, task: Task, policy: DiffusionPolicy | None
+) -> Recipe:
+    """Which calibration a policy has under these settings."""
+    return Recipe(
+        build(CalibrationChoice, calibration_values(cfg), "calibration"),
+        task.name,
+        {
+            "task": public(task),
+            "policy": policy.fingerprint() if policy else None,
+            "noise_seed": settings.noise_seed,
+            "policy_batch": settings.policy_batch,
+            "threads": settings.threads,
+            "device": torch.device(settings.device).type,
+        },
+    )
+
+
+def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> None:
+    """Refuse a cache that does not fit the policy's sampler, or its forced calibration."""
     budget = getattr(cache, "steps", 1)
     if budget > policy.n_inference_steps:
         raise UserError(
             f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
             f"got {budget}"
         )
-    resolve(policy, cache)
-
-
-def digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    calibration = recipe.forced()
+    if calibration or not CACHES[cache.name].calibrated:
+        resolve(policy, cache, calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from accel import CACHES, QUANTIZERS, CachePlan, resolve
 from accel.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
+from .calibrations import Recipe, check_recipe, find
 from .page import check_report
-from .prepare import check_cache, digest, settings_and_logger
-from .settings import SamplerChoice, Settings, UserError, build, choose
+from .prepare import check_cache, recipe_of, settings_and_logger
+from .settings import SamplerChoice, Settings, UserError, build, choose, digest
 from .store import CONFIG, RESULT
 from .task_and_policy import policy_and_task
 
@@ -61,6 +63,7 @@ class ShowJob:
 
     settings: Settings
     policy: DiffusionPolicy
+    calibration: Calibration | None
     sources: tuple[Source, ...]
     runner: ShowConfig
     checkpoint: str
@@ -68,11 +71,6 @@ class ShowJob:
     fingerprint: str
     name: str
     config: dict[str, Any]
-
-
-def calibration_for(job: ShowJob) -> Calibration | None:
-    """What calibrated caches of this policy rest on; None where there is none."""
-    return None
 
 
 def plans_of(job: ShowJob) -> tuple[CachePlan, ...]:
@@ -84,7 +82,7 @@ def plans_of(job: ShowJob) -> tuple[CachePlan, ...]:
     """
     plans = []
     for source in job.sources:
-        plan = resolve(job.policy, source.cache)
+        plan = resolve(job.policy, source.cache, job.calibration)
         if source.digest not in (None, plan.digest()):
             raise UserError(
                 f"runner.compare={source.label} ran the plan {source.digest}, with this checkpoint "
@@ -106,23 +104,28 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     choose(QUANTIZERS, cfg.quant, "quant")
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device, simulated=False)
-    check_cache(policy, cache)
+    recipe = recipe_of(cfg, settings, task, policy)
+    check_cache(policy, cache, recipe)
     sources = [Source(f"cache={cache.name}", cache)]
     if runner.compare is not None:
         other = compared(runner.compare)
-        check_cache(policy, other.cache)
+        if not isinstance(other.cache, CachePlan):
+            check_cache(policy, other.cache, recipe)
         sources.append(other)
+    calibration = calibration_for(recipe, policy, settings, sources)
     fingerprint = digest(
         {
             "runner": asdict(runner) | {"compare": None},
             "task": task.name,
             "policy": policy.fingerprint(),
             "plans": [source.identity() for source in sources],
+            "calibration": calibration.digest() if calibration else None,
         }
     )
     job = ShowJob(
         settings=settings,
         policy=policy,
+        calibration=calibration,
         sources=tuple(sources),
         runner=runner,
         checkpoint=checkpoint,
@@ -140,6 +143,26 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     )
     plans_of(job)
     return job
+
+
+def calibration_for(
+    recipe: Recipe, policy: DiffusionPolicy, settings: Settings, sources: Sequence[Source]
+) -> Calibration | None:
+    """What calibrated caches of this policy rest on; None where there is none and none is needed.
+
+    Raises:
+        UserError: one is needed and is not there; a picture is no reason to run episodes.
+    """
+    check_recipe(recipe, policy, settings)
+    calibration = recipe.forced() or find(recipe, policy)
+    names = [getattr(source.cache, "name", None) for source in sources]
+    needing = [name for name in names if name in CACHES and CACHES[name].calibrated]
+    if needing and calibration is None:
+        raise UserError(
+            f"cache={needing[0]} needs a calibration, which is not in {recipe.folder}; make it "
+            f"with: python run.py runner=calibrate task={recipe.task} and the same settings"
+        )
+    return calibration
 
 
 def compared(text: str) -> Source:

@@ -28,8 +28,8 @@ from policies.dataset_files import detect_kind
 from policies.datasets import Integers
 
 from .initial import initial_policy
-from .prepare import digest, settings_and_logger
-from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build
+from .prepare import settings_and_logger
+from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .task_and_policy import check_simulator, public, task_of
 from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
 

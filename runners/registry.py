@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from .calibrate import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
 from .collect import render_collect, run_collect
 from .job import EvaluateConfig, run_evaluate
 from .prepare import MISTAKES, prepare_job
@@ -33,6 +34,7 @@ class Runner(NamedTuple):
 RUNNERS: dict[str, Runner] = {
     "evaluate": Runner(EvaluateConfig, prepare_job, run_evaluate, render),
     "collect": Runner(CollectConfig, prepare_collect, run_collect, render_collect),
+    "calibrate": Runner(CalibrateConfig, prepare_calibrate, run_calibrate, render_calibrate),
     "train": Runner(TrainConfig, prepare_training, run_train, render_training),
     "show": Runner(ShowConfig, prepare_show, run_show, render_show),
 }

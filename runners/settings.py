@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from accel.calibration import MIN_QUERIES
 
 from .latency import LatencyConfig
 
@@ -45,6 +49,29 @@ class SamplerChoice:
 
     name: str = "checkpoint"
     steps: int | None = None
+
+
+@dataclass
+class CalibrationChoice:
+    """The calibration of methods that need one; conf/config.yaml says what each setting is for."""
+
+    path: str | None = None
+    force: bool = False
+    n_queries: int = 64
+    n_episodes: int = 8
+    start_seed: int = 300000
+
+    def __post_init__(self) -> None:
+        at_least = {"n_queries": MIN_QUERIES, "n_episodes": 2, "start_seed": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"calibration.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+
+    @property
+    def seeds(self) -> range:
+        return range(self.start_seed, self.start_seed + self.n_episodes)
 
 
 @dataclass
@@ -97,7 +124,7 @@ class Settings:
         check_device(self.device)
 
 
-GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner")
+GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner", "calibration")
 
 
 def build(cls: type, values: Any, where: str) -> Any:
@@ -119,6 +146,10 @@ def choose(table: Mapping[str, Any], node: Any, group: str) -> Any:
         raise UserError(f"{group} must be one of {', '.join(table)}, got {name!r}")
     entry = table[name]
     return build(entry[0] if isinstance(entry, tuple) else entry, node, group)
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check_device(name: str) -> None:

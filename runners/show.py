@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .plan_view import arm, differing_computed, summary
-from .prepare_show import PLAN, ShowJob, calibration_for, plans_of
+from .prepare_show import PLAN, ShowJob, plans_of
 from .show_image import plan_image
 from .show_page import plan_page
 from .store import RunStore, write_whole
@@ -29,7 +29,7 @@ def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
 
 
 def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
-    plans, calibration = plans_of(job), calibration_for(job)
+    plans, calibration = plans_of(job), job.calibration
     letters = ("A: ", "B: ") if plans[1:] else ("",)
     arms = [
         arm(letter + source.label, plan, job.policy)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from accel import accelerated
 
+from .calibrations import plan_of
 from .evaluate import Acting
 from .expert import EXPERTS
 from .job import describe
@@ -22,7 +23,8 @@ def _expert(job: Job) -> Iterator[Acting]:
 @contextmanager
 def _policy(job: Job) -> Iterator[Acting]:
     describe(job)
-    with accelerated(job.policy, job.cache, job.quant, job.engine) as fast:
+    plan, _ = plan_of(job)
+    with accelerated(job.policy, plan, job.quant, job.engine) as fast:
         yield fast
 
 

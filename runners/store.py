@@ -18,8 +18,18 @@ from omegaconf import OmegaConf
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
-TRAJECTORIES = "trajectories"
-SET_ASIDE = (EPISODES, RESULT, STATUS, OBSERVATIONS, TRAJECTORIES, *TRAINING, "videos", "wandb")
+TRAJECTORIES, BRANCH_ERRORS = "trajectories", "branch_errors.json"
+SET_ASIDE = (
+    EPISODES,
+    RESULT,
+    STATUS,
+    OBSERVATIONS,
+    TRAJECTORIES,
+    BRANCH_ERRORS,
+    *TRAINING,
+    "videos",
+    "wandb",
+)
 MAX_OBSERVATIONS = 128
 
 

@@ -51,7 +51,7 @@ MISTAKES = {
     "task.checkpoint=a=b.ckpt": "mismatched input '='",
     "hydra.run.dir=/proc/nowhere": "cannot write to /proc/nowhere",
     "logger=wandb": "logger=wandb needs a key",
-    "runner=colect": "Available options in 'runner': collect evaluate",
+    "runner=colect": "Available options in 'runner': calibrate collect evaluate",
     "runner=collect": "runner.source=expert is there for task=lift, got task=kitchen",
     "runner=collect task=lift cache=uniform": "cache must be none with runner.source=expert",
     "runner=collect task=lift task.abs_action=true": "runner.source=expert acts relatively",

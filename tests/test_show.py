@@ -16,7 +16,7 @@ from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, s
 from accel.calibration import Calibration
 from accel.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
-from runners import prepare_show, show
+from runners import prepare_show
 from runners.cli import run
 from runners.plan_view import CELLS, arm, cells, differences, ranges, summary
 from runners.show_image import DPI, WIDTH_IN
@@ -157,14 +157,14 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
         sites=sites,
         policy=policy.fingerprint(),
         n_queries=8,
-        similarity={"cos": similarity},
-        spread={"cos": similarity},
+        similarity=dict.fromkeys(METRICS, similarity),
+        spread=dict.fromkeys(METRICS, similarity),
         volatility=np.arange(n, dtype=np.float64),
         gram=similarity,
         mean=np.zeros((n, 100, 1, 1), dtype=np.float32),
         source={},
     )
-    monkeypatch.setattr(show, "calibration_for", lambda job: calibration)
+    monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)
     page = read(shown(*UNIFORM))
     assert page.options == n
     assert len(page.labels) == 5
@@ -199,7 +199,7 @@ def test_flops_by_step_add_up(policy: DiffusionPolicy) -> None:
 
 
 MISTAKES = {
-    "runner.compare=hashab": "runner.compare must be one of none, uniform, a plan file or the fold",
+    "runner.compare=hashab": "runner.compare must be one of none, uniform, bac, hash_ab, a plan file or",
     "runner.compare=wrong.json": "wrong.json: schema must be skipstep-plan/1",
     "runner.compare=foreign.json": "the plan was made for another checkpoint or sampler",
     "runner.compare=short.json": "the plan has 100 steps, the policy's sampler 16",

@@ -1,0 +1,94 @@
+"""How far an accelerated policy's branches are from the plain policy's, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .engines.reference import Session
+from .features import Moments, observe
+from .plan import CachePlan, Site
+
+if TYPE_CHECKING:
+    from .protocol import Transparent
+
+
+@dataclass(frozen=True, eq=False)
+class BranchErrors:
+    """An accelerated policy against the plain one on the same queries and noise.
+
+    Attributes:
+        sites: in the order in which the network runs them.
+        error: (N, n_sites) mean over queries of |added - r| / |r|, r what the plain network has in
+            that cell; live tokens only. It holds what earlier hits did to the trajectory as well.
+        hits: (N, n_sites) bool, where the accelerated policy computed nothing.
+        action_error: (M,) mean over the executed actions of their difference, in the normalised
+            units of the policy.
+    """
+
+    sites: tuple[Site, ...]
+    error: np.ndarray
+    hits: np.ndarray
+    action_error: np.ndarray
+
+
+def relative_error(found: Tensor, plain: Tensor) -> Tensor:
+    """|found - plain| / |plain| over the last axis; against nothing, 0 if equal, else 1."""
+    difference, size = (found - plain).norm(dim=-1), plain.norm(dim=-1)
+    against_nothing = (difference > 0).to(difference.dtype)
+    return torch.where(size > 0, difference / size.clamp(min=1e-30), against_nothing)
+
+
+def branch_errors(
+    policy: Transparent,
+    plan: CachePlan,
+    observations: Tensor,
+    noise: Sequence[torch.Generator],
+    batch: int = 8,
+    progress: bool = True,
+) -> BranchErrors:
+    """Run both policies on every query.
+
+    Args:
+        policy: in eval mode.
+        plan: made for it.
+        observations: (M, n_obs_steps, obs_dim).
+        noise: one CPU generator per query.
+        batch: queries at once; both policies' features are held for that many.
+        progress: show a bar where there is a terminal.
+
+    Raises:
+        PlanError: the plan was made for another policy.
+        FloatingPointError: an output is not finite; names the site and the step.
+    """
+    plan.check(policy)
+    errors = Moments()
+    actions: list[np.ndarray] = []
+    hidden = None if progress else True  # None: a bar where there is a terminal
+    with tqdm(total=len(observations), desc="branches", unit="query", disable=hidden) as bar:
+        for first in range(0, len(observations), batch):
+            rows = slice(first, first + batch)
+            obs, states = observations[rows].float(), [g.get_state() for g in noise[rows]]
+            again = [torch.Generator() for _ in states]
+            for generator, state in zip(again, states, strict=True):
+                generator.set_state(state)
+            with torch.inference_mode():
+                plain_actions, plain = observe(policy, obs, noise[rows])
+                fast_actions, fast = observe(policy, obs, again, Session(plan))
+                for ours, theirs in zip(fast, plain, strict=True):
+                    error = relative_error(ours.flatten(2), theirs.flatten(2))
+                    errors.add(error.T.double().cpu().numpy())
+                normalised = [
+                    policy.normalizer.normalize("action", a.to(policy.device))
+                    for a in (fast_actions, plain_actions)
+                ]
+            difference = (normalised[0] - normalised[1]).abs().double().flatten(1).mean(dim=1)
+            actions.append(difference.cpu().numpy())
+            bar.update(len(obs))
+    return BranchErrors(plan.sites, errors.mean, ~plan.mask, np.concatenate(actions))

@@ -1,0 +1,115 @@
+"""What the branches of a query put out, and how the outputs of its steps compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .plan import sites_of
+from .protocol import Compute, Noise, StepBranch, Transparent
+
+
+def compute_all(step: int, site: int, compute: Compute) -> Tensor:
+    """The plain network as a `StepBranch`."""
+    return compute()
+
+
+def live_tokens(policy: Transparent) -> int:
+    """Tokens of the stream that can influence an executed action, a time token included."""
+    return policy.n_live + policy.sizes.encoder_only
+
+
+def observe(
+    policy: Transparent, obs: Tensor, noise: Noise, branch: StepBranch = compute_all
+) -> tuple[Tensor, Tensor]:
+    """Act, and keep what every branch put out.
+
+    Args:
+        policy: in eval mode.
+        obs: (B, n_obs_steps, obs_dim).
+        noise: as of `policy.act`.
+        branch: what each branch puts out; the default is the plain policy.
+
+    Returns:
+        Actions (B, n_action_steps, action_dim) and features (B, n_sites, N, live tokens, width)
+        float32, on the policy's device.
+
+    Raises:
+        FloatingPointError: an output is not finite; the message names the site and the step.
+    """
+    sites, live = sites_of(policy), live_tokens(policy)
+    shape = (len(obs), len(sites), policy.n_inference_steps, live, policy.sizes.n_emb)
+    features = torch.empty(shape, device=policy.device)
+
+    def keep(step: int, site: int, compute: Compute) -> Tensor:
+        out = branch(step, site, compute)
+        if not bool(out[:, :live].isfinite().all()):
+            raise FloatingPointError(f"{sites[site].name} is not finite in step {step}")
+        features[:, site, step] = out[:, :live]
+        return out
+
+    return policy.act(obs, noise, keep), features
+
+
+def compare(features: Tensor) -> dict[str, np.ndarray]:
+    """The steps of one query against each other.
+
+    cos, mse and l2 come from one float64 Gram matrix per site, of features without their mean over
+    steps: the distance of two nearly equal features is then a difference of small numbers.
+
+    Args:
+        features: (n_sites, N, size) float32.
+
+    Returns:
+        {"gram", "cos", "mse", "l1", "l2"}: (n_sites, N, N) float64, see `Calibration`.
+    """
+    n_steps, size = features.shape[1:]
+    wide = features.double()
+    mean = wide.mean(dim=1, keepdim=True)
+    centred = wide - mean
+    inner = centred @ centred.mT
+    cross = centred @ mean.mT  # (n_sites, N, 1)
+    inner = (inner + inner.mT) / 2  # to the last bit
+    gram = inner + (cross + cross.mT) + mean @ mean.mT
+    own = inner.diagonal(dim1=1, dim2=2)
+    squares = (own[:, :, None] + own[:, None, :] - 2 * inner).clamp(min=0)
+    squares.diagonal(dim1=1, dim2=2).zero_()
+    norms = wide.norm(dim=2)
+    products = norms[:, :, None] * norms[:, None, :]
+    both_zero = (norms[:, :, None] + norms[:, None, :]) == 0
+    cos = torch.where(products > 0, gram / products, both_zero.double()).clamp(-1, 1)
+    cos.diagonal(dim1=1, dim2=2).fill_(1)
+    l1 = torch.zeros_like(squares)
+    i, j = torch.triu_indices(n_steps, n_steps, offset=1, device=features.device)
+    for site, feature in enumerate(features):
+        l1[site, i, j] = torch.nn.functional.pdist(feature, p=1).double() / size
+    found = {
+        "gram": gram,
+        "cos": cos,
+        "mse": squares / size,
+        "l1": l1 + l1.mT,
+        "l2": squares.sqrt(),
+    }
+    return {name: matrix.cpu().numpy() for name, matrix in found.items()}
+
+
+@dataclass
+class Moments:
+    """Mean and standard deviation of arrays that come one by one (Welford 1962)."""
+
+    n: int = 0
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
+
+    def add(self, values: np.ndarray) -> None:
+        self.n += 1
+        away = values - self.mean
+        self.mean = self.mean + away / self.n
+        self.squares = self.squares + away * (values - self.mean)
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.squares / self.n)

@@ -1,0 +1,177 @@
+"""runner=calibrate: observe the plain policy, and how far an accelerated one is from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from accel import BranchErrors, branch_errors, resolve
+
+from .calibrations import calibration_of, locked, queries_of
+from .job import describe
+from .prepare import Job, prepare_job
+from .settings import UserError
+from .store import BRANCH_ERRORS, RunStore, write_whole
+from .versions import versions
+
+log = logging.getLogger(__name__)
+
+N_ROWS = 5
+
+
+@dataclass
+class CalibrateConfig:
+    """No settings of its own: `calibration` in conf/config.yaml holds them."""
+
+    name: str = "calibrate"
+
+
+def prepare_calibrate(cfg: DictConfig, config: CalibrateConfig) -> Job:
+    """Check what is observed; nothing is written.
+
+    Raises:
+        UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
+    """
+    job = prepare_job(
+        cfg,
+        config,
+        identity_of_runner={"runner": config.name},
+        calibrates=True,
+        prefix=f"{config.name}_",
+    )
+    if job.quant.name != "none":
+        raise UserError(f"quant must be none with runner=calibrate, got {job.quant.name}")
+    if job.recipe.choice.path is not None and job.cache.name == "none":
+        raise UserError(
+            "calibration.path must be null with runner=calibrate cache=none, which makes one, "
+            f"got {job.recipe.choice.path}"
+        )
+    if not job.settings.force or job.cache.name != "none":
+        return job
+    choice = replace(job.recipe.choice, force=True)  # here the calibration is the run
+    return replace(job, recipe=replace(job.recipe, choice=choice))
+
+
+def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
+    """Find or make the calibration; with a cache, measure its branches on the same queries."""
+    store = RunStore(folder, job.config, job.settings.force)
+    try:
+        done = store.result()
+        if done and not job.recipe.choice.force and Path(done["calibration"]["path"]).exists():
+            log.info("finished already: %s", folder)
+            return done
+        with store.running():
+            return _run(job, store)
+    finally:
+        store.close()
+
+
+def _run(job: Job, store: RunStore) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.set_num_threads(job.settings.threads)
+    describe(job)
+    calibration, path = calibration_of(job)
+    volatility = zip(calibration.sites, calibration.volatility.tolist(), strict=True)
+    result = {
+        "task": job.task.name,
+        "runner": job.runner.name,
+        "cache": job.cache.name,
+        "calibration": {"path": str(path), "digest": calibration.digest()},
+        "n_queries": calibration.n_queries,
+        "volatility": {site.name: value for site, value in volatility},
+        "branch_errors": None,
+    }
+    if job.cache.name != "none":
+        with locked(job.recipe.folder):
+            queries = queries_of(job)
+        errors = branch_errors(
+            job.policy,
+            resolve(job.policy, job.cache, calibration),
+            torch.from_numpy(queries.obs),
+            queries.noise(job.settings.noise_seed),
+        )
+        content = as_json(errors)
+        write_whole(store.folder / BRANCH_ERRORS, json.dumps(content))
+        result["branch_errors"] = summarise(content)
+    result |= {
+        "wall_s": round(time.perf_counter() - started, 1),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "fingerprint": job.fingerprint,
+        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "versions": versions(),
+    }
+    store.write_result(result)
+    return result
+
+
+def as_json(errors: BranchErrors) -> dict[str, Any]:
+    """branch_errors.json: (steps x sites) relative errors and hits, action errors by query."""
+    return {
+        "sites": [site.name for site in errors.sites],
+        "error": errors.error.tolist(),
+        "hits": errors.hits.tolist(),
+        "action_error": errors.action_error.tolist(),
+    }
+
+
+def summarise(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of branch_errors.json goes to result.json; action errors in normalised units."""
+    error, actions = np.array(content["error"]), np.array(content["action_error"])
+    return {
+        "by_step": error.mean(axis=1).tolist(),
+        "by_site": dict(zip(content["sites"], error.mean(axis=0).tolist(), strict=True)),
+        "hit_share": float(np.mean(content["hits"])),
+        "action_error_mean": float(actions.mean()),
+        "action_error_p95": float(np.percentile(actions, 95)),
+        "n_queries": len(actions),
+    }
+
+
+def _largest(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(values.items(), key=lambda item: -item[1])[:N_ROWS]
+
+
+def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
+    """A result as lines of text for a terminal."""
+    title = f"{result['task']}  calibration  {result['n_queries']} queries"
+    rows = [
+        (f"volatility {rank}", f"{value:.4f}  {name}")
+        for rank, (name, value) in enumerate(_largest(result["volatility"]), 1)
+    ]
+    if errors := result["branch_errors"]:
+        title += f"  cache={result['cache']}"
+        by_step = errors["by_step"]
+        rows = [
+            (f"worst site {rank}", f"{value:.3f}  {name}")
+            for rank, (name, value) in enumerate(_largest(errors["by_site"]), 1)
+        ]
+        picked = sorted({round(x) for x in np.linspace(0, len(by_step) - 1, 2 * N_ROWS)})
+        rows += [
+            ("by step", "  ".join(f"{s}: {by_step[s]:.3f}" for s in picked)),
+            ("hits", f"{errors['hit_share']:.1%} of the cells"),
+            (
+                "action error",
+                f"mean {errors['action_error_mean']:.4f}, p95 {errors['action_error_p95']:.4f} "
+                "(normalised units)",
+            ),
+        ]
+    rows += [
+        ("time", f"{result['wall_s']} s, peak memory {result['peak_memory_mb']} MB"),
+        ("calibration", result["calibration"]["path"]),
+        ("files", str(folder)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join(["", title, "-" * len(title), *lines])

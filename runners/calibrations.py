@@ -1,0 +1,185 @@
+"""Calibrations of exact checkpoints and samplers: found, or made once and shared by every run."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from accel import CACHES, CachePlan, Calibration, PlanError, calibrate, resolve
+from accel.calibration_file import json_path
+from policies import DiffusionPolicy
+
+from .queries import Queries, play
+from .settings import CalibrationChoice, Settings, UserError, digest
+
+if TYPE_CHECKING:
+    from .prepare import Job
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path("multirun/calibrations")
+QUERIES = "queries.npz"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which calibration a job uses.
+
+    Attributes:
+        choice: the settings.
+        task: name of the task.
+        depends_on: what changes the queries or what is observed on them.
+    """
+
+    choice: CalibrationChoice
+    task: str
+    depends_on: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Of the automatic calibration, known before it is made."""
+        settings = {k: v for k, v in asdict(self.choice).items() if k not in ("path", "force")}
+        return digest({**self.depends_on, "calibration": settings})
+
+    @property
+    def folder(self) -> Path:
+        """Of the automatic calibration."""
+        return FOLDER / f"{self.task}_{self.key}"
+
+    def forced(self) -> Calibration | None:
+        """The calibration that calibration.path names, if any."""
+        return None if self.choice.path is None else load(Path(self.choice.path))
+
+    def identity(self) -> str:
+        """What of the calibration changes an episode: the content, or what it will follow from."""
+        calibration = self.forced()
+        return self.key if calibration is None else calibration.digest()
+
+
+def load(path: Path) -> Calibration:
+    """Read a calibration, once for as long as its file stays."""
+    file = json_path(path)
+    return _load(file, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@lru_cache(maxsize=2)
+def _load(file: Path, stamp: int) -> Calibration:
+    return Calibration.load(file)
+
+
+def check_recipe(recipe: Recipe, policy: DiffusionPolicy, settings: Settings) -> None:
+    """Refuse a foreign calibration, and one of the episodes that the run evaluates.
+
+    Raises:
+        UserError: one line that names the setting.
+    """
+    choice = recipe.choice
+    calibration = recipe.forced()
+    if calibration is not None:
+        try:
+            calibration.check(policy)
+        except PlanError as error:
+            raise UserError(f"calibration.path {choice.path}: {error}") from error
+        return
+    tested = range(settings.start_seed, settings.start_seed + settings.n_episodes)
+    if choice.seeds[0] <= tested[-1] and tested[0] <= choice.seeds[-1]:
+        raise UserError(
+            f"calibration.start_seed: seeds {choice.seeds[0]} to {choice.seeds[-1]} are among the "
+            f"test seeds ({tested[0]} to {tested[-1]})"
+        )
+
+
+def plan_of(job: Job) -> tuple[CachePlan, dict[str, str] | None]:
+    """The plan of a job, and where its calibration is; made first where it is missing."""
+    if not CACHES[job.cache.name].calibrated:
+        return resolve(job.policy, job.cache), None
+    calibration, path = calibration_of(job)
+    where = {"path": str(path), "digest": calibration.digest()}
+    return resolve(job.policy, job.cache, calibration), where
+
+
+def calibration_of(job: Job) -> tuple[Calibration, Path]:
+    """The calibration that a job uses, and its JSON file.
+
+    The automatic one is made under a lock, so two processes never make it at once; its queries are
+    written first, and a process that was killed goes on after them.
+    """
+    recipe = job.recipe
+    calibration = recipe.forced()
+    if calibration is not None:
+        assert recipe.choice.path is not None
+        return calibration, json_path(recipe.choice.path)
+    with locked(recipe.folder):
+        found = None if recipe.choice.force else find(recipe, job.policy)
+        return found or _make(job), json_path(recipe.folder)
+
+
+def find(recipe: Recipe, policy: DiffusionPolicy) -> Calibration | None:
+    """The automatic calibration, None where it is missing or damaged."""
+    if not json_path(recipe.folder).exists():
+        return None
+    try:
+        calibration = load(recipe.folder)
+        calibration.check(policy)
+    except PlanError as error:
+        log.warning("%s: made anew", error)
+        return None
+    log.info("calibrated already: %s", recipe.folder)
+    return calibration
+
+
+def queries_of(job: Job, anew: bool = False) -> Queries:
+    """The automatic calibration's queries; call it under its lock."""
+    path = job.recipe.folder / QUERIES
+    if path.exists() and not anew:
+        return Queries.load(path)
+    queries = play(job)
+    queries.save(path)
+    return queries
+
+
+def _make(job: Job) -> Calibration:
+    recipe, policy = job.recipe, job.policy
+    log.info("calibrating in %s", recipe.folder)
+    queries = queries_of(job, recipe.choice.force)
+    calibration = calibrate(
+        policy,
+        torch.from_numpy(queries.obs),
+        queries.noise(job.settings.noise_seed),
+        source={
+            "checkpoint": job.checkpoint,
+            "task": recipe.task,
+            "network": asdict(policy.sizes),
+            "sampler": asdict(policy.config.sampler),
+            "key": recipe.key,
+            "noise_seed": job.settings.noise_seed,
+            "policy_batch": job.settings.policy_batch,
+            "threads": job.settings.threads,
+            "device": job.settings.device,
+            "seeds": queries.seeds.tolist(),
+            "queries": queries.numbers.tolist(),
+        },
+    )
+    calibration.save(recipe.folder)
+    return calibration
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a calibration's folder; the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            log.info("waiting for another process that makes %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

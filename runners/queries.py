@@ -1,0 +1,125 @@
+"""Queries on which a policy is observed: real ones, spread over episodes and their phases."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from hydra.errors import CompactHydraException
+from tqdm import tqdm
+
+from accel import accelerated
+from accel.calibration import MIN_QUERIES
+
+from .evaluate import evaluate, query_noise
+
+if TYPE_CHECKING:
+    from .prepare import Job
+
+log = logging.getLogger(__name__)
+
+
+class TooFewQueriesError(CompactHydraException):
+    """The episodes do not hold enough queries: a failure in one line, exit code 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Observations that a policy is asked about, and what makes their noise.
+
+    Attributes:
+        obs: (M, n_obs_steps, obs_dim) float32.
+        seeds: (M,) of the episodes.
+        numbers: (M,) which query of its episode each is.
+    """
+
+    obs: np.ndarray
+    seeds: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def noise(self, noise_seed: int) -> list[torch.Generator]:
+        """The noise that these queries have in an evaluation."""
+        pairs = zip(self.seeds.tolist(), self.numbers.tolist(), strict=True)
+        return [query_noise(noise_seed, seed, number) for seed, number in pairs]
+
+    def save(self, path: Path) -> None:
+        """Write by rename."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, obs=self.obs, seeds=self.seeds, numbers=self.numbers)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Queries:
+        with np.load(path) as file:
+            return cls(**file)
+
+
+def spread(counts: Sequence[int], n: int) -> list[tuple[int, int]]:
+    """About equally many queries of every episode, evenly over its length.
+
+    Args:
+        counts: queries of each episode.
+        n: queries wanted; all are taken where there are fewer.
+
+    Returns:
+        (episode, query) in order.
+    """
+    shares = [0] * len(counts)
+    for _ in range(min(n, sum(counts))):
+        open_ones = [e for e, count in enumerate(counts) if shares[e] < count]
+        shares[min(open_ones, key=lambda e: shares[e])] += 1
+    return [
+        (episode, int((i + 0.5) * count / share))
+        for episode, (count, share) in enumerate(zip(counts, shares, strict=True))
+        for i in range(share)
+    ]
+
+
+def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int) -> Queries:
+    """Queries out of what every episode's policy saw, (n_queries, n_obs_steps, obs_dim) each."""
+    chosen = spread([len(o) for o in observed], n)
+    if len(chosen) < MIN_QUERIES:
+        raise TooFewQueriesError(
+            f"{len(observed)} episodes hold {len(chosen)} queries, a calibration needs at least "
+            f"{MIN_QUERIES}: raise calibration.n_episodes"
+        )
+    if len(chosen) < n:
+        log.warning("calibration.n_queries=%d: the episodes hold %d, all are used", n, len(chosen))
+    return Queries(
+        obs=np.stack([observed[e][q] for e, q in chosen]).astype(np.float32),
+        seeds=np.array([seeds[e] for e, _ in chosen], dtype=np.int64),
+        numbers=np.array([q for _, q in chosen], dtype=np.int64),
+    )
+
+
+def play(job: Job) -> Queries:
+    """Queries of episodes that the plain policy plays."""
+    choice, settings = job.recipe.choice, job.settings
+    bar = tqdm(total=choice.n_episodes, desc="calibration", unit="episode", disable=None)
+    found: dict[int, np.ndarray] = {}
+    with bar, accelerated(job.policy, engine="fused") as plain:
+        for episode in evaluate(
+            plain,
+            job.task,
+            choice.seeds,
+            job.n_envs,
+            settings.noise_seed,
+            policy_batch=settings.policy_batch,
+        ):
+            bar.update()
+            if episode.status == "ok":
+                found[episode.seed] = episode.observations
+            else:
+                log.warning("seed %d is left out: %s", episode.seed, episode.error)
+    seeds = sorted(found)
+    return choose_queries(seeds, [found[s] for s in seeds], choice.n_queries)
