@@ -306,7 +306,7 @@ INIT_MISTAKES = {
     "runner.prediction_type=sample": "has prediction_type=epsilon, this training has sample",
     "runner.obs_as_cond=false": "has input_dim=7, this training has 26",
     "task=kitchen runner.data=kitchen.npz": "has obs_dim=19, this training has 60",
-    "task.abs_action=true": "has action_dim=7, this training has 10",
+    "task.abs_action=true": "lift.hdf5: actions look like changes of pose, task.abs_action=true",
     "runner.init=nowhere": "no checkpoint at nowhere",
     "runner.init=lift.hdf5": "lift.hdf5",
 }
