@@ -111,7 +111,7 @@ class LiftTask(Task):
 
     def model(self, env: Env) -> str:
         """The XML of this episode's cube; robosuite finds its meshes from "robosuite/" on."""
-        xml: str = cast(LiftEnv, env).sim_env.sim.model.get_xml()
+        xml = cast(LiftEnv, env).model_xml()
         return MESH_FOLDER.sub('file="robosuite/', xml)
 
     def env_args(self) -> dict[str, Any]:
@@ -175,8 +175,19 @@ class LiftEnv(gym.Env[FloatArray, FloatArray]):
         obs = self.sim_env.reset()
         if self.render_mode is not None:
             # reflections double the time of a frame without a GPU; a hard reset brings them back
+            self.reflectance = self.sim_env.sim.model.mat_reflectance.copy()
             self.sim_env.sim.model.mat_reflectance[:] = 0.0
         return _observation(obs), {}
+
+    def model_xml(self) -> str:
+        """The same whether the episode is filmed or not."""
+        model = self.sim_env.sim.model
+        if self.render_mode is None:
+            return str(model.get_xml())
+        model.mat_reflectance[:] = self.reflectance
+        xml = str(model.get_xml())
+        model.mat_reflectance[:] = 0.0
+        return xml
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1

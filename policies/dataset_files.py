@@ -75,6 +75,8 @@ def _join(name: str, parts: Sequence[tuple[str, Any]]) -> NDArray[Any]:
             raise DatasetError(
                 f"{name}: {key} must hold (steps, numbers), got {value.dtype} {value.shape}"
             )
+        if len(value) and not value.shape[1]:
+            raise DatasetError(f"{name}: {key} has rows of no numbers")
         if len(value) != len(columns[0][1]):
             raise DatasetError(
                 f"{name}: {key} has {len(value)} steps, {columns[0][0]} has {len(columns[0][1])}"
@@ -147,6 +149,8 @@ def read_lerobot(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode
     with _readable(path), contextlib.ExitStack() as stack:
         stack.enter_context(_as_dataset_error(path, (pyarrow.ArrowInvalid, pyarrow.ArrowException)))
         info = json.loads((path / "meta" / "info.json").read_text())
+        if not isinstance(info, dict):
+            raise DatasetError(f"{path}: meta/info.json must hold a dictionary")
         version = str(info.get("codebase_version", ""))
         if not version.startswith(LEROBOT_VERSION):
             raise DatasetError(
@@ -208,15 +212,19 @@ def read_npz(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
         sources = file.get("source_demo")
     if ends.ndim != 1 or not len(ends):
         raise DatasetError(f"{path}: episode_ends is empty")
+    if not np.issubdtype(ends.dtype, np.integer):
+        raise DatasetError(f"{path}: episode_ends must hold integers, got {ends.dtype}")
     if len(obs) != len(action) or ends[-1] != len(action) or (np.diff(ends, prepend=0) < 1).any():
         raise DatasetError(
             f"{path}: episode_ends must rise to the number of steps, got {ends[-1]} "
             f"with {len(action)} steps of action and {len(obs)} of {keys[0]}"
         )
-    if sources is not None and len(sources) != len(ends):
+    if sources is not None and sources.shape != ends.shape:
         raise DatasetError(
-            f"{path}: source_demo has {len(sources)} numbers, episode_ends has {len(ends)}"
+            f"{path}: source_demo has {sources.size} numbers, episode_ends has {len(ends)}"
         )
+    if sources is not None and not np.issubdtype(sources.dtype, np.integer):
+        raise DatasetError(f"{path}: source_demo must hold integers, got {sources.dtype}")
     for number, (low, high) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
         source = None if sources is None else (0, int(sources[number]))
         yield Episode(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .demos import Demo, DemoSet
 from .evaluate import evaluate
+from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .prepare import Job
 from .prepare_collect import FORMATS, CollectConfig
@@ -59,12 +60,32 @@ def run_collect(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
-    started = time.perf_counter()
     torch.set_num_threads(job.settings.threads)
     config: CollectConfig = job.runner
     seeds = config.seeds(job.settings)
-    _episodes(job, config, store, seeds)
-    records = [store.episodes[seed] for seed in seeds]
+    about = wandb_run(job, "collect", f"source={config.source}", f"cache={job.cache.name}")
+    logger = LOGGERS[job.logger.name](store.folder, about, job.config)
+    exit_code = 1
+    try:
+        started = time.perf_counter()
+        _episodes(job, config, store, logger, seeds)
+        records = [store.episodes[seed] for seed in seeds]
+        result = _write(job, config, store, records)
+        result["wall_s"] = round(time.perf_counter() - started, 1)
+        store.write_result(result)
+        low, high = result["success_interval"]
+        numbers = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
+        logger.finish({**numbers, "success_low": low, "success_high": high}, records, store.folder)
+        exit_code = 0
+        return result
+    finally:
+        logger.close(exit_code)
+
+
+def _write(
+    job: Job, config: CollectConfig, store: RunStore, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The dataset of the episodes that are worth keeping, and what is to be said of it."""
     ok = [r for r in records if r["status"] == "ok"]
     kept = [r for r in ok if r["success"] or not config.success_only]
     if not kept:
@@ -85,7 +106,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     form.write(path, DemoSet(job.task, demos, config.valid_share, job.fingerprint))
     successes = sum(r["success"] for r in ok)
-    result = {
+    return {
         "task": job.task.name,
         "runner": config.name,
         "source": config.source,
@@ -100,28 +121,40 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "n_success": successes,
         "n_errors": len(records) - len(ok),
         "errors": [{"seed": r["seed"], "error": r["error"]} for r in records if r not in ok],
-        "wall_s": round(time.perf_counter() - started, 1),
         "fingerprint": job.fingerprint,
         "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
         "versions": versions(),
     }
-    store.write_result(result)
-    return result
 
 
 def _file(folder: Path, seed: int) -> Path:
     return folder / TRAJECTORIES / f"{seed}.npz"
 
 
-def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[int]) -> None:
+def _episodes(
+    job: Job, config: CollectConfig, store: RunStore, logger: NullLogger, seeds: Sequence[int]
+) -> None:
+    """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     again = store.missing(seeds)
     missing = [s for s in seeds if s in again or not _file(store.folder, s).exists()]
+    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
+    outcomes: list[bool] = []
+
+    def count(record: Mapping[str, Any]) -> None:
+        if record["status"] == "ok":
+            outcomes.append(record["success"])
+        bar.update()
+        logger.episode(record, sum(outcomes) / max(len(outcomes), 1))
+
+    for seed in seeds:
+        if seed not in missing:
+            count(store.episodes[seed])
     if not missing:
+        bar.close()
         log.info("all %d episodes are there: %s", len(seeds), store.folder)
         return
+    filmed = set(seeds[: job.settings.videos])
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
-    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
-    bar.update(len(seeds) - len(missing))
     with bar, SOURCES[config.source].acting(job) as acting:
         for episode in evaluate(
             acting,
@@ -131,12 +164,18 @@ def _episodes(job: Job, config: CollectConfig, store: RunStore, seeds: Sequence[
             job.settings.noise_seed,
             policy_batch=job.settings.policy_batch if job.loaded else 1,
             disturb=disturbance(job.settings.noise_seed, config.largest_noise),
+            video_of=lambda seed: (
+                store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
+            ),
             record=True,
         ):
             if isinstance(episode.trajectory, Trajectory):
                 episode.trajectory.save(_file(store.folder, episode.seed))
-            store.append(episode.record())
-            bar.update()
+            record = episode.record()
+            if episode.video:
+                record["video"] = str(Path(episode.video).relative_to(store.folder.absolute()))
+            store.append(record)
+            count(record)
 
 
 def render_collect(result: Mapping[str, Any], folder: Path) -> str:

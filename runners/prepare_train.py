@@ -207,7 +207,10 @@ def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonst
         keys = defaults.robomimic_keys
     stamps = tuple((p, p.stat().st_mtime_ns) for f in runner.files for p in _files(Path(f)))
     data, content = _read(tuple(runner.files), runner.kind, keys, stamps)
-    obs, action = defaults.convert(data.obs, data.action, task)
+    try:
+        obs, action = defaults.convert(data.obs, data.action, task)
+    except ValueError as error:
+        raise DatasetError(f"{', '.join(runner.files)}: {error}") from error
     for field, values, dim in (
         ("observation", obs, task.obs_dim),
         ("action", action, task.action_dim),

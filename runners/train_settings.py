@@ -17,6 +17,7 @@ from policies.training import EMAConfig
 
 Floats = NDArray[np.float32]
 WARMUP = 500
+HAND, REACH_M = slice(10, 13), 0.3  # in Lift's observation; a change is a metre away from it
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "normalizer": ("limits", "gaussian"),
@@ -138,8 +139,26 @@ def kitchen_from_state(obs: Floats, action: Floats, task: Any) -> tuple[Floats, 
 
 
 def lift_absolute(obs: Floats, action: Floats, task: Any) -> tuple[Floats, Floats]:
-    """Absolute poses with an axis-angle (7 numbers), as robomimic has them -> with 6D (10)."""
-    if not task.abs_action or action.shape[1] != 7:
+    """Absolute poses with an axis-angle (7 numbers), as robomimic has them -> with 6D (10).
+
+    Changes of pose have 7 numbers too, and files do not say reliably which they hold (converted
+    ones keep the recorded controller's control_delta), so the values decide: a pose to go to is
+    near the hand.
+
+    Raises:
+        ValueError: `task.abs_action` contradicts the values.
+    """
+    if action.shape[1] != 7 or obs.shape[1] != task.obs_dim:
+        return obs, action
+    away = np.linalg.norm(action[:, :3] - obs[:, HAND], axis=1)
+    absolute = bool(np.quantile(away, 0.9) < REACH_M)
+    if absolute != task.abs_action:
+        raise ValueError(
+            f"actions look like {'poses' if absolute else 'changes of pose'}, "
+            f"task.abs_action={str(task.abs_action).lower()} needs "
+            f"{'changes of pose' if absolute else 'poses'}"
+        )
+    if not absolute:
         return obs, action
     rows = Rotation.from_rotvec(action[:, 3:6]).as_matrix()[:, :2].reshape(-1, 6)
     return obs, np.concatenate([action[:, :3], rows, action[:, 6:]], 1).astype(np.float32)

@@ -16,21 +16,25 @@ import numpy as np
 import pytest
 import torch
 
-from envs import LiftConfig, LiftTask
+from envs import KitchenTask, LiftConfig, LiftTask
 from envs.lift import LiftEnv
 from envs.task import FloatArray
+from runners import lerobot_folder
 from runners.cli import run as run_cli
 from runners.collect import disturbance, episode_sigma
 from runners.demos import Demo, DemoSet
 from runners.evaluate import evaluate
 from runners.expert import lift_action
 from runners.trajectory import Trajectory
-from tests import test_runs
+from tests import test_runs, wandb_file
 from tests.toy import ToyTask
 
 PROJECT = Path(__file__).parent.parent
 PARTS = {"object": 10, "robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
-LIFT = ("runner=collect", "task=lift", "n_episodes=3", "runner.noise=0.3", "threads=1")
+LIFT = (
+    *("runner=collect", "task=lift", "n_episodes=3", "runner.noise=0.3", "threads=1"),
+    *("logger=none", "videos=0"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +291,32 @@ def test_lerobot_reads_the_folder(lift: Path) -> None:
     np.testing.assert_array_equal(dataset[3]["action"], steps[0].actions[3].astype(np.float32))
 
 
-KITCHEN = ("runner=collect", "runner.source=policy", "runner.success_only=false", "videos=0")
+def test_lerobot_reads_a_rate_that_is_no_integer(tmp_path: Path) -> None:
+    pytest.importorskip("lerobot")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    root, rng, demos = tmp_path / "set", np.random.default_rng(0), []
+    for seed, n in enumerate((30, 280)):
+        obs, states = rng.normal(size=(2, n + 1, 60))
+        actions = rng.normal(size=(n, 9))
+        steps = Trajectory(obs, actions, actions, np.zeros(n), states, "")
+        steps.save(tmp_path / f"{seed}.npz")
+        demos.append(Demo(seed, True, 0.0, tmp_path / f"{seed}.npz"))
+    lerobot_folder.write(root, DemoSet(KitchenTask(), demos, 0.1, ""))
+    deltas = {"observation.state": [-0.08, 0.0], "action": [i / 12.5 for i in range(16)]}
+    dataset = LeRobotDataset("local/kitchen", root=root, delta_timestamps=deltas)
+    assert dataset.fps == 12.5
+    for i in range(0, 280, 13):
+        row, rows = dataset[30 + i], np.clip(np.arange(i, i + 16), 0, 279)
+        assert float(row["timestamp"]) == pytest.approx(i * 0.08, abs=1e-4)
+        np.testing.assert_array_equal(row["action"], steps.actions[rows].astype(np.float32))
+        np.testing.assert_array_equal(row["observation.state"][1], steps.obs[i].astype("f4"))
+
+
+KITCHEN = (
+    *("runner=collect", "runner.source=policy", "runner.success_only=false"),
+    *("videos=0", "logger=none"),
+)
 
 
 def kitchen_folder(root: Path) -> Path:
@@ -317,6 +346,46 @@ def test_a_killed_collection_goes_on_and_gives_the_same_bytes(tmp_path: Path) ->
         assert (demo["actions"].shape, demo["states"].shape) == ((20, 9), (20, 59))
         assert demo.attrs["seed"] == 11
         assert "model_file" not in demo.attrs
+
+
+def test_wandb_and_the_videos_say_what_was_collected(lift: Path, tmp_path: Path) -> None:
+    folder = collect(tmp_path, "logger=offline", "videos=1", "n_episodes=2", "runner.noise=0.3")
+    assert folder.name == lift.name
+    for seed in range(2):  # filming changes nothing
+        name = f"trajectories/{seed}.npz"
+        assert (folder / name).read_bytes() == (lift / name).read_bytes()
+    assert [p.name for p in folder.glob("videos/*")] == ["0.mp4"]
+    assert (folder / "videos/0.mp4").stat().st_size > 1000
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    logged = wandb_file.read(file)
+    rows = [row for row in logged["history"] if "test/success_rate" in row]
+    assert [(row["episode"], row["test/success_rate"]) for row in rows] == [(1, 1.0), (2, 1.0)]
+    assert logged["summary"]["success_rate"] == 1.0
+    assert logged["summary"]["n_demos"] == 2
+    assert logged["exit"] == 0
+
+
+def test_ctrl_c_leaves_whole_files_and_force_starts_anew(tmp_path: Path) -> None:
+    process, children = test_runs.start(tmp_path, *KITCHEN, "n_envs=2")
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    test_runs.assert_gone(children)
+    folder = kitchen_folder(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+    assert not list(folder.rglob(".*.tmp"))
+    assert not (folder / "dataset.hdf5").exists()
+    kept = {p: p.stat().st_mtime_ns for p in sorted(folder.glob("trajectories/*.npz"))}
+    assert 4 <= len(kept) < 12
+    assert all(len(Trajectory.load(p)) == 20 for p in kept)
+    test_runs.run(tmp_path, *KITCHEN, "n_envs=2")
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept, "an episode was run twice"
+    written = (folder / "dataset.hdf5").read_bytes()
+    test_runs.run(tmp_path, *KITCHEN, "n_envs=2", "force=true", "n_episodes=12")
+    assert len(list(folder.glob("previous/0/trajectories/*.npz"))) == 12
+    assert (folder / "dataset.hdf5").read_bytes() == written
+    assert (folder / "previous/0/result.json").exists()
 
 
 def test_no_success_is_a_failure_in_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -64,7 +65,13 @@ def test_npz_and_the_kitchen_map(tmp_path: Path) -> None:
 def test_absolute_poses_become_6d_and_back() -> None:
     rng = np.random.default_rng(0)
     poses = rng.uniform(-1, 1, (20, 7)).astype(np.float32)
-    _, action = lift_absolute(np.zeros((20, 19)), poses, SimpleNamespace(abs_action=True))
+    obs, task = np.zeros((20, 19), np.float32), SimpleNamespace(abs_action=True, obs_dim=19)
+    obs[:, 10:13] = poses[:, :3]
+    _, action = lift_absolute(obs, poses, task)
+    with pytest.raises(ValueError, match=r"look like poses, task\.abs_action=false needs changes"):
+        lift_absolute(obs, poses, SimpleNamespace(abs_action=False, obs_dim=19))
+    with pytest.raises(ValueError, match=r"look like changes of pose, task\.abs_action=true needs"):
+        lift_absolute(obs + 1, poses, task)
     assert action.shape == (20, 10)
     for pose, ten in zip(poses, action, strict=True):
         back = pose_command(ten.astype(np.float64))
@@ -245,6 +252,114 @@ def test_a_damaged_lerobot_folder_is_refused(tmp_path: Path) -> None:
     (broken / "data/chunk-000/file-001.parquet").write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match="broken: cannot be read"):
         read_dataset([broken])
+
+
+def lerobot_with(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
+    pq = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import Table
+
+    write_lerobot(folder, n_files=1)
+    file = folder / "data/chunk-000/file-000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    change(rows)
+    pq.write_table(Table.from_pylist(rows, schema=None), file)
+    return folder
+
+
+def _one_nan(rows: list[dict[str, Any]]) -> None:
+    rows[14]["action"][3] = float("nan")
+
+
+def _one_infinity(rows: list[dict[str, Any]]) -> None:
+    rows[5]["observation.state"][0] = float("inf")
+
+
+def _one_short(rows: list[dict[str, Any]]) -> None:
+    rows[13]["action"].pop()
+
+
+def _one_missing(rows: list[dict[str, Any]]) -> None:
+    rows[13]["action"] = None
+
+
+def _another_width(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["episode_index"] == 2:
+            row["observation.state"].pop()
+
+
+def _empty_rows(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row["action"] = []
+
+
+LEROBOT = {
+    _one_nan: "episode 1: action holds NaN or infinite values at step 2",
+    _one_infinity: "episode 0: obs holds NaN or infinite values at step 5",
+    _one_short: "episode 1: action has rows of different sizes ['6', '7']",
+    _one_missing: "episode 1: action has rows of different sizes",
+    _another_width: "episode 2: obs has shape (15, 18), ",
+    _empty_rows: "episode 0: action has rows of no numbers",
+}
+
+
+@pytest.mark.parametrize("change", LEROBOT)
+def test_damaged_lerobot_frames_are_refused(
+    change: Callable[[list[dict[str, Any]]], None], tmp_path: Path
+) -> None:
+    path = lerobot_with(tmp_path / "set", change)
+    with pytest.raises(DatasetError) as refused:
+        read_dataset([path])
+    assert LEROBOT[change] in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_empty_lerobot_folder_and_a_broken_info_are_refused(tmp_path: Path) -> None:
+    empty = lerobot_with(tmp_path / "empty", lambda rows: None)
+    pq = pytest.importorskip("pyarrow.parquet")
+    file = empty / "data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    with pytest.raises(DatasetError, match="empty: no episodes in it"):
+        read_dataset([empty])
+    file.unlink()
+    with pytest.raises(DatasetError, match="empty: no data/chunk"):
+        read_dataset([empty])
+    for text in (
+        "{",
+        "[]",
+        '{"codebase_version": "v3.0", "splits": {"train": "a:b", "valid": ""}}',
+    ):
+        broken = write_lerobot(tmp_path / str(len(text)))
+        (broken / "meta/info.json").write_text(text)
+        with pytest.raises(DatasetError, match=f"{broken}: "):
+            read_dataset([broken])
+
+
+@pytest.mark.parametrize(("field", "width"), [("state", 59), ("action", 9)])
+def test_an_npz_with_nan_is_refused(field: str, width: int, tmp_path: Path) -> None:
+    values = np.zeros((sum(LENGTHS), width))
+    values[LENGTHS[0] + 3, 2] = np.inf
+    path = write_npz(tmp_path / "bad.npz", **{field: values})
+    shown = {"state": "obs"}.get(field, field)
+    with pytest.raises(DatasetError) as refused:
+        read_dataset([path])
+    said = f"{path}: episode 1: {shown} holds NaN or infinite values at step 3"
+    assert str(refused.value) == said
+
+
+def test_an_npz_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "action must hold (steps, numbers)": {"action": np.zeros((sum(LENGTHS), 3, 3))},
+        "action must hold (steps, numbers), got": {"action": np.array("a")},
+        "episode_ends must hold integers, got float64": {"episode_ends": np.array([12.5, 47])},
+        "source_demo must hold integers, got <U1": {"source_demo": np.array(["a"] * 4)},
+    }
+    for number, (message, change) in enumerate(cases.items()):
+        path = write_npz(tmp_path / f"{number}.npz", **change)
+        with pytest.raises(DatasetError) as refused:
+            read_dataset([path])
+        assert f"{path}: {message}" in str(refused.value)
 
 
 def test_files_of_different_widths_are_refused(tmp_path: Path) -> None:

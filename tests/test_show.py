@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, sites_of
-from accel.calibration import Calibration
+from accel.calibration import METRICS, Calibration
 from accel.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners import prepare_show
@@ -199,7 +199,7 @@ def test_flops_by_step_add_up(policy: DiffusionPolicy) -> None:
 
 
 MISTAKES = {
-    "runner.compare=hashab": "runner.compare must be one of none, uniform, bac, hash_ab, a plan file or",
+    "runner.compare=hashab": "runner.compare must be one of none, uniform, bac, hash_ab",
     "runner.compare=wrong.json": "wrong.json: schema must be skipstep-plan/1",
     "runner.compare=foreign.json": "the plan was made for another checkpoint or sampler",
     "runner.compare=short.json": "the plan has 100 steps, the policy's sampler 16",

@@ -189,6 +189,34 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert "finished already" in capfd.readouterr().out
 
 
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    data = write_robomimic(tmp_path / "a.hdf5")
+    options = ["task=lift", f"runner.data={data}", "runner.n_steps=300", "runner.log_every=5"]
+    command = [sys.executable, str(PROJECT / "run.py"), *SMALL, *options]
+    command.append("runner.checkpoint_every=20")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(Path().glob("multirun/main/*/checkpoints/s*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted: run the same command again" in said
+    assert "Traceback" not in said
+    (folder,) = Path().glob("multirun/main/*")
+    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+    assert not list(folder.rglob(".*.tmp"))
+    assert metrics(folder)
+    load_policy(folder / "policy")
+    assert run(command[2:]) == 0
+    assert metrics(folder)[-1]["step"] == 300
+    finished = load_file(folder / "policy/weights.safetensors")
+    assert run([*command[2:], "force=true"]) == 0
+    assert (folder / "previous/0/checkpoints/state.safetensors").exists()
+    again = load_file(folder / "policy/weights.safetensors")
+    assert all(torch.equal(again[k], v) for k, v in finished.items())
+
+
 def test_a_damaged_state_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     data = write_robomimic(Path("a.hdf5"))
     options = ["task=lift", f"runner.data={data}", "runner.n_steps=2"]
@@ -278,7 +306,7 @@ INIT_MISTAKES = {
     "runner.prediction_type=sample": "has prediction_type=epsilon, this training has sample",
     "runner.obs_as_cond=false": "has input_dim=7, this training has 26",
     "task=kitchen runner.data=kitchen.npz": "has obs_dim=19, this training has 60",
-    "task.abs_action=true": "has action_dim=7, this training has 10",
+    "task.abs_action=true": "lift.hdf5: actions look like changes of pose, task.abs_action=true",
     "runner.init=nowhere": "no checkpoint at nowhere",
     "runner.init=lift.hdf5": "lift.hdf5",
 }

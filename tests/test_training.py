@@ -225,8 +225,13 @@ def test_every_sampler_survives_the_export(sampler: dict[str, Any], tmp_path: Pa
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_survives_the_export(variant: str, tmp_path: Path) -> None:
-    policy = from_reference(live_policy(variant))
+    live = live_policy(variant)
+    policy = from_reference(live)
     export_reference(policy, tmp_path / "a.ckpt")
+    written = read_reference(tmp_path / "a.ckpt").state_dicts
+    network = {f"model.{k}": v.shape for k, v in live.model.state_dict().items()}
+    for state in (written["model"], written["ema_model"]):
+        assert {k: v.shape for k, v in state.items() if k.startswith("model.")} == network
     again = load_policy(tmp_path / "a.ckpt")
     obs = torch.randn((2, TO, OBS), generator=torch.Generator().manual_seed(0))
     ours, theirs = (p.act(obs, torch.Generator().manual_seed(1)) for p in (policy, again))
