@@ -16,10 +16,20 @@ import numpy as np
 from omegaconf import OmegaConf
 
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
-OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
+OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
 TRAJECTORIES = "trajectories"
-SET_ASIDE = (EPISODES, RESULT, STATUS, OBSERVATIONS, TRAJECTORIES, *TRAINING, "videos", "wandb")
+SET_ASIDE = (
+    EPISODES,
+    RESULT,
+    STATUS,
+    TIME,
+    OBSERVATIONS,
+    TRAJECTORIES,
+    *TRAINING,
+    "videos",
+    "wandb",
+)
 MAX_OBSERVATIONS = 128
 
 
