@@ -98,7 +98,15 @@ def test_a_run_says_and_writes_what_it_found(calm: Path) -> None:
     assert set(found["time"]) == {"startup_s", "policy_s", "simulator_wait_s", "latency_s"}
     assert all(seconds > 0 for seconds in found["time"].values())
     assert sum(found["time"].values()) - found["time"]["startup_s"] < found["wall_s"] + 0.1
-    for words in ("success", "p_1", "p_4", "latency", "FLOPs", "s start-up", str(folder.relative_to(calm))):
+    for words in (
+        "success",
+        "p_1",
+        "p_4",
+        "latency",
+        "FLOPs",
+        "s start-up",
+        str(folder.relative_to(calm)),
+    ):
         assert words in said
     assert "python run.py cache=none" in said  # no baseline yet: the command that makes it
     assert not list(folder.rglob(".*.tmp"))
