@@ -15,6 +15,7 @@ from torch import Tensor
 
 from envs import EnvPool, Event, Task
 
+from .clock import Clock
 from .trajectory import Recorder, Trajectory
 
 ATTEMPTS = 2
@@ -111,6 +112,7 @@ def evaluate(
     timeout_s: float = 120.0,
     disturb: Callable[[int, int, np.ndarray], np.ndarray] = lambda seed, query, actions: actions,
     record: bool = False,
+    clock: Clock | None = None,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
@@ -126,11 +128,13 @@ def evaluate(
         timeout_s: a worker that does not answer for this long is replaced.
         disturb: (seed, query, the policy's actions) -> the actions that are executed.
         record: results have a trajectory, with the simulator's states.
+        clock: counts the seconds in which the policy acts and simulators are waited for.
 
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then
         yielded as an error.
     """
+    clock = clock or Clock()
     queue = deque((seed, 1) for seed in seeds)
     slots: dict[int, Slot] = {}
     waiting: deque[int] = deque()
@@ -149,18 +153,18 @@ def evaluate(
         while slots:
             if waiting and (len(waiting) >= policy_batch or len(waiting) == len(slots)):
                 batch = [waiting.popleft() for _ in range(min(policy_batch, len(waiting)))]
-                for index, actions in zip(
-                    batch,
-                    _query(policy, [slots[i] for i in batch], noise_seed, policy_batch),
-                    strict=True,
-                ):
+                with clock.acting():
+                    chunks = _query(policy, [slots[i] for i in batch], noise_seed, policy_batch)
+                for index, actions in zip(batch, chunks, strict=True):
                     slot = slots[index]
                     executed = disturb(slot.seed, len(slot.observations) - 1, actions)
                     if slot.recorder:
                         slot.recorder.ask(actions, executed)
                     pool.step(index, executed)
                 continue
-            for event in pool.wait():
+            with clock.waiting():
+                events = pool.wait()
+            for event in events:
                 slot = slots[event.slot]
                 _observe(slot, event)
                 if event.kind != "error" and not event.done:

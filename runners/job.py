@@ -19,12 +19,13 @@ from tqdm import tqdm
 from accel import accelerated, query_flops
 
 from .calibrations import plan_of
+from .clock import Clock
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import paired, wilson
 from .prepare import Job
-from .store import RunStore, read_episodes
+from .store import TIME, RunStore, dump, read_episodes, write_whole
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def _is_complete(job: Job, store: RunStore, done: Mapping[str, Any]) -> bool:
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
-    started = time.perf_counter()
+    started, clock = time.perf_counter(), Clock.resume(store.folder / TIME)
     torch.set_num_threads(job.settings.threads)
     describe(job)
     plan, calibration = plan_of(job)
@@ -72,12 +73,14 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     exit_code = 1
     try:
         with accelerated(job.policy, plan, job.quant, job.engine) as fast:
-            _episodes(job, store, logger, fast)
+            _episodes(job, store, logger, fast, clock)
             observations = store.observations()
             previous = store.result() or {}
-            latency = previous.get("latency") or measure(
-                fast, job.policy, observations, job.settings.latency, job.settings.device
-            )
+            with clock.measuring():
+                latency = previous.get("latency") or measure(
+                    fast, job.policy, observations, job.settings.latency, job.settings.device
+                )
+            save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
             stats = fast.stats()
@@ -94,6 +97,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             "calibration": calibration,
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
+            "time": clock.seconds(),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "fingerprint": job.fingerprint,
             "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
@@ -107,7 +111,12 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         logger.close(exit_code)
 
 
-def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any) -> None:
+def save_time(store: RunStore, clock: Clock) -> None:
+    """Keep the seconds so far, for the process that goes on after this one."""
+    write_whole(store.folder / TIME, dump(clock.seconds()))
+
+
+def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any, clock: Clock) -> None:
     """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     successes = n_ok = 0
     missing = store.missing(job.seeds)
@@ -141,11 +150,13 @@ def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any) -> None:
             video_of=lambda seed: (
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),
+            clock=clock,
         ):
             record = episode.record()
             if episode.video:
                 record["video"] = str(Path(episode.video).relative_to(store.folder.absolute()))
             store.append(record)
+            save_time(store, clock)
             store.add_observations(episode.observations)
             count(record)
 
@@ -209,6 +220,7 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
         "test/mean_score": result["mean_score"],
         **{f"test/{k}": v for k, v in result["task_metrics"].items()},
         **{f"flops/{k}": v for k, v in result["flops"].items()},
+        **{f"time/{k}": v for k, v in result["time"].items()},
     }
     if result["latency"]:
         values["latency/ratio"] = result["latency"]["ratio"]

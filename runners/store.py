@@ -16,13 +16,14 @@ import numpy as np
 from omegaconf import OmegaConf
 
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
-OBSERVATIONS, TRACEBACK, LOCK = "observations.npz", "traceback.txt", ".lock"
+OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
 TRAJECTORIES, BRANCH_ERRORS = "trajectories", "branch_errors.json"
 SET_ASIDE = (
     EPISODES,
     RESULT,
     STATUS,
+    TIME,
     OBSERVATIONS,
     TRAJECTORIES,
     BRANCH_ERRORS,

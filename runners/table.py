@@ -47,6 +47,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         )
     )
     rows.append(("paired", _paired(result["baseline"])))
+    if seconds := result.get("time"):  # a result of an older version has none
+        rows.append(("time", _time(seconds)))
     rows.append(("files", str(folder)))
     rows += [("video", str(path)) for path in sorted((folder / "videos").glob("*.mp4"))[:3]]
     title = "  ".join(
@@ -66,6 +68,16 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
 def _ms(percentiles: Mapping[str, float]) -> str:
     p50, p95, p99 = (percentiles[f"p{p}_ms"] for p in (50, 95, 99))
     return f"p50 {p50:.1f} ms, p95 {p95:.1f}, p99 {p99:.1f}"
+
+
+def _time(seconds: Mapping[str, float]) -> str:
+    names = {
+        "startup_s": "start-up",
+        "policy_s": "policy",
+        "simulator_wait_s": "simulators",
+        "latency_s": "latency",
+    }
+    return ", ".join(f"{seconds[key]:.3g} s {name}" for key, name in names.items())
 
 
 def _paired(baseline: Mapping[str, Any] | None) -> str:

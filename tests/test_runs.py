@@ -95,7 +95,18 @@ def test_a_run_says_and_writes_what_it_found(calm: Path) -> None:
     assert json.loads((folder / "status.json").read_text())["status"] == "finished"
     assert (folder / "videos/100000.mp4").stat().st_size > 1000
     said = (calm / "said").read_text()
-    for words in ("success", "p_1", "p_4", "latency", "FLOPs", str(folder.relative_to(calm))):
+    assert set(found["time"]) == {"startup_s", "policy_s", "simulator_wait_s", "latency_s"}
+    assert all(seconds > 0 for seconds in found["time"].values())
+    assert sum(found["time"].values()) - found["time"]["startup_s"] < found["wall_s"] + 0.1
+    for words in (
+        "success",
+        "p_1",
+        "p_4",
+        "latency",
+        "FLOPs",
+        "s start-up",
+        str(folder.relative_to(calm)),
+    ):
         assert words in said
     assert "python run.py cache=none" in said  # no baseline yet: the command that makes it
     assert not list(folder.rglob(".*.tmp"))
@@ -115,7 +126,11 @@ def test_a_killed_run_goes_on_where_it_was(calm: Path, tmp_path: Path) -> None:
     assert_gone(children)
     before = episodes(tmp_path)
     assert 4 <= len(before) < 12
+    spent = json.loads((run_folder(tmp_path) / "time.json").read_text())
+    assert spent["startup_s"] > 0
     run(tmp_path, "n_envs=2")
+    assert result(tmp_path)["time"]["startup_s"] > spent["startup_s"]
+    assert result(tmp_path)["time"]["policy_s"] > spent["policy_s"]
     assert episodes(tmp_path) == episodes(calm)
     assert result(tmp_path)["success_rate"] == result(calm)["success_rate"]
     newest = max(run_folder(tmp_path).glob("wandb/offline-run-*/*.wandb"), key=os.path.getmtime)
@@ -142,8 +157,12 @@ def test_a_finished_run_is_recognised_and_extended(calm: Path, tmp_path: Path) -
     assert "finished already" in again.stdout + again.stderr
     assert "success" in again.stdout
     assert (run_folder(tmp_path) / "episodes.jsonl").stat().st_mtime_ns == written
+    first = result(tmp_path)["time"]
     run(tmp_path, "n_episodes=5", "logger=none", "videos=0")
     assert result(tmp_path)["n_episodes"] == 5
+    second = result(tmp_path)["time"]
+    assert all(second[part] > first[part] for part in ("startup_s", "policy_s", "simulator_wait_s"))
+    assert second["latency_s"] == pytest.approx(first["latency_s"], abs=0.5)  # not measured again
     expected = {s: {**e, "video": None} for s, e in episodes(calm).items()}
     assert episodes(tmp_path) == {s: expected[s] for s in range(100000, 100005)}
 
@@ -176,6 +195,7 @@ def test_the_wandb_file_holds_config_episodes_and_summary(calm: Path) -> None:
     assert summary["test/mean_score"] == found["mean_score"]
     assert summary["test/p_1"] == found["task_metrics"]["p_1"]
     assert summary["latency/accelerated_p50_ms"] == found["latency"]["accelerated"]["p50_ms"]
+    assert summary["time/policy_s"] == found["time"]["policy_s"]
     assert summary["episodes.nrows"] == 12
     table = path.parent / "files" / summary["episodes.path"]
     rows = json.loads(table.read_text())["data"]
