@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 torch.set_num_threads(
     1
 )  # small networks; threads that wait for each other cost more than they bring
+
+# tests that change HOME must not compile the fused engine's C code again
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
