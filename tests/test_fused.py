@@ -18,7 +18,7 @@ from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sit
 from accel.engines import FusedConfig, kernels, native
 from accel.engines.native_program import unsupported
 from accel.engines.schedule import compile_plan, peak_values
-from policies import DiffusionPolicy, from_reference
+from policies import DiffusionPolicy, from_reference, load_policy
 from tests.stock import OBS, TO, VARIANTS, live_policy
 
 SAMPLERS: list[dict[str, Any]] = [
@@ -184,6 +184,17 @@ def test_weights_are_stored_in_half_precision_where_that_loses_nothing() -> None
     torch.testing.assert_close(
         same, policy.act(obs, torch.Generator().manual_seed(0)), atol=1e-4, rtol=0
     )
+
+
+@needs_compiler
+def test_the_program_holds_no_more_than_the_weights() -> None:
+    policy = load_policy(Path(__file__).parent.parent / "checkpoints" / "lift")
+    with accelerated(policy, UniformConfig(steps=10)) as fast:
+        fast.act(torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator())
+        (program,) = fast._engine._programs.values()
+    weights = sum(parameter.nbytes for parameter in policy.model.parameters())
+    scratch = sum(part.scratch.nbytes for part in program.parts)
+    assert program.packed.nbytes + scratch + program.memory.time.nbytes < weights
 
 
 def test_without_a_compiler_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
