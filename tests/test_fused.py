@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sit
 from accel.engines import FusedConfig, kernels, native
 from accel.engines.native_program import unsupported
 from accel.engines.schedule import compile_plan, peak_values
-from policies import DiffusionPolicy, from_reference, load_policy
+from policies import (
+    DiffusionPolicy,
+    NetworkConfig,
+    PolicyConfig,
+    SamplerConfig,
+    from_reference,
+    load_policy,
+)
 from tests.stock import OBS, TO, VARIANTS, live_policy
 
 SAMPLERS: list[dict[str, Any]] = [
@@ -195,6 +203,104 @@ def test_the_program_holds_no_more_than_the_weights() -> None:
     weights = sum(parameter.nbytes for parameter in policy.model.parameters())
     scratch = sum(part.scratch.nbytes for part in program.parts)
     assert program.packed.nbytes + scratch + program.memory.time.nbytes < weights
+
+
+@needs_compiler
+def test_half_precision_is_not_used_where_a_weight_would_overflow() -> None:
+    policy, obs = deepcopy(POLICIES["causal", 0]), torch.zeros(1, TO, OBS)
+    with torch.no_grad():
+        policy.model.decoder.layers[0].linear1.weight[0, 0] = 7e4
+    with accelerated(policy, engine=FusedConfig(precision="half")) as fast:
+        actions = fast.act(obs, torch.Generator().manual_seed(0))
+        kernel = fast.stats()["kernels"]
+    assert kernel["0.ff.up"] == "fp32_native"
+    assert kernel["0.ff.down"] == "half_native"
+    assert bool(actions.isfinite().all())
+
+
+@needs_compiler
+def test_half_precision_is_refused_where_it_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native.library(), "half_works", lambda: 0)
+    config = FusedConfig(precision="half")
+    with (
+        pytest.raises(ValueError, match="cannot run here: this CPU loads no half precision"),
+        accelerated(POLICIES["causal", 0], engine=config),
+    ):
+        pass
+
+
+@needs_compiler
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("encoder_only", [True, False])
+def test_heads_may_be_wider_than_every_branch(width: int, encoder_only: bool) -> None:
+    network = NetworkConfig(
+        input_dim=93,
+        output_dim=93,
+        horizon=4,
+        n_obs_steps=1,
+        n_layer=1,
+        n_head=1,
+        n_emb=width,
+        causal_attn=not encoder_only,
+        time_as_cond=not encoder_only,
+        obs_as_cond=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = PolicyConfig(network, 60, 33, 3, sampler=SamplerConfig(steps=5))
+        policy = DiffusionPolicy(config).eval()
+    for field, dim in (("obs", 60), ("action", 33)):
+        policy.normalizer.fit(field, torch.randn(20, dim))
+    obs = torch.zeros(3, 1, 60)
+
+    def noise() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(i) for i in range(3)]
+
+    with accelerated(policy, engine=FusedConfig(backend="native")) as fast:
+        torch.testing.assert_close(
+            fast.act(obs, noise()), policy.act(obs, noise()), atol=1e-3, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nan_is_never_hidden(variant: str, backend: str) -> None:
+    obs = torch.zeros(2, TO, OBS)
+    obs[0, 0, 0] = torch.nan
+    with accelerated(POLICIES[variant, 0], engine=FusedConfig(backend=backend)) as fast:
+        actions = fast.act(obs, [torch.Generator().manual_seed(i) for i in range(2)])
+    assert bool(actions[0].isnan().all())
+    assert bool(actions[1].isfinite().all())
+
+
+@needs_compiler
+def test_a_compiler_may_have_arguments_and_the_cache_be_read_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    native.library.cache_clear()
+    try:
+        monkeypatch.setenv("CC", "env cc")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+        monkeypatch.setattr(native, "FLAGS", tuple(flag for flag in native.FLAGS if flag != "-O3"))
+        assert native.library() is not None
+    finally:
+        native.library.cache_clear()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@needs_compiler
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert list(native.threads(2).map(abs, [-1, -2])) == [1, 2]
+    before = native.threads(2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if native.threads(2) is not before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert native.threads(2) is before
 
 
 def test_without_a_compiler_torch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def choose_backend(policy: Transparent, config: FusedConfig) -> str:
     Raises:
         ValueError: native was asked for and cannot run, with the reason.
     """
-    reason = unsupported(policy)
+    reason = unsupported(policy, config.precision)
     able = {"native": reason is None, "torch": True}
     wanted = [b for b in PRECISIONS[config.precision] if able[b]]
     if config.backend != "auto":

@@ -72,9 +72,10 @@ int32_t half_works(void) { return HALF_WORKS; }
 static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 static inline vec splat(float x) { return x - (vec){}; }
+/* The larger one; a if either is NaN, so that NaN in a stays. */
 static inline vec larger(vec a, vec b) {
-  ivec m = a > b;
-  return (vec)((m & (ivec)a) | (~m & (ivec)b));
+  ivec m = b > a;
+  return (vec)((m & (ivec)b) | (~m & (ivec)a));
 }
 static inline vec with_sign(vec size, vec sign) {
   return (vec)((ivec)size | ((ivec)sign & (int32_t)0x80000000));
@@ -212,12 +213,20 @@ static int64_t stream_floats(const Net *n) {
   return (int64_t)n->batch * (n->live + n->lead) * padded(n->dim);
 }
 
+static inline int most(int a, int b) { return a > b ? a : b; }
+
+/* Columns of the widest linear's result, the head's among them. */
+static int wide_columns(const Net *n) {
+  return padded(most(most(3 * n->dim, n->hidden), n->head.outputs));
+}
+
+/* Keys of the longest attention. */
+static int score_floats(const Net *n) { return padded(most(n->live + n->lead, n->memory)); }
+
 /* Floats that `query` needs for its scratch, `slots` stored values among them. */
 int64_t scratch_floats(const Net *n, int32_t slots) {
   int64_t rows = (int64_t)n->batch * (n->live + n->lead);
-  int64_t longest = n->live + n->lead > n->memory ? n->live + n->lead : n->memory;
-  int wide = 3 * n->dim > n->hidden ? 3 * n->dim : n->hidden;
-  return stream_floats(n) * (3 + slots) + rows * padded(wide) + padded(longest) +
+  return stream_floats(n) * (3 + slots) + rows * wide_columns(n) + score_floats(n) +
          (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
 }
 
@@ -301,11 +310,9 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
            float *scratch) {
   const int64_t size = stream_floats(n), kv = (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
   const int64_t rows = (int64_t)n->batch * (n->live + n->lead);
-  const int wide = 3 * n->dim > n->hidden ? 3 * n->dim : n->hidden;
-  const int longest = n->live + n->lead > n->memory ? n->live + n->lead : n->memory;
-  Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = padded(wide)};
+  Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
   w.stream = scratch, w.normed = w.stream + size, w.mixed = w.normed + size;
-  w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + padded(longest);
+  w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + score_floats(n);
   w.slots = w.keys + kv;
   if (kv) memcpy(w.keys, keys, 4 * kv);
   const int32_t *p = n->program;

@@ -12,12 +12,13 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,12 @@ class Net(Structure):
 def library() -> ctypes.CDLL | None:
     """The compiled code, checked against torch; None where there is no compiler, with a log line.
 
-    It is kept under $XDG_CACHE_HOME (or ~/.cache)/skipstep, by the hash of source, flags and CPU.
+    It is kept under $XDG_CACHE_HOME (or ~/.cache)/skipstep, by the hash of source, flags and CPU;
+    where that cannot be written, it is compiled once per process.
     """
     try:
-        loaded = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError) as error:
+        loaded = _load()
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         log.info("the fused engine runs through torch here, its C code was not compiled: %s", error)
         return None
     loaded.scratch_floats.restype = c_int64
@@ -111,22 +113,38 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def _compiled() -> Path:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+def _load() -> ctypes.CDLL:
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]  # CC="ccache gcc" is usual
+    if shutil.which(command[0]) is None:
         raise FileNotFoundError("no C compiler (cc, or what $CC names)")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode() + version + _cpu())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = base / "skipstep" / f"native-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
+    version = subprocess.run([*command, "--version"], capture_output=True, check=True).stdout
+    key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, command[1:])).encode() + version)
+    key.update(_cpu())
+    name = f"native-{key.hexdigest()[:16]}.so"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = Path(base) / "skipstep" / name
+    if path.exists():
+        return ctypes.CDLL(str(path))
+    with _beside(path) as folder:
+        made = Path(folder) / name
+        command += [*FLAGS, "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        loaded = ctypes.CDLL(str(made))  # from here on it is needed in memory only
+        if made.parent.parent == path.parent:
             os.replace(made, path)
-    return path
+        return loaded
+
+
+def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder from which a file can be renamed to `path`, else one anywhere."""
+    try:
+        if not path.is_absolute():  # no home, or a relative $XDG_CACHE_HOME
+            raise FileNotFoundError(f"no such cache folder: {path.parent}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        log.info("the fused engine is compiled anew in every process: %s", error)
+        return tempfile.TemporaryDirectory()
 
 
 def _cpu() -> bytes:
@@ -164,7 +182,7 @@ class Packed:
     """Makes C structures, and holds the memory that they point to.
 
     Weights that half precision represents exactly are stored in it, which loses nothing and reads
-    half as much; `round_weights` stores all of them so.
+    half as much; `round_weights` stores all of them so, but in layers where one would overflow.
     """
 
     def __init__(self, loaded: ctypes.CDLL, round_weights: bool = False) -> None:
@@ -185,7 +203,8 @@ class Packed:
         missing = -outputs % self.panel
         values, half = weight.detach(), weight.detach().half()
         exact = bool((half.float() == values).all())
-        chosen = half if self.half_works and (exact or self.round_weights) else values
+        rounds = self.round_weights and bool(half.isfinite().all())
+        chosen = half if self.half_works and (exact or rounds) else values
         panels = F.pad(chosen, (0, 0, 0, missing)).view(-1, self.panel, inputs).transpose(1, 2)
         padded_bias = F.pad(bias.detach(), (0, missing))
         return Linear(
@@ -201,9 +220,12 @@ class Packed:
         return sum(tensor.nbytes for tensor in self.held)
 
 
-@lru_cache(maxsize=1)
+@cache
 def threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="skipstep")
+
+
+os.register_at_fork(after_in_child=threads.cache_clear)  # a child has the pool without its threads
 
 
 class Part:
