@@ -25,7 +25,7 @@ from runners.settings import UserError
 
 from .measure import Program, actions_of
 
-REPORT_SEED, REPORT_EPISODES = 400000, 12  # some episodes are short
+REPORT_SEED, REPORT_EPISODES = 400000, 1.5  # per episode to choose on: some are short
 SAMPLER = re.compile(r"(ddpm|ddim)([1-9]\d*)?")
 
 
@@ -37,7 +37,8 @@ class Asked:
         task: as task=.
         checkpoint: as task.checkpoint=, None for the task's own.
         n_queries: to choose settings on, and as many others to report on.
-        n_episodes: that those to choose on come from; those to report on come from 12 at least.
+        n_episodes: that those to choose on come from; those to report on come from half as many
+            again.
         n_noises: other noises per reported query, which tell how far apart the plain policy's own
             actions are.
         threads: of the policy.
@@ -130,7 +131,7 @@ def prepare(asked: Asked, sampler: str) -> Jobs:
     ]
     report = [
         f"calibration.start_seed={REPORT_SEED}",
-        f"calibration.n_episodes={max(REPORT_EPISODES, asked.n_episodes)}",
+        f"calibration.n_episodes={round(REPORT_EPISODES * asked.n_episodes)}",
     ]
     return Jobs(sampler, _job(asked, overrides), _job(asked, [*overrides, *report]))
 
