@@ -1,0 +1,1 @@
+"""What benchmarks/action_error.py consists of."""
