@@ -22,7 +22,8 @@ from .statistics import (
     power,
     score_difference,
 )
-from .study import Run, Study, is_baseline
+from .run_folder import Run, is_baseline
+from .study import Study
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,19 @@ def over_strata(arms: Sequence[Arm]) -> list[Method]:
         Method(label, [stratum for stratum, _ in several[label]], combined[label], p)
         for label, p in zip(combined, adjusted, strict=True)
     ]
+
+
+def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
+    """Strata in which the plain policy's own latency moved from run to run, as warnings."""
+    said = []
+    for stratum in dict.fromkeys(arm.stratum for arm in arms):
+        medians = [a.latency.plain_p50_ms for a in arms if a.latency and a.stratum == stratum]
+        if medians and max(medians) > most * min(medians):
+            said.append(
+                f"On {stratum} the plain policy took {min(medians):.3g} to {max(medians):.3g} ms "
+                "in different runs: compare speed-ups, not latencies"
+            )
+    return said
 
 
 def pareto(arms: Sequence[Arm]) -> list[Arm]:

@@ -90,7 +90,7 @@ def episodes_needed(
     z_alpha, z_beta = norm.isf(alpha / 2), norm.ppf(power)
     spread = max(discordance - difference**2, 0.0)
     total = (z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(spread)) / difference
-    return math.ceil(total**2)
+    return math.ceil(float(total) ** 2)
 
 
 def bootstrap(
