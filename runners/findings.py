@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import Paired, paired, wilson
+from .run_folder import Run, is_baseline
 from .statistics import (
     NonInferiority,
     Pooled,
@@ -22,7 +23,6 @@ from .statistics import (
     power,
     score_difference,
 )
-from .run_folder import Run, is_baseline
 from .study import Study
 
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from .findings import Arm, Method
 from .metrics import wilson
 from .report_charts import named
-from .statistics import MIN_DIFFERING
 from .run_folder import FINISHED, Run
+from .statistics import MIN_DIFFERING
 from .study import Study
 
 OVERRIDES = ".hydra/overrides.yaml"
