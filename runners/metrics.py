@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
@@ -51,26 +52,34 @@ def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | No
 def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of the difference of two paired proportions (Tango 1998, eq. 6-8).
 
-    The bounds are where the score statistic, with the constrained estimate of the losing
-    probability, meets the normal quantile.
+    The bounds are where the score statistic meets the normal quantile.
     """
     z = float(norm.ppf(0.5 + confidence / 2))
 
-    def statistic(delta: float) -> float:
-        b = -wins - losses + (2 * n - wins + losses) * delta
-        c = -losses * delta * (1 - delta)
-        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
-        variance = n * (2 * q + delta * (1 - delta))
-        gap = wins - losses - n * delta
-        if variance <= 0:
-            return math.copysign(math.inf, gap) if gap else 0.0
-        return gap / math.sqrt(variance)
-
     def bound(target: float, inner: float, outer: float) -> float:
+        def gap(delta: float) -> float:
+            return float(tango_score(wins, losses, n, delta)) - target
+
         edge = outer * (1 - 1e-12)
-        if (statistic(inner) - target) * (statistic(edge) - target) > 0:
+        if gap(inner) * gap(edge) > 0:
             return outer
-        return float(brentq(lambda delta: statistic(delta) - target, inner, edge, xtol=1e-10))
+        return float(brentq(gap, inner, edge, xtol=1e-10))
 
     estimate = (wins - losses) / n
     return bound(z, estimate, -1.0), bound(-z, estimate, 1.0)
+
+
+def tango_score(wins: ArrayLike, losses: ArrayLike, n: int, delta: float) -> np.ndarray:
+    """Score statistic of "the difference is delta", standard normal where it is (Tango 1998).
+
+    Its variance rests on the constrained estimate of the losing probability; at delta = 0 it is
+    McNemar's statistic. `wins` and `losses` are numbers or arrays of one shape.
+    """
+    wins, losses = np.asarray(wins, np.float64), np.asarray(losses, np.float64)
+    b = -wins - losses + (2 * n - wins + losses) * delta
+    c = -losses * delta * (1 - delta)
+    q = (np.sqrt(np.maximum(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    variance = n * (2 * q + delta * (1 - delta))
+    gap = wins - losses - n * delta
+    scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+    return np.where(variance > 0, gap / scale, np.where(gap == 0, 0.0, np.copysign(np.inf, gap)))

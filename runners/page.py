@@ -8,7 +8,7 @@ from html import escape
 from importlib.util import find_spec
 from typing import Any
 
-from .settings import UserError
+from .errors import UserError
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5c636b; --line: #d5d9de; --paper: #fff; }
@@ -139,22 +139,30 @@ def script(code: str, **data: Any) -> str:
     return f"<script>(() => {{\n{constants}{code}}})();</script>"
 
 
-def page(title: str, lead: str, body: Sequence[str]) -> str:
-    """A whole page; plotly.js is in it, once.
+def page(
+    title: str, lead: str, body: Sequence[str], *, style: str = "", plotly: bool = True
+) -> str:
+    """A whole page.
 
     Args:
         title: in the tab and at the top.
         lead: one paragraph under it.
         body: HTML, made by the functions above.
+        style: CSS besides the page's own.
+        plotly: plotly.js is in it, once, for `figure`.
     """
-    from plotly.offline import get_plotlyjs
+    head, theme = "", ""
+    if plotly:
+        from plotly.offline import get_plotlyjs
 
+        head = f"<script>{get_plotlyjs()}</script>\n"
+        theme = f"<script>{THEME}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n"
+        f"{head}</head>\n<body>\n<main>\n"
         f"<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n"
         + "\n".join(body)
-        + f"\n</main>\n<script>{THEME}</script>\n</body>\n</html>\n"
+        + f"\n</main>\n{theme}</body>\n</html>\n"
     )

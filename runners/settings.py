@@ -17,16 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from accel.calibration import MIN_QUERIES
 
+from .errors import UserError as UserError
 from .latency import LatencyConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
-
-
-class UserError(Exception):
-    """A mistake of the user: one line, no traceback, exit code 2."""
-
-    def __init__(self, error: object) -> None:
-        super().__init__(" ".join(str(error).split()))
 
 
 @dataclass

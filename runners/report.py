@@ -1,0 +1,158 @@
+"""python -m runners.report multirun/<study>: tables and one page of a study."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UserError
+from .findings import Arm, ReportConfig, findings
+from .report_page import html, lead, markdown, parts
+from .store import write_whole
+from .study import read_study
+
+FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
+
+
+def write_report(study_folder: Path, config: ReportConfig) -> list[Path]:
+    """Write <study>/report/ from what its runs left.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: there is no study in the folder.
+    """
+    study = read_study(study_folder)
+    arms = findings(study, config)
+    here = study_folder / FOLDER
+    here.mkdir(exist_ok=True)
+    title, intro = f"Study {study_folder.resolve().name}", lead(study, arms, config.margin)
+    sections = parts(study, arms, config.margin, here)
+    write_whole(here / PAGE, html(title, intro, sections))
+    write_whole(here / TEXT, markdown(title, intro, sections))
+    rows = [row(arm) for arm in arms]
+    write_whole(here / ROWS, _csv(rows))
+    files = [here / name for name in (PAGE, TEXT, ROWS)]
+    if find_spec("pyarrow"):
+        _write_parquet(here / COLUMNS, rows)
+        files.append(here / COLUMNS)
+    return files
+
+
+def row(arm: Arm) -> dict[str, Any]:
+    """An arm's numbers, flat; what it has not got is None."""
+    versus, latency = arm.versus, arm.latency
+    paired = versus.success if versus else None
+    score = versus.score if versus else None
+    low, high = arm.interval
+    return {
+        "number": arm.number,
+        "run": arm.run.name,
+        "stratum": arm.stratum,
+        "label": arm.label,
+        "cache": arm.run.result["cache"],
+        "quant": arm.run.result["quant"],
+        "baseline": versus.baseline.name if versus else None,
+        "n_episodes": arm.n,
+        "n_errors": arm.run.n_errors,
+        "n_success": arm.n_success,
+        "success_rate": arm.rate,
+        "success_low": low,
+        "success_high": high,
+        "n_paired": paired.n if paired else None,
+        "wins": paired.wins if paired else None,
+        "losses": paired.losses if paired else None,
+        "difference": paired.difference if paired else None,
+        "difference_low": paired.difference_interval[0] if paired else None,
+        "difference_high": paired.difference_interval[1] if paired else None,
+        "p_mcnemar": paired.p_value if paired else None,
+        "p_holm": versus.p_holm if versus else None,
+        "margin": versus.noninferiority.margin if versus else None,
+        "noninferiority": versus.noninferiority.verdict if versus else None,
+        "p_noninferiority": versus.noninferiority.p_value if versus else None,
+        "power": versus.power if versus else None,
+        "n_needed": versus.needed if versus else None,
+        "mean_score": arm.mean_score,
+        "score_difference": score.difference if score else None,
+        "score_difference_low": score.interval[0] if score and score.interval else None,
+        "score_difference_high": score.interval[1] if score and score.interval else None,
+        "latency_p50_ms": latency.p50_ms if latency else None,
+        "latency_p50_low_ms": latency.p50_interval[0] if latency else None,
+        "latency_p50_high_ms": latency.p50_interval[1] if latency else None,
+        "latency_p95_ms": latency.p95_ms if latency else None,
+        "latency_p99_ms": latency.p99_ms if latency else None,
+        "plain_p50_ms": latency.plain_p50_ms if latency else None,
+        "speedup": latency.ratio if latency else None,
+        "speedup_low": latency.ratio_interval[0] if latency else None,
+        "speedup_high": latency.ratio_interval[1] if latency else None,
+        "speedup_bound": arm.bound,
+        "flops": arm.run.result["flops"]["query"],
+        "flops_share": arm.share,
+        "fingerprint": arm.run.result["fingerprint"],
+    }
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.Table.from_pylist(rows), temporary)
+    os.replace(temporary, path)
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def run(argv: Sequence[str]) -> int:
+    """0: written; 2: a mistake of the user."""
+    parser = Parser("python -m runners.report", description="Tables and one page of a study.")
+    parser.add_argument("study", type=Path, help="its folder, multirun/<study>")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=ReportConfig.margin,
+        help="a loss of success rate that is small enough (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=ReportConfig.seed, help="of the bootstrap (default %(default)s)"
+    )
+    try:
+        args = parser.parse_args(argv)
+        files = write_report(args.study, _config(args.margin, args.seed))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(str(file) for file in files))
+    return 0
+
+
+def _config(margin: float, seed: int) -> ReportConfig:
+    try:
+        return ReportConfig(margin, seed)
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

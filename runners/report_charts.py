@@ -1,0 +1,164 @@
+"""The charts of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .findings import Arm, pareto
+from .page import legend
+from .svg import Drawing, Scale, log_scale
+
+WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0
+METHODS = (
+    "#0072b2",
+    "#c14d00",
+    "#007a5a",
+    "#a8467f",
+    "#8a6100",
+    "#2a7fb0",
+)  # Okabe and Ito, darker
+PLAIN = "#6b737b"
+
+
+def colours(arms: Sequence[Arm]) -> dict[int, str]:
+    """{arm's number: the colour of its method, everywhere the same}; the unaccelerated are grey."""
+    labels = list(dict.fromkeys(arm.label for arm in arms if not arm.is_baseline))
+    return {
+        arm.number: PLAIN if arm.is_baseline else METHODS[labels.index(arm.label) % len(METHODS)]
+        for arm in arms
+    }
+
+
+def key(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
+    return legend([(colour[arm.number], named(arm)) for arm in arms])
+
+
+def named(arm: Arm) -> str:
+    return f"{arm.number} {arm.label}"
+
+
+def differences(arms: Sequence[Arm], colour: Mapping[int, str], margin: float) -> str:
+    """Success minus the baseline's, with its interval, one row an arm."""
+    rows = [(arm, arm.versus.success) for arm in arms if arm.versus]
+    lows = [paired.difference_interval[0] for _, paired in rows]
+    highs = [paired.difference_interval[1] for _, paired in rows]
+    scale = Scale(min(*lows, -2 * margin), max(*highs, 2 * margin), 12, WIDTH - RIGHT)
+    bottom = 26.0 + 36 * len(rows)
+    plot = Drawing(WIDTH, bottom + 40)
+    plot.axis_x(scale, bottom, 18, "success rate minus the unaccelerated one's", points)
+    plot.line(scale(0), 18, scale(0), bottom, **{"class": "axis"})
+    plot.line(scale(-margin), 18, scale(-margin), bottom, **{"class": "guide"})
+    plot.text(scale(-margin) - 3, 13, f"margin {points(-margin)}", "end", "soft")
+    for i, (arm, paired) in enumerate(rows):
+        y = 40.0 + 36 * i
+        low, high = paired.difference_interval
+        left = scale((low + high) / 2) < WIDTH / 2
+        x, anchor = (12.0, "start") if left else (WIDTH - RIGHT, "end")
+        plot.text(x, y - 7, arm.label, anchor)
+        plot.line(scale(low), y + 6, scale(high), y + 6, stroke=colour[arm.number], stroke_width=3)
+        said = f"{named(arm)}: {points(paired.difference)} [{points(low)}, {points(high)}]"
+        plot.badge(scale(paired.difference), y + 6, arm.number, colour[arm.number], said)
+    return plot.html(
+        f"Differences of success rates on {arms[0].stratum}",
+        "Paired on seeds and noise, in points, with Tango's 95 % intervals. An interval to the "
+        "right of the dashed margin shows non-inferiority; one that holds 0 shows no equality.",
+    )
+
+
+def success_by_latency(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
+    """Where an arm lies between fast and successful, and the Pareto front."""
+    timed = [(arm, arm.latency) for arm in arms if arm.latency]
+    ends = [edge for _, latency in timed for edge in latency.p50_interval]
+    x, y = log_scale(ends, LEFT, WIDTH - RIGHT), Scale(0, 1, 270, 26)
+    plot = Drawing(WIDTH, 312)
+    plot.axis_y(y, LEFT, WIDTH - RIGHT, "success rate", lambda v: f"{v:.1f}")
+    plot.axis_x(x, 270, 26, "p50 latency of a query (ms)", short)
+    front = [(x(a.latency.p50_ms), y(a.rate)) for a in pareto(arms) if a.latency]
+    corners = [(b[0], a[1]) for a, b in pairwise(front)]
+    steps = [p for pair in zip(front, [*corners, front[-1]], strict=True) for p in pair]
+    plot.path(steps, **{"class": "guide"})
+    for arm, latency in timed:
+        style = {"stroke": colour[arm.number], "stroke_width": 1.6}
+        px, py = x(latency.p50_ms), y(arm.rate)
+        plot.line(px, y(arm.interval[0]), px, y(arm.interval[1]), **style)
+        plot.line(x(latency.p50_interval[0]), py, x(latency.p50_interval[1]), py, **style)
+    for arm, latency in timed:
+        said = f"{named(arm)}: {arm.rate:.2f} at {latency.p50_ms:.3g} ms"
+        plot.badge(x(latency.p50_ms), y(arm.rate), arm.number, colour[arm.number], said)
+    shown = [arm for arm, _ in timed]
+    return plot.html(
+        f"Success rate by latency on {arms[0].stratum}",
+        f"Measured, {timed[0][1].conditions}; 95 % intervals (Wilson; bootstrap of the median). "
+        "Dashed: the Pareto front, no arm is better in both than those on it.",
+        key(shown, colour),
+    )
+
+
+def bound_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
+    """What the FLOPs would allow, and what the clock said."""
+    timed = [(arm, arm.latency) for arm in arms if arm.latency]
+    values = [1.0, *(arm.bound for arm, _ in timed)]
+    values += [edge for _, latency in timed for edge in latency.ratio_interval]
+    x, y = log_scale(values, LEFT, WIDTH - RIGHT), log_scale(values, 270, 26)
+    plot = Drawing(WIDTH, 312)
+    plot.axis_y(y, LEFT, WIDTH - RIGHT, "measured speed-up", times)
+    plot.axis_x(x, 270, 26, "speed-up that the FLOPs allow", times)
+    plot.line(x(x.low), y(x.low), x(x.high), y(x.high), **{"class": "guide"})
+    for arm, latency in timed:
+        low, high = latency.ratio_interval
+        px = x(arm.bound)
+        plot.line(px, y(low), px, y(high), stroke=colour[arm.number], stroke_width=1.6)
+    for arm, latency in timed:
+        said = f"{named(arm)}, {arm.stratum}: {latency.ratio:.2f}x of {arm.bound:.2f}x"
+        plot.badge(x(arm.bound), y(latency.ratio), arm.number, colour[arm.number], said)
+    return plot.html(
+        "Measured speed-up against the bound by FLOPs",
+        "Over the plain policy of the same sampler, timed in turn in the same run. On the dashed "
+        "line a saved FLOP is saved time; above it the engine itself beats the plain network.",
+        legend([(colour[arm.number], f"{named(arm)}, {arm.stratum}") for arm, _ in timed]),
+    )
+
+
+def latencies(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
+    """Every query's time: the arm's, and the plain policy's of the same run in grey."""
+    timed = [(arm, arm.latency) for arm in arms if arm.latency]
+    everything = [v for _, latency in timed for s in latency.samples_ms.values() for v in s]
+    x = log_scale(everything, 12, WIDTH - RIGHT)
+    bottom = 10.0 + 44 * len(timed)
+    plot = Drawing(WIDTH, bottom + 40)
+    plot.axis_x(x, bottom, 8, "latency of a query (ms)", short)
+    for i, (arm, latency) in enumerate(timed):
+        y = 22.0 + 44 * i
+        left = x(latency.p50_ms) < WIDTH / 2
+        where, anchor = (12.0, "start") if left else (WIDTH - RIGHT, "end")
+        plot.text(where, y, named(arm), anchor)
+        _spread(plot, x, y + 11, latency.samples_ms["accelerated"], colour[arm.number])
+        _spread(plot, x, y + 21, latency.samples_ms["plain"], PLAIN)
+    return plot.html(
+        "Distributions of latencies",
+        "Lines from the 1st to the 99th percentile, boxes over the middle half, a gap at the "
+        "median. Grey: the plain policy, timed in turn in the same run; where it moves from run to "
+        "run, so did the machine.",
+    )
+
+
+def _spread(plot: Drawing, x: Scale, y: float, samples: Sequence[float], colour: str) -> None:
+    p1, p25, p50, p75, p99 = (x(float(v)) for v in np.percentile(samples, [1, 25, 50, 75, 99]))
+    plot.line(p1, y, p99, y, stroke=colour, stroke_width=1.5)
+    plot.rect(p25, y - 3.5, max(p75 - p25, 2.0), 7, fill=colour)
+    plot.line(p50, y - 5, p50, y + 5, **{"class": "halo"})
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.0f}" if round(100 * share) else "0"
+
+
+def short(value: float) -> str:
+    return f"{value:g}" if value < 1000 else f"{value / 1000:g}k"
+
+
+def times(value: float) -> str:
+    return f"{value:g}x"

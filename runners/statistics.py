@@ -1,0 +1,194 @@
+"""What a study may conclude: many comparisons, margins, power, bootstrap intervals, strata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom, binomtest, norm
+
+from .metrics import tango, tango_score
+
+RESAMPLES = 2000
+MIN_DIFFERING = 5
+SHOWN, NOT_SHOWN, WORSE = "shown", "not shown", "worse"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given (Holm 1979): no false alarm in all with 1 - alpha."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Is an arm worse than its baseline by less than `margin` (a difference of success rates)?
+
+    verdict: "shown" where Tango's interval lies above -margin; else "worse" where it lies below 0,
+        else "not shown", which is not evidence of a loss.
+    p_value: one-sided, of Tango's score test against a difference of -margin.
+    """
+
+    margin: float
+    verdict: str
+    p_value: float
+
+
+def noninferiority(
+    wins: int, losses: int, n: int, margin: float, confidence: float = 0.95
+) -> NonInferiority:
+    """Judge an arm by its paired interval; at 95 % the one-sided level is 2.5 %."""
+    low, high = tango(wins, losses, n, confidence)
+    verdict = SHOWN if low > -margin else WORSE if high < 0 else NOT_SHOWN
+    p_value = float(norm.sf(tango_score(wins, losses, n, -margin)))
+    return NonInferiority(margin, verdict, p_value)
+
+
+def power(
+    n: int, discordance: float, margin: float, difference: float = 0.0, confidence: float = 0.95
+) -> float:
+    """Probability that `n` seeds show non-inferiority: exact, summed over all outcomes.
+
+    Args:
+        n: Seeds that both arms have.
+        discordance: Share of seeds on which the arms differ, more than 0.
+        margin: Of the verdict.
+        difference: The true difference, at most `discordance` in size.
+        confidence: Of the interval that the verdict rests on.
+    """
+    z = norm.isf((1 - confidence) / 2)
+    low, high = binom.ppf([1e-9, 1 - 1e-9], n, discordance).astype(int)
+    discordant, wins = np.arange(low, high + 1)[:, None], np.arange(high + 1)[None, :]
+    weight = binom.pmf(discordant, n, discordance) * binom.pmf(
+        wins, discordant, (1 + difference / discordance) / 2
+    )
+    shown = tango_score(wins, np.maximum(discordant - wins, 0), n, -margin) > z
+    return float(weight[shown].sum())
+
+
+def episodes_needed(
+    difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05
+) -> int:
+    """Seeds with which McNemar's test finds a difference (Connor 1987).
+
+    Showing non-inferiority at a margin of that size takes about as many where the arms are truly
+    equal: 3 to 7 % more for margins of 3 and 5 points at a discordance of 10 % (see `power`).
+
+    Args:
+        difference: Of the success rates, in size at most `discordance`.
+        discordance: Share of seeds on which the arms differ.
+        power: Probability to find it.
+        alpha: Two-sided level of the test.
+    """
+    z_alpha, z_beta = norm.isf(alpha / 2), norm.ppf(power)
+    spread = max(discordance - difference**2, 0.0)
+    total = (z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(spread)) / difference
+    return math.ceil(float(total) ** 2)
+
+
+def bootstrap(
+    samples: ArrayLike,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval over resampled rows (Efron 1979).
+
+    Args:
+        samples: (n, ...), a row is what was measured together.
+        statistic: (resamples, n, ...) -> (resamples,).
+        rng: Where the resamples come from.
+        confidence: Of the interval.
+    """
+    rows = np.asarray(samples, dtype=np.float64)
+    values = statistic(rows[rng.integers(0, len(rows), (RESAMPLES, len(rows)))])
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def latency_ratio(
+    plain_ms: Sequence[float], accelerated_ms: Sequence[float], rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    """Median over median with a bootstrap interval of pairs of queries.
+
+    A pair was timed in turn on one observation. The interval is about this measurement: it does
+    not hold what another machine, process or hour would change.
+    """
+    pairs = np.stack([plain_ms, accelerated_ms], axis=-1)
+
+    def ratio(rows: np.ndarray) -> np.ndarray:
+        medians = np.median(rows, axis=-2)
+        quotient: np.ndarray = medians[..., 0] / medians[..., 1]
+        return quotient
+
+    return float(ratio(pairs)), bootstrap(pairs, ratio, rng)
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """Mean of score minus the baseline's score on common seeds.
+
+    interval: bootstrap over seeds; None with fewer than `MIN_DIFFERING` seeds that differ, where
+        resamples without any of them are too frequent for its ends to mean something.
+    """
+
+    n: int
+    n_differing: int
+    difference: float
+    interval: tuple[float, float] | None
+
+
+def score_difference(
+    arm: Mapping[int, float], baseline: Mapping[int, float], rng: np.random.Generator
+) -> ScoreDifference | None:
+    """Compare {seed: score} of two arms; None where they share no seed.
+
+    Paired bootstrap rather than Wilcoxon's signed ranks: the scores are sevenths and most seeds
+    tie, which Wilcoxon drops, and it tests the middle of the rest, not the mean that is reported.
+    """
+    seeds = sorted(arm.keys() & baseline.keys())
+    if not seeds:
+        return None
+    gaps = np.array([arm[s] - baseline[s] for s in seeds])
+    differing = int(np.count_nonzero(gaps))
+    interval = None
+    if differing >= MIN_DIFFERING:
+        interval = bootstrap(gaps, lambda rows: rows.mean(axis=-1), rng)
+    return ScoreDifference(len(seeds), differing, float(gaps.mean()), interval)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One method over several strata (tasks, checkpoints, noise seeds), each counting the same.
+
+    p_value: exact McNemar of the sums, valid whatever the strata's own rates.
+    difference_interval: from the strata's Tango intervals (MOVER, Zou and Donner 2008);
+        strata are taken as independent.
+    """
+
+    n_strata: int
+    n: int
+    wins: int
+    losses: int
+    p_value: float
+    difference: float
+    difference_interval: tuple[float, float]
+
+
+def pooled(strata: Sequence[tuple[int, int, int]]) -> Pooled:
+    """Combine (wins, losses, n) of at least one stratum."""
+    wins, losses, n = (sum(column) for column in zip(*strata, strict=True))
+    estimates = np.array([(w - lost) / size for w, lost, size in strata])
+    bounds = np.array([tango(*stratum) for stratum in strata])
+    below, above = np.sqrt(((bounds - estimates[:, None]) ** 2).sum(axis=0)) / len(strata)
+    mean = float(estimates.mean())
+    p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    interval = (mean - float(below), mean + float(above))
+    return Pooled(len(strata), n, wins, losses, p_value, mean, interval)

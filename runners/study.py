@@ -1,0 +1,82 @@
+"""A study's folder as runs, with the strata they belong to and the baselines they have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+from .labels import STRATUM, labels_of, strata_of
+from .run_folder import Run, is_baseline, is_run, read_run
+
+CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
+
+
+@dataclass(frozen=True)
+class Study:
+    """All evaluations of a folder, in the order of their strata and costs.
+
+    Attributes:
+        labels: {run's name: what sets its method apart from the study's other methods}.
+        strata: {run's name: its task, and the checkpoint and noise seed where they differ}.
+        others: folders of other runners, which are no part of a report.
+    """
+
+    folder: Path
+    runs: list[Run]
+    labels: dict[str, str]
+    strata: dict[str, str]
+    others: list[str]
+
+    @property
+    def whole(self) -> list[Run]:
+        return [run for run in self.runs if run.whole]
+
+    def baseline(self, run: Run) -> Run | None:
+        """The unaccelerated run under the same conditions; None for itself and where there is none.
+
+        A result that names no baseline may have been written before its baseline's.
+        """
+        if is_baseline(run):
+            return None
+        named = (run.result.get("baseline") or {}).get("folder")
+        for other in self.whole:
+            if other.name == named:
+                return other
+        fitting = [
+            other
+            for other in self.whole
+            if is_baseline(other) and other.of(CONDITIONS) == run.of(CONDITIONS)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def read_study(folder: Path) -> Study:
+    """Read every run of a study.
+
+    Raises:
+        UserError: the folder is not there, or holds no evaluation.
+    """
+    if not folder.is_dir():
+        raise UserError(f"the study must be a folder with runs, there is none at {folder}")
+    found = sorted(path for path in folder.iterdir() if is_run(path))
+    runs, others = [], []
+    for path in found:
+        run = read_run(path)
+        if run.config.get("runner", {}).get("name", "evaluate") == "evaluate":
+            runs.append(run)
+        else:
+            others.append(path.name)
+    if not runs:
+        raise UserError(f"the study must hold at least one evaluation, there is none in {folder}")
+    strata = strata_of(runs)
+    runs.sort(key=lambda r: (strata[r.name], not is_baseline(r), _cache(r), -_cost(r)))
+    return Study(folder, runs, labels_of(runs, strata), strata, others)
+
+
+def _cost(run: Run) -> float:
+    return float(run.result.get("flops", {}).get("query", 0))
+
+
+def _cache(run: Run) -> str:
+    return str(run.config.get("cache", {}).get("name", ""))
