@@ -65,6 +65,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     describe(job)
     plan, calibration = plan_of(job)
+    store.keep_to_plan(plan.digest())
     logger = LOGGERS[job.logger.name](
         store.folder,
         wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),

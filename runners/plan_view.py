@@ -12,7 +12,7 @@ from accel.calibration import Calibration
 from accel.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
 
-COMPUTED, NOTHING, REUSED = 0, 1, 2  # a forecast from k stored values is REUSED + k
+COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4
 CELLS = (
     "computed",
@@ -93,6 +93,8 @@ def cells(plan: CachePlan) -> np.ndarray:
         plain_reuse = (n_anchors == 1) & (plan.alpha[..., 0] == 1)
         code = np.where(plain_reuse, REUSED, REUSED + n_anchors).astype(np.uint8)
         code[n_anchors == 0] = NOTHING
+    if plan.bias is not None:
+        code[(code < FORECAST) & plan.bias.any(axis=(2, 3))] = FORECAST
     code[plan.mask] = COMPUTED
     return code
 
@@ -103,9 +105,18 @@ def differences(a: CachePlan, b: CachePlan) -> np.ndarray:
     code[a.mask & ~b.mask] = 2
     code[~a.mask & b.mask] = 3
     for step, site in np.argwhere(~a.mask & ~b.mask):
-        if a.forecast(step, site) != b.forecast(step, site):
+        same = a.forecast(step, site) == b.forecast(step, site)
+        if not same or not np.array_equal(_bias(a, step, site), _bias(b, step, site)):
             code[step, site] = 4
     return code
+
+
+def _bias(plan: CachePlan, step: int, site: int) -> np.ndarray:
+    """What the hit adds besides its forecast; empty for nothing."""
+    if plan.bias is None or not plan.bias[step, site].any():
+        return np.empty(0)
+    cell: np.ndarray = plan.bias[step, site]
+    return cell
 
 
 def differing_computed(a: CachePlan, b: CachePlan) -> int:
