@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel import CachePlan, query_flops
+from accel import CachePlan, query_flops, summarise
 from accel.calibration import Calibration
 from accel.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
@@ -40,6 +40,9 @@ class Arm:
         plain: the same with every cell computed.
         live: FLOPs of a query in the fused engine.
         query: FLOPs of a query in the reference engine.
+        share: `query` over that of the plain policy.
+        equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
+            much.
     """
 
     label: str
@@ -48,6 +51,8 @@ class Arm:
     plain: dict[str, np.ndarray]
     live: int
     query: int
+    share: float
+    equivalent_steps: float
 
     @property
     def updates(self) -> np.ndarray:
@@ -55,22 +60,9 @@ class Arm:
         counts: np.ndarray = self.plan.mask.sum(axis=0)
         return counts
 
-    @property
-    def share(self) -> float:
-        return self.query / round(total(self.plain))
-
-    @property
-    def equivalent_steps(self) -> float:
-        """Update steps S of a schedule shared by all sites whose branches cost as much."""
-        ours, all_computed = (
-            sum(float(parts[k].sum()) for k in parts if k != "rest")
-            for parts in (self.flops, self.plain)
-        )
-        return self.plan.n_steps * ours / all_computed
-
 
 def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
-    everything = np.ones_like(plan.mask)
+    everything, spent = np.ones_like(plan.mask), summarise(plan, policy)
     return Arm(
         label,
         plan,
@@ -78,6 +70,8 @@ def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
         flops_by_step(policy, everything),
         live_query_flops(policy, plan.mask),
         query_flops(policy, plan.mask),
+        spent.flops_share,
+        spent.equivalent_steps,
     )
 
 
