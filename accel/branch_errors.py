@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .engines.reference import Session
+from .engines.reference import Session, bias_of
 from .features import Moments, observe
 from .plan import CachePlan, Site
 
@@ -68,7 +68,7 @@ def branch_errors(
         FloatingPointError: an output is not finite; names the site and the step.
     """
     plan.check(policy)
-    errors = Moments()
+    errors, bias = Moments(), bias_of(plan, policy.device)
     actions: list[np.ndarray] = []
     hidden = None if progress else True  # None: a bar where there is a terminal
     with tqdm(total=len(observations), desc="branches", unit="query", disable=hidden) as bar:
@@ -80,7 +80,7 @@ def branch_errors(
                 generator.set_state(state)
             with torch.inference_mode():
                 plain_actions, plain = observe(policy, obs, noise[rows])
-                fast_actions, fast = observe(policy, obs, again, Session(plan))
+                fast_actions, fast = observe(policy, obs, again, Session(plan, bias))
                 for ours, theirs in zip(fast, plain, strict=True):
                     error = relative_error(ours.flatten(2), theirs.flatten(2))
                     errors.add(error.T.double().cpu().numpy())

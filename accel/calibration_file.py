@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from .calibration import METRICS, MIN_QUERIES, Calibration
+from .files import write_whole
 from .plan import PlanError, Site
 
 SCHEMA = "skipstep-calibration/1"
@@ -58,15 +58,9 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
         "digest": calibration.digest(),
     }
     text = json.dumps(content, indent=1)  # before anything is written: it may refuse `source`
-    _replace(path.with_suffix(".safetensors"), save(arrays))
-    _replace(path, text.encode())
+    write_whole(path.with_suffix(".safetensors"), save(arrays))
+    write_whole(path, text.encode())
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def load_calibration(path: str | Path) -> Calibration:

@@ -6,7 +6,6 @@ A plan with a bias has it in a safetensors file beside the JSON, tied to it by t
 from __future__ import annotations
 
 import json
-import os
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .files import write_whole
 from .plan import CachePlan, PlanError, Site
 
 SCHEMA = "skipstep-plan/1"
@@ -81,19 +81,13 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
     bias = plan.hit_bias()
     if bias is not None:
         content["bias"] = {"shape": list(bias.shape)}
-        _replace(bias_path(path), save({"bias": bias}, {"plan": content["digest"]}))
-    _replace(path, json.dumps(content, indent=1).encode())
+        write_whole(bias_path(path), save({"bias": bias}, {"plan": content["digest"]}))
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def bias_path(path: Path) -> Path:
     """plan.json -> plan.bias.safetensors."""
     return path.with_name(f"{path.stem}.bias.safetensors")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _load_bias(path: Path, content: dict[str, Any]) -> np.ndarray:

@@ -39,7 +39,7 @@ def weight_bytes(policy: DiffusionPolicy) -> int:
 
 
 def accelerated_arm(
-    setting: Setting, engine: str, cache: Any, policy: DiffusionPolicy | None = None, note: str = ""
+    setting: Setting, engine: Any, cache: Any, policy: DiffusionPolicy | None = None, note: str = ""
 ) -> Arm:
     """An arm through `accelerated`; its first query is run, and what it then holds is counted."""
     policy = policy or setting.policy

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch.profiler import ProfilerActivity, profile
 
-from .ours import fused_none
+from accel.engines import FusedConfig
+
+from .ours import accelerated_arm
 from .row import RowConfig, setting_of
 from .setting import Setting
 
@@ -12,10 +14,10 @@ from .setting import Setting
 def top_ops(setting: Setting, n: int = 15) -> str:
     """The operators with the most time of their own, a computed step each.
 
-    A whole query without cache is profiled; the profiler itself slows every operator down.
+    A whole query without cache is profiled, in torch: the C program is a single call. The profiler
+    itself slows every operator down.
     """
-    arm = fused_none(setting)
-    arm.query()
+    arm = accelerated_arm(setting, FusedConfig(backend="torch"), None)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         arm.query()
     steps = setting.policy.n_inference_steps

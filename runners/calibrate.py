@@ -20,8 +20,7 @@ from omegaconf import DictConfig
 from accel import BranchErrors, branch_errors, resolve
 
 from .calibrations import calibration_of, locked, queries_of
-from .job import describe
-from .prepare import Job, prepare_job
+from .prepare import Job, describe, prepare_job
 from .settings import UserError
 from .store import BRANCH_ERRORS, RunStore, write_whole
 from .versions import versions

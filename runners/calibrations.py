@@ -130,7 +130,7 @@ def find(recipe: Recipe, policy: DiffusionPolicy) -> Calibration | None:
         calibration = load(recipe.folder)
         calibration.check(policy)
     except PlanError as error:
-        log.warning("%s: made anew", error)
+        log.warning("%s: to be made anew", error)
         return None
     log.info("calibrated already: %s", recipe.folder)
     return calibration

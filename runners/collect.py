@@ -15,6 +15,8 @@ import torch
 from hydra.errors import CompactHydraException
 from tqdm import tqdm
 
+from accel import AcceleratedPolicy
+
 from .demos import Demo, DemoSet
 from .evaluate import evaluate
 from .loggers import LOGGERS, NullLogger, wandb_run
@@ -156,6 +158,8 @@ def _episodes(
     filmed = set(seeds[: job.settings.videos])
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
     with bar, SOURCES[config.source].acting(job) as acting:
+        if isinstance(acting, AcceleratedPolicy):
+            store.keep_to_plan(acting.plan.digest())
         for episode in evaluate(
             acting,
             job.task,

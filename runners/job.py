@@ -24,7 +24,7 @@ from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import paired, wilson
-from .prepare import Job
+from .prepare import Job, describe
 from .store import TIME, RunStore, dump, read_episodes, write_whole
 from .versions import versions
 
@@ -65,6 +65,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     describe(job)
     plan, calibration = plan_of(job)
+    store.keep_to_plan(plan.digest())
     logger = LOGGERS[job.logger.name](
         store.folder,
         wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),
@@ -231,24 +232,3 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
             f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
         }
     return values
-
-
-def describe(job: Job) -> None:
-    """Say what the checkpoint decided."""
-    policy, sampler = job.policy, job.policy.config.sampler
-    log.info(
-        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %d layers of width %d; "
-        "n_envs %d, policy_batch %d, threads %d",
-        job.checkpoint,
-        policy.horizon,
-        policy.n_obs_steps,
-        policy.n_action_steps,
-        "absolute" if policy.config.task.abs_action else "relative",
-        sampler.kind,
-        policy.n_inference_steps,
-        policy.sizes.n_layer,
-        policy.sizes.n_emb,
-        job.n_envs,
-        job.settings.policy_batch,
-        job.settings.threads,
-    )

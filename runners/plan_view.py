@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel import CachePlan, query_flops
+from accel import CachePlan, query_flops, summarise
 from accel.calibration import Calibration
 from accel.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
 
-COMPUTED, NOTHING, REUSED = 0, 1, 2  # a forecast from k stored values is REUSED + k
+COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4
 CELLS = (
     "computed",
@@ -40,6 +40,9 @@ class Arm:
         plain: the same with every cell computed.
         live: FLOPs of a query in the fused engine.
         query: FLOPs of a query in the reference engine.
+        share: `query` over that of the plain policy.
+        equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
+            much.
     """
 
     label: str
@@ -48,6 +51,8 @@ class Arm:
     plain: dict[str, np.ndarray]
     live: int
     query: int
+    share: float
+    equivalent_steps: float
 
     @property
     def updates(self) -> np.ndarray:
@@ -55,22 +60,9 @@ class Arm:
         counts: np.ndarray = self.plan.mask.sum(axis=0)
         return counts
 
-    @property
-    def share(self) -> float:
-        return self.query / round(total(self.plain))
-
-    @property
-    def equivalent_steps(self) -> float:
-        """Update steps S of a schedule shared by all sites whose branches cost as much."""
-        ours, all_computed = (
-            sum(float(parts[k].sum()) for k in parts if k != "rest")
-            for parts in (self.flops, self.plain)
-        )
-        return self.plan.n_steps * ours / all_computed
-
 
 def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
-    everything = np.ones_like(plan.mask)
+    everything, spent = np.ones_like(plan.mask), summarise(plan, policy)
     return Arm(
         label,
         plan,
@@ -78,6 +70,8 @@ def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
         flops_by_step(policy, everything),
         live_query_flops(policy, plan.mask),
         query_flops(policy, plan.mask),
+        spent.flops_share,
+        spent.equivalent_steps,
     )
 
 
@@ -93,6 +87,8 @@ def cells(plan: CachePlan) -> np.ndarray:
         plain_reuse = (n_anchors == 1) & (plan.alpha[..., 0] == 1)
         code = np.where(plain_reuse, REUSED, REUSED + n_anchors).astype(np.uint8)
         code[n_anchors == 0] = NOTHING
+    if plan.bias is not None:
+        code[(code < FORECAST) & plan.bias.any(axis=(2, 3))] = FORECAST
     code[plan.mask] = COMPUTED
     return code
 
@@ -103,9 +99,18 @@ def differences(a: CachePlan, b: CachePlan) -> np.ndarray:
     code[a.mask & ~b.mask] = 2
     code[~a.mask & b.mask] = 3
     for step, site in np.argwhere(~a.mask & ~b.mask):
-        if a.forecast(step, site) != b.forecast(step, site):
+        same = a.forecast(step, site) == b.forecast(step, site)
+        if not same or not np.array_equal(_bias(a, step, site), _bias(b, step, site)):
             code[step, site] = 4
     return code
+
+
+def _bias(plan: CachePlan, step: int, site: int) -> np.ndarray:
+    """What the hit adds besides its forecast; empty for nothing."""
+    if plan.bias is None or not plan.bias[step, site].any():
+        return np.empty(0)
+    cell: np.ndarray = plan.bias[step, site]
+    return cell
 
 
 def differing_computed(a: CachePlan, b: CachePlan) -> int:

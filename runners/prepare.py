@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from .settings import (
     digest,
 )
 from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
+
+log = logging.getLogger(__name__)
 
 MISTAKES = (
     CheckpointError,
@@ -211,3 +214,24 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> None:
     calibration = recipe.forced()
     if calibration or not CACHES[cache.name].calibrated:
         resolve(policy, cache, calibration)
+
+
+def describe(job: Job) -> None:
+    """Say what the checkpoint decided."""
+    policy, sampler = job.policy, job.policy.config.sampler
+    log.info(
+        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %d layers of width %d; "
+        "n_envs %d, policy_batch %d, threads %d",
+        job.checkpoint,
+        policy.horizon,
+        policy.n_obs_steps,
+        policy.n_action_steps,
+        "absolute" if policy.config.task.abs_action else "relative",
+        sampler.kind,
+        policy.n_inference_steps,
+        policy.sizes.n_layer,
+        policy.sizes.n_emb,
+        job.n_envs,
+        job.settings.policy_batch,
+        job.settings.threads,
+    )

@@ -153,10 +153,11 @@ def calibration_for(
     Raises:
         UserError: one is needed and is not there; a picture is no reason to run episodes.
     """
-    check_recipe(recipe, policy, settings)
-    calibration = recipe.forced() or find(recipe, policy)
     names = [getattr(source.cache, "name", None) for source in sources]
     needing = [name for name in names if name in CACHES and CACHES[name].calibrated]
+    if needing or recipe.choice.path is not None:
+        check_recipe(recipe, policy, settings)
+    calibration = recipe.forced() or find(recipe, policy)
     if needing and calibration is None:
         raise UserError(
             f"cache={needing[0]} needs a calibration, which is not in {recipe.folder}; make it "

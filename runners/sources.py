@@ -11,8 +11,7 @@ from accel import accelerated
 from .calibrations import plan_of
 from .evaluate import Acting
 from .expert import EXPERTS
-from .job import describe
-from .prepare import Job
+from .prepare import Job, describe
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from omegaconf import OmegaConf
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
-TRAJECTORIES, BRANCH_ERRORS = "trajectories", "branch_errors.json"
+TRAJECTORIES, BRANCH_ERRORS, PLAN_DIGEST = "trajectories", "branch_errors.json", "plan.txt"
 SET_ASIDE = (
     EPISODES,
     RESULT,
     STATUS,
     TIME,
+    PLAN_DIGEST,
     OBSERVATIONS,
     TRAJECTORIES,
     BRANCH_ERRORS,
@@ -103,6 +104,22 @@ class RunStore:
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Seeds without an episode that ran to its end; errors are tried again."""
         return [s for s in seeds if self.episodes.get(s, {}).get("status") != "ok"]
+
+    def keep_to_plan(self, digest: str) -> None:
+        """All episodes of a folder run under one plan, though its calibration may be made anew.
+
+        Raises:
+            StoreError: there are episodes of another plan.
+        """
+        path = self.folder / PLAN_DIGEST
+        ran = (self.result() or {}).get("stats", {}).get("plan")
+        there = path.read_text() if path.exists() else ran
+        if self.episodes and there not in (None, digest):
+            raise StoreError(
+                f"the episodes in {self.folder} ran under the plan {there}, which is {digest} now "
+                "(another calibration or version): force=true starts anew"
+            )
+        write_whole(path, digest)
 
     def result(self) -> dict[str, Any] | None:
         path = self.folder / RESULT

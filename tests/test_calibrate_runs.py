@@ -114,6 +114,8 @@ def test_budgets_share_one_calibration_that_the_sweep_makes(calm: Path, tmp_path
     found = results(tmp_path)
     assert {r["calibration"]["digest"] for r in found} == {digest}
     assert len({r["fingerprint"] for r in found}) == 2
+    kept = [p.read_text() for p in sorted(tmp_path.glob("multirun/main/*/plan.txt"))]
+    assert kept == [r["stats"]["plan"] for r in found]
     assert found[0]["flops"]["share"] != found[1]["flops"]["share"]
 
 

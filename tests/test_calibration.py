@@ -225,7 +225,7 @@ def test_a_crash_between_the_two_files_leaves_no_calibration(
 ) -> None:
     from accel import calibration_file
 
-    whole = calibration_file._replace
+    whole = calibration_file.write_whole
     found = made(small_policy())
 
     def dies(path: Path, content: bytes) -> None:
@@ -233,7 +233,7 @@ def test_a_crash_between_the_two_files_leaves_no_calibration(
             raise KeyboardInterrupt
         whole(path, content)
 
-    monkeypatch.setattr(calibration_file, "_replace", dies)
+    monkeypatch.setattr(calibration_file, "write_whole", dies)
     with pytest.raises(KeyboardInterrupt):
         found.save(tmp_path)
     monkeypatch.undo()
@@ -274,6 +274,20 @@ def test_branch_errors_are_relative_to_the_plain_network() -> None:
     assert np.array_equal(found.hits, ~plan.mask)
     assert found.action_error.shape == (M,)
     assert (found.action_error > 0).all()
+
+
+def test_branch_errors_include_what_a_plan_adds_besides() -> None:
+    policy = small_policy()
+    plan = resolve(policy, UniformConfig(steps=3))
+    step = int(np.flatnonzero(~plan.mask[:, 0])[0])
+    bias = np.zeros((*plan.mask.shape, policy.n_live, policy.sizes.n_emb), dtype=np.float32)
+    bias[step, 0] = 0.25
+    before, after = (
+        branch_errors(policy, p, observations(), noise(), progress=False)
+        for p in (plan, replace(plan, bias=bias))
+    )
+    assert np.array_equal(before.error[:step], after.error[:step])
+    assert abs(before.error[step, 0] - after.error[step, 0]) > 0.01
 
 
 def test_a_plan_that_computes_everything_has_no_branch_errors() -> None:

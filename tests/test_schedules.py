@@ -333,9 +333,19 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
     cases: list[tuple[Any, Any, Any, str]] = [
         (POLICY, BacConfig(), None, r"cache=bac needs a calibration.*runner=calibrate.*accel.cali"),
         (POLICY, HashAbConfig(), None, "cache=hash_ab needs a calibration"),
-        (other, BacConfig(), CALIBRATION, "foreign calibration: .*fingerprints differ"),
-        (five, BacConfig(), CALIBRATION, "foreign calibration: it has 10 steps, .* sampler 5"),
-        (POLICY, BacConfig(), replace(CALIBRATION, sites=SITES[:5]), "foreign .*sites differ"),
+        (
+            other,
+            BacConfig(),
+            CALIBRATION,
+            "calibration is of another checkpoint.*fingerprints differ",
+        ),
+        (five, BacConfig(), CALIBRATION, "the calibration has 10 steps, .* sampler 5"),
+        (
+            POLICY,
+            BacConfig(),
+            replace(CALIBRATION, sites=SITES[:5]),
+            "their sites differ",
+        ),
         (
             POLICY,
             BacConfig(),

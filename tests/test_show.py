@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -188,6 +189,12 @@ def test_codes_of_cells(policy: DiffusionPolicy) -> None:
         "",
     ]
     assert ranges([0, 4, 5, 6, 9, 10]) == "0, 4-6, 9-10"
+    bias = np.zeros((*plan.mask.shape, 1, 1), dtype=np.float32)
+    bias[7, 3] = 1
+    biased = replace(plan, bias=bias)
+    assert [CELLS[c] for c in cells(biased)[7, 2:5]] == ["reused", "forecast from 1", "reused"]
+    assert np.argwhere(differences(plan, biased) == 4).tolist() == [[7, 3]]
+    assert not (differences(biased, biased) == 4).any()
 
 
 def test_flops_by_step_add_up(policy: DiffusionPolicy) -> None:

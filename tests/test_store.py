@@ -52,6 +52,27 @@ def test_another_run_and_another_process_are_refused(tmp_path: Path) -> None:
         store(tmp_path, "b")
 
 
+def test_episodes_of_one_folder_ran_under_one_plan(tmp_path: Path) -> None:
+    run = store(tmp_path)
+    run.keep_to_plan("a plan")
+    run.keep_to_plan("another")  # nothing ran yet
+    run.append(episode(1))
+    run.keep_to_plan("another")
+    with pytest.raises(StoreError, match=r"the plan another, which is a third now .*force"):
+        run.keep_to_plan("a third")
+    run.close()
+    anew = store(tmp_path, force=True)
+    anew.keep_to_plan("a third")
+    anew.close()
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "result.json").write_text(json.dumps({"stats": {"plan": "old"}}))
+    run = store(earlier)
+    run.append(episode(1))
+    with pytest.raises(StoreError, match="the plan old, which is new now"):
+        run.keep_to_plan("new")
+
+
 def test_force_starts_anew_and_loses_nothing(tmp_path: Path) -> None:
     for _ in range(3):
         run = store(tmp_path, force=True)

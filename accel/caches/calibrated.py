@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calibration import METRICS, Calibration
 from ..flops import site_costs
-from ..plan import PlanError, sites_of
+from ..plan import PlanError
 from ..protocol import Accelerable
 from ..schedules import (
     KINDS,
@@ -101,19 +101,7 @@ def check_calibration(
             "`python run.py runner=calibrate` or accel.calibrate(policy, ...) and pass it as "
             "`calibration`"
         )
-    sites, n_steps = sites_of(policy), policy.n_inference_steps
-    if calibration.sites != sites:
-        raise PlanError("foreign calibration: it was made for another network (sites differ)")
-    if calibration.gram.shape != (len(sites), n_steps, n_steps):
-        raise PlanError(
-            f"foreign calibration: it has {calibration.gram.shape[-1]} steps, the policy's "
-            f"sampler {n_steps}"
-        )
-    if calibration.policy != policy.fingerprint():
-        raise PlanError(
-            "foreign calibration: it was made for another checkpoint or sampler "
-            "(fingerprints differ)"
-        )
+    calibration.check(policy)
     return calibration
 
 

@@ -54,6 +54,12 @@ class Session:
         return value + F.pad(bias, (0, 0, 0, dead))
 
 
+def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:
+    """What hits add besides, for a `Session`."""
+    bias = plan.hit_bias()
+    return None if bias is None else torch.from_numpy(bias).to(device)
+
+
 class ReferenceEngine:
     """Runs `policy` under `plan`; the policy itself is never changed."""
 
@@ -61,8 +67,7 @@ class ReferenceEngine:
         self.policy, self.plan = policy, plan
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
-        bias = plan.hit_bias()
-        self._bias = None if bias is None else torch.from_numpy(bias).to(policy.device)
+        self._bias = bias_of(plan, policy.device)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         session = Session(self.plan, self._bias)
