@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import Paired, paired, wilson
+from .report_words import ms
 from .run_folder import Run, is_baseline
 from .statistics import (
     NonInferiority,
@@ -156,7 +157,7 @@ def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
         medians = [a.latency.plain_p50_ms for a in arms if a.latency and a.stratum == stratum]
         if medians and max(medians) > most * min(medians):
             said.append(
-                f"On {stratum} the plain policy took {min(medians):.3g} to {max(medians):.3g} ms "
+                f"On {stratum} the plain policy took {ms(min(medians))} to {ms(max(medians))} ms "
                 "in different runs: compare speed-ups, not latencies"
             )
     return said
