@@ -64,7 +64,8 @@ class Versus:
     """An arm against its baseline.
 
     p_holm: McNemar's p-value, adjusted over the study's comparisons.
-    needed: seeds for 80 % power to find a loss of the margin at the discordance seen here.
+    needed: seeds for 80 % power to find a loss of the margin at the discordance seen here
+        (at least the margin: a loss makes that many seeds discordant).
     power: of showing non-inferiority with these seeds, were both arms equal.
     won, lost: seeds that only the arm, only the baseline solved.
     """

@@ -80,7 +80,7 @@ def lead(study: Study, arms: Sequence[Arm], margin: float) -> str:
     n_bad = len(study.runs) - len(arms)
     bad = f"; {n_bad} more did not finish" if n_bad else ""
     return (
-        f"{len(arms)} runs, {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
+        f"Finished runs: {len(arms)}, with {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
         "Arms are paired with the unaccelerated policy on the same seeds and the same noise."
     )
 

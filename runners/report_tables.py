@@ -166,16 +166,14 @@ def jobs(study: Study) -> Table:
             rows.append((run.name, [*state, run.error, command(run)]))
         elif run.n_errors:
             errors = [f"seed {e['seed']}: {e['error']}" for e in run.result["errors"]]
-            state = [f"{run.n_errors} errors", f"{done} of {len(run.seeds)}"]
+            state = [f"errors: {run.n_errors}", f"{done} of {len(run.seeds)}"]
             rows.append((run.name, [*state, "; ".join(errors), command(run)]))
         elif run.status != FINISHED:  # its result is whole; what came after it was not
             rows.append((run.name, [run.status, f"{done} of {len(run.seeds)}", run.error, ""]))
-    have = {(study.strata[run.name], study.labels[run.name]) for run in study.runs}
     rows += [
-        (f"{label} on {stratum}", ["not in the study", "", "", ""])
-        for label in dict.fromkeys(study.labels.values())
+        (f"on {stratum}", ["not in the study", "", "", "; ".join(absent)])
         for stratum in dict.fromkeys(study.strata.values())
-        if (stratum, label) not in have
+        if (absent := _absent(study, stratum))
     ]
     rows += [
         (run.name, ["no baseline", "", "", str((run.result["baseline"] or {}).get("command", ""))])
@@ -183,11 +181,17 @@ def jobs(study: Study) -> Table:
         if run.result["baseline"] and study.baseline(run) is None
     ]
     return Table(
-        ["job", "state", "episodes", "error", "to go on"],
+        ["job", "state", "episodes", "error", "what, or how to go on"],
         rows,
         "The same command goes on where a run stopped. A run with missing seeds enters no other "
         "table: the first episodes to end are the successful ones.",
     )
+
+
+def _absent(study: Study, stratum: str) -> list[str]:
+    """Methods that other strata have."""
+    here = {study.labels[name] for name, where in study.strata.items() if where == stratum}
+    return [label for label in dict.fromkeys(study.labels.values()) if label not in here]
 
 
 def commands(study: Study) -> list[str]:

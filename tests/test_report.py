@@ -116,7 +116,7 @@ def test_the_numbers_of_the_starter_study(folder: Path) -> None:
     assert "| uniform, 10 steps, even | kitchen; lift | -0.54 [-0.60, -0.48] | 1 / 109 |" in pooled
     assert "20 steps" not in pooled
     assert "Missing, failed" in text  # uniform with 20 steps was not run on lift
-    assert "uniform, 20 steps, quadratic on lift" in text
+    assert "| on lift | not in the study |  |  | uniform, 20 steps, quadratic |" in text
     assert "cache.spacing=even study=starter" in "\n".join(section(text, "Commands"))
 
 
@@ -177,7 +177,7 @@ def test_what_did_not_finish_is_named_and_compared_with_nothing(folder: Path) ->
     assert f"| {CUT_OFF} | cut off | 40 of 100 |" in text
     assert f"| {FAILED} | failed |  | RuntimeError: 3 \\| 4 <queries> |" in text
     assert "| python run.py cache=bac task=kitchen |" in text
-    assert f"| {EVEN} | 1 errors | 100 of 100 | seed 100003: MjError: bad state |" in text
+    assert f"| {EVEN} | errors: 1 | 100 of 100 | seed 100003: MjError: bad state |" in text
 
 
 def test_a_run_that_is_being_extended_is_not_whole(folder: Path) -> None:
@@ -217,6 +217,22 @@ def test_strata_are_tasks_checkpoints_and_noise_seeds(folder: Path) -> None:
     methods = {method.label: method.pooled for method in over_strata(arms)}
     assert methods["uniform, 20 steps, quadratic"].n == 200
     assert methods["uniform, 20 steps, quadratic"].losses == 18
+
+
+def test_other_settings_of_a_task_are_another_stratum(folder: Path) -> None:
+    longer = Path(shutil.copytree(folder / SLOWER, folder / "kitchen_uniform_none_s0_10000000"))
+    config = (longer / "config.yaml").read_text()
+    (longer / "config.yaml").write_text(config.replace("    max_steps: 280", "    max_steps: 560"))
+    change_result(longer, baseline={"folder": None, "command": "python run.py cache=none"})
+    study = read_study(folder)
+    assert study.strata[longer.name] == "kitchen, max steps 560"
+    assert study.labels[longer.name] == study.labels[SLOWER]
+    arms = {arm.run.name: arm for arm in findings(study, ReportConfig())}
+    assert arms[longer.name].versus is None
+    assert arms[SLOWER].versus is not None
+    write_report(folder, ReportConfig())
+    text = (folder / "report/report.md").read_text()
+    assert f"| {longer.name} | no baseline |  |  | python run.py cache=none |" in text
 
 
 def test_another_sampler_is_an_arm_and_no_baseline(folder: Path) -> None:
