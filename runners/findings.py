@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import Paired, paired, wilson
+from .report_words import ms
 from .run_folder import Run, is_baseline
 from .statistics import (
     NonInferiority,
@@ -63,7 +64,8 @@ class Versus:
     """An arm against its baseline.
 
     p_holm: McNemar's p-value, adjusted over the study's comparisons.
-    needed: seeds for 80 % power to find a loss of the margin at the discordance seen here.
+    needed: seeds for 80 % power to find a loss of the margin at the discordance seen here
+        (at least the margin: a loss makes that many seeds discordant).
     power: of showing non-inferiority with these seeds, were both arms equal.
     won, lost: seeds that only the arm, only the baseline solved.
     """
@@ -156,7 +158,7 @@ def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
         medians = [a.latency.plain_p50_ms for a in arms if a.latency and a.stratum == stratum]
         if medians and max(medians) > most * min(medians):
             said.append(
-                f"On {stratum} the plain policy took {min(medians):.3g} to {max(medians):.3g} ms "
+                f"On {stratum} the plain policy took {ms(min(medians))} to {ms(max(medians))} ms "
                 "in different runs: compare speed-ups, not latencies"
             )
     return said

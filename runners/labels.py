@@ -11,17 +11,32 @@ STRATUM = ("task", "noise_seed")
 
 
 def strata_of(runs: Sequence[Run]) -> dict[str, str]:
-    """Tasks; what else differs between the strata of a task is added where it does."""
+    """Tasks; where the runs of a task differ in its settings or noise seed, these are added."""
+    settings = {run.name: _flat({key: run.config.get(key) for key in STRATUM}) for run in runs}
     names: dict[str, str] = {}
     for run in runs:
-        mine = [other for other in runs if _task(other) == _task(run) and other.config]
-        parts = [_task(run)]
-        if run.config and len({r.config["task"].get("checkpoint") for r in mine}) > 1:
-            parts.append(str(run.config["task"].get("checkpoint")))
-        if run.config and len({r.config.get("noise_seed") for r in mine}) > 1:
-            parts.append(f"noise seed {run.config.get('noise_seed')}")
-        names[run.name] = ", ".join(parts)
+        peers = [
+            settings[other.name] for other in runs if _task(other) == _task(run) and other.config
+        ]
+        keys = dict.fromkeys(key for peer in peers for key in peer) if run.config else {}
+        differing = [key for key in keys if len({peer.get(key) for peer in peers}) > 1]
+        words = [f"{_field(key)} {settings[run.name].get(key)}" for key in differing]
+        names[run.name] = ", ".join(dict.fromkeys([_task(run), *words]))
     return names
+
+
+def _flat(node: object, prefix: str = "") -> dict[str, str]:
+    """{"task.config.max_steps": "280"}."""
+    if not isinstance(node, dict):
+        return {prefix: str(node)}
+    found: dict[str, str] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _field(key: str) -> str:
+    return key.rpartition(".")[2].replace("_", " ")
 
 
 def labels_of(runs: Sequence[Run], strata: Mapping[str, str]) -> dict[str, str]:
@@ -51,8 +66,9 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
         found |= {
             f"{group}.{k}": str(v) for k, v in node.items() if (group, k) != ("cache", "name")
         }
-    plain = [_sampler(r) for r in runs if is_baseline(r) and r.of(STRATUM) == run.of(STRATUM)]
-    found["sampler"] = "" if _sampler(run) in plain else _sampler(run)
+    beside = [r for r in runs if r.of(STRATUM) == run.of(STRATUM)]
+    plain = {_sampler(r) for r in beside if is_baseline(r)} or {_sampler(r) for r in beside}
+    found["sampler"] = "" if plain == {_sampler(run)} else _sampler(run)
     return found | {k: str(run.config.get(k)) for k in ("threads", "policy_batch", "device")}
 
 
@@ -63,13 +79,12 @@ def _sampler(run: Run) -> str:
 
 def _said(key: str, value: str) -> str:
     """A setting in few words: "10 steps", "even", "ddim-16", "threads 2"."""
-    field = key.rpartition(".")[2]
     spoken = {
         "quant.name": "" if value == "none" else value,
         "cache.steps": f"{value} steps",
         **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "device"), value),
     }
-    return spoken.get(key, f"{field} {value}")
+    return spoken.get(key, f"{_field(key)} {value}")
 
 
 def _task(run: Run) -> str:

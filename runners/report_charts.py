@@ -9,6 +9,7 @@ import numpy as np
 
 from .findings import Arm, pareto
 from .page import legend
+from .report_words import ms, points, short, times
 from .svg import Drawing, Scale, log_scale
 
 WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0
@@ -63,8 +64,9 @@ def differences(arms: Sequence[Arm], colour: Mapping[int, str], margin: float) -
         plot.badge(scale(paired.difference), y + 6, arm.number, colour[arm.number], said)
     return plot.html(
         f"Differences of success rates on {arms[0].stratum}",
-        "Paired on seeds and noise, in points, with Tango's 95 % intervals. An interval to the "
-        "right of the dashed margin shows non-inferiority; one that holds 0 shows no equality.",
+        "Paired on seeds and noise, in points, with Tango's 95 % intervals. One that lies to the "
+        "right of the dashed margin shows non-inferiority; one that holds 0 does not show "
+        "equality.",
     )
 
 
@@ -86,7 +88,7 @@ def success_by_latency(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
         plot.line(px, y(arm.interval[0]), px, y(arm.interval[1]), **style)
         plot.line(x(latency.p50_interval[0]), py, x(latency.p50_interval[1]), py, **style)
     for arm, latency in timed:
-        said = f"{named(arm)}: {arm.rate:.2f} at {latency.p50_ms:.3g} ms"
+        said = f"{named(arm)}: {arm.rate:.2f} at {ms(latency.p50_ms)} ms"
         plot.badge(x(latency.p50_ms), y(arm.rate), arm.number, colour[arm.number], said)
     shown = [arm for arm, _ in timed]
     return plot.html(
@@ -150,15 +152,3 @@ def _spread(plot: Drawing, x: Scale, y: float, samples: Sequence[float], colour:
     plot.line(p1, y, p99, y, stroke=colour, stroke_width=1.5)
     plot.rect(p25, y - 3.5, max(p75 - p25, 2.0), 7, fill=colour)
     plot.line(p50, y - 5, p50, y + 5, **{"class": "halo"})
-
-
-def points(share: float) -> str:
-    return f"{100 * share:+.0f}" if round(100 * share) else "0"
-
-
-def short(value: float) -> str:
-    return f"{value:g}" if value < 1000 else f"{value / 1000:g}k"
-
-
-def times(value: float) -> str:
-    return f"{value:g}x"

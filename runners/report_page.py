@@ -12,6 +12,7 @@ from . import page, report_charts, report_maps, report_tables, svg
 from .findings import Arm, Versus, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table
+from .statistics import NOT_SHOWN, SHOWN, WORSE
 from .study import Study
 
 MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
@@ -25,7 +26,7 @@ STYLE = (
   margin: .5rem 0 1rem; }
 .films video { width: 100%; background: #000; }
 td, thead th { white-space: nowrap; }
-tbody th { min-width: 8rem; }
+tbody th { min-width: 9rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: .5rem 0; }
 """
 )
@@ -51,11 +52,12 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     ]
     if methods := over_strata(arms):
         found.append(Part("Over tasks and checkpoints", [report_tables.methods(methods)]))
-    found.append(_speed(arms, colour))
+    if arms:
+        found.append(_speed(arms, colour))
+    seeds = report_tables.seeds_needed(arms, margin)
+    if seeds.rows:
+        found.append(Part("How much these seeds can show", [seeds]))
     if any(arm.versus for arm in arms):
-        found.append(
-            Part("How much these seeds can show", [report_tables.seeds_needed(arms, margin)])
-        )
         found.append(_discordant(arms, here))
     if arms:
         found.append(Part("Cache maps", html=_maps(arms, colour)))
@@ -65,19 +67,20 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     lines = report_tables.commands(study)
     said = f"<pre>{escape(chr(10).join(lines))}</pre>"
     found.append(Part("Commands", html=said, lines=["```sh", *lines, "```"]))
-    found.append(Part("Versions", [report_tables.versions(arms)]))
+    if arms:
+        found.append(Part("Versions", [report_tables.versions(arms)]))
     return found
 
 
 def lead(study: Study, arms: Sequence[Arm], margin: float) -> str:
     """What is in the report, in two sentences."""
     verdicts = [arm.versus.noninferiority.verdict for arm in arms if arm.versus]
-    counted = ", ".join(f"{v}: {verdicts.count(v)}" for v in dict.fromkeys(sorted(verdicts)))
-    judged = f" Non-inferiority at {100 * margin:g} points: {counted}." if verdicts else ""
+    counted = ", ".join(f"{v} {verdicts.count(v)}" for v in (SHOWN, NOT_SHOWN, WORSE))
+    judged = f" Non-inferior at a margin of {100 * margin:g} points: {counted}." if verdicts else ""
     n_bad = len(study.runs) - len(arms)
     bad = f"; {n_bad} more did not finish" if n_bad else ""
     return (
-        f"{len(arms)} runs, {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
+        f"Finished runs: {len(arms)}, with {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
         "Arms are paired with the unaccelerated policy on the same seeds and the same noise."
     )
 
@@ -110,7 +113,8 @@ def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:
 
 
 def _html_table(table: Table) -> str:
-    return page.table(table.header, table.rows, table.caption)
+    """The caption is outside of what scrolls sideways on a phone."""
+    return page.table(table.header, table.rows) + f'<p class="soft">{escape(table.caption)}</p>'
 
 
 def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int, str]) -> Part:

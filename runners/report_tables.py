@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from .findings import Arm, Method
 from .metrics import wilson
 from .report_charts import named
+from .report_words import interval, ms, p_value
 from .run_folder import FINISHED, Run
-from .statistics import MIN_DIFFERING
+from .statistics import MIN_DIFFERING, WORSE
 from .study import Study
 
 OVERRIDES = ".hydra/overrides.yaml"
@@ -30,12 +31,11 @@ class Table:
 
 def success(arms: Sequence[Arm], margin: float) -> Table:
     """Success rates, and each arm against the unaccelerated one."""
-    header = ["arm", "success", "95 % interval", "episodes", "difference", "wins / losses", "p"]
-    header += ["p, Holm", f"non-inferior, {100 * margin:g} points"]
-    header.append("errors")
+    header = ["arm", "success", "episodes", "difference", "wins / losses", "p", "p, Holm"]
+    header.append(f"non-inferior, {100 * margin:g} points")
     rows = []
     for arm in arms:
-        cells = [f"{arm.rate:.2f}", interval(arm.interval), f"{arm.n_success} of {arm.n}"]
+        cells = [f"{arm.rate:.2f} {interval(arm.interval)}", f"{arm.n_success} of {arm.n}"]
         if versus := arm.versus:
             paired = versus.success
             cells += [
@@ -47,7 +47,11 @@ def success(arms: Sequence[Arm], margin: float) -> Table:
             ]
         else:
             cells += ["the baseline" if arm.is_baseline else "no baseline", "", "", "", ""]
-        rows.append((named(arm), [*cells, str(arm.run.n_errors or "")]))
+        rows.append((named(arm), cells))
+    if any(arm.run.n_errors for arm in arms):
+        header.append("errors")
+        for arm, (_, cells) in zip(arms, rows, strict=True):
+            cells.append(str(arm.run.n_errors))
     return Table(
         header,
         rows,
@@ -62,7 +66,8 @@ def seeds_needed(arms: Sequence[Arm], margin: float) -> Table:
     """What these seeds could show, and how many it takes."""
     rows = []
     for arm in arms:
-        if versus := arm.versus:
+        versus = arm.versus
+        if versus and versus.noninferiority.verdict != WORSE:
             n = versus.success.n
             discordant = versus.success.wins + versus.success.losses
             power = f"{versus.power:.0%}"
@@ -72,7 +77,8 @@ def seeds_needed(arms: Sequence[Arm], margin: float) -> Table:
         rows,
         "Power here: the chance that these seeds show non-inferiority at "
         f"{100 * margin:g} points where the arms are truly equal, at the discordance seen. Seeds "
-        "for 80 %: to find a loss of that size (McNemar; Connor 1987).",
+        "for 80 %: to find a loss of that size (McNemar; Connor 1987). Arms that are worse are "
+        "decided.",
     )
 
 
@@ -108,10 +114,10 @@ def cost(arms: Sequence[Arm]) -> Table:
         if latency := arm.latency:
             low, high = latency.ratio_interval
             cells = [
-                f"{latency.p50_ms:.4g} {interval(latency.p50_interval, '.4g')}",
-                f"{latency.p95_ms:.4g}",
-                f"{latency.p99_ms:.4g}",
-                f"{latency.plain_p50_ms:.4g}",
+                f"{ms(latency.p50_ms)} [{', '.join(map(ms, latency.p50_interval))}]",
+                ms(latency.p95_ms),
+                ms(latency.p99_ms),
+                ms(latency.plain_p50_ms),
                 f"{latency.ratio:.2f}x [{low:.2f}, {high:.2f}]",
             ]
         rows.append((named(arm), [*cells, f"{arm.bound:.2f}x", f"{arm.share:.1%}"]))
@@ -160,16 +166,14 @@ def jobs(study: Study) -> Table:
             rows.append((run.name, [*state, run.error, command(run)]))
         elif run.n_errors:
             errors = [f"seed {e['seed']}: {e['error']}" for e in run.result["errors"]]
-            state = [f"{run.n_errors} errors", f"{done} of {len(run.seeds)}"]
+            state = [f"errors: {run.n_errors}", f"{done} of {len(run.seeds)}"]
             rows.append((run.name, [*state, "; ".join(errors), command(run)]))
         elif run.status != FINISHED:  # its result is whole; what came after it was not
             rows.append((run.name, [run.status, f"{done} of {len(run.seeds)}", run.error, ""]))
-    have = {(study.strata[run.name], study.labels[run.name]) for run in study.runs}
     rows += [
-        (f"{label} on {stratum}", ["not in the study", "", "", ""])
-        for label in dict.fromkeys(study.labels.values())
+        (f"on {stratum}", ["not in the study", "", "", "; ".join(absent)])
         for stratum in dict.fromkeys(study.strata.values())
-        if (stratum, label) not in have
+        if (absent := _absent(study, stratum))
     ]
     rows += [
         (run.name, ["no baseline", "", "", str((run.result["baseline"] or {}).get("command", ""))])
@@ -177,11 +181,17 @@ def jobs(study: Study) -> Table:
         if run.result["baseline"] and study.baseline(run) is None
     ]
     return Table(
-        ["job", "state", "episodes", "error", "to go on"],
+        ["job", "state", "episodes", "error", "what, or how to go on"],
         rows,
         "The same command goes on where a run stopped. A run with missing seeds enters no other "
         "table: the first episodes to end are the successful ones.",
     )
+
+
+def _absent(study: Study, stratum: str) -> list[str]:
+    """Methods that other strata have."""
+    here = {study.labels[name] for name, where in study.strata.items() if where == stratum}
+    return [label for label in dict.fromkeys(study.labels.values()) if label not in here]
 
 
 def commands(study: Study) -> list[str]:
@@ -219,11 +229,3 @@ def versions(arms: Sequence[Arm]) -> Table:
             for name, had in found.items()
         ],
     )
-
-
-def interval(bounds: tuple[float, float], form: str = ".2f") -> str:
-    return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
-
-
-def p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
