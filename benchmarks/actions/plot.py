@@ -106,8 +106,8 @@ def write_picture(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
             placed = sorted((x, p["error_mean"]) for p in points if (x := value(p)) is not None)
             if placed:
                 colour = COLOURS[SHOWN.index(family)]
-                x, y = zip(*placed, strict=True)
-                axis.plot(x, y, "o-", label=family, color=colour)
+                xs, ys = zip(*placed, strict=True)
+                axis.plot(xs, ys, "o-", label=family, color=colour)
             axis.set(title=sampler, xlabel=name, ylabel="action error (normalised)", yscale="log")
     for axis in axes.flat:
         if axis.get_lines():

@@ -68,7 +68,7 @@ def run_sampler(
     for name, values in unaccelerated(ground.reporting).items():
         key = key_of(ground.name, None, name)
         if table.rows.get(key, {}).get("basis") != basis:
-            row = {"sampler": ground.name, "steps": None, "arm": name, "family": name}
+            row: Row = {"sampler": ground.name, "steps": None, "arm": name, "family": name}
             row |= {"settings": "", "flops_share": 1.0, "basis": basis, **values}
             table.rows[key] = row
     table.save()
