@@ -24,6 +24,7 @@ from accel import (
     summarise,
 )
 from accel.caches import CACHES
+from accel.flops import site_costs
 from accel.forecast import lagrange, step_derivative
 from accel.rules import RULES
 from accel.schedules import (
@@ -216,6 +217,25 @@ def test_bac_computes_its_schedules_and_the_union(caplog: pytest.LogCaptureFixtu
     assert "cache.k=99: there are 6 blocks" in caplog.text
 
 
+def test_weighted_steps_move_the_updates_towards_the_end() -> None:
+    flat = 1 - np.eye(10)[None].repeat(6, axis=0)  # every step is worth the same
+    constant = replace(CALIBRATION, similarity=CALIBRATION.similarity | {"l1": flat})
+    means = []
+    for weight in (0.0, 2.0, 8.0):
+        config = BacConfig(steps=4, k=0, metric="l1", step_weight=weight, force_last=False)
+        mask = resolve(POLICY, config, constant).mask
+        assert (mask.sum(axis=0) == 4).all()
+        means.append(float(np.argwhere(mask)[:, 0].mean()))
+    assert means[0] < means[1] <= means[2]
+
+
+def test_a_shared_schedule_is_best_for_the_mean_gain() -> None:
+    plan = resolve(POLICY, BacConfig(steps=4, k=3, shared=True), CALIBRATION)
+    assert (plan.mask == plan.mask[:, :1]).all()
+    mean = np.average(gains_of(CALIBRATION, "cos"), axis=0, weights=site_costs(POLICY))
+    assert np.flatnonzero(plan.mask[:, 0]).tolist() == adaptive_schedule(mean, 4, force_last=True)
+
+
 def test_a_global_budget_costs_no_more() -> None:
     for force_last in (False, True):
         config = BacConfig(steps=4, k=0, metric="l2", budget="global", force_last=force_last)
@@ -379,6 +399,11 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
         ({"metric": "12"}, "cache.metric must be one of cos, mse, l1, l2, got '12'"),
         ({"kinds": "sa"}, "cache.kinds must be one of all, ff, got 'sa'"),
         ({"budget": "x"}, "cache.budget must be one of block, global, got 'x'"),
+        ({"step_weight": -1.0}, "cache.step_weight must be at least 0, got -1.0"),
+        (
+            {"shared": True, "budget": "global"},
+            "cache.budget must be block with cache.shared=true, got 'global'",
+        ),
     ],
 )
 def test_schedule_settings_are_refused_by_name(

@@ -41,6 +41,10 @@ class ScheduleConfig:
     force_last: the last, least noisy step is an update step of every block, and one of the S.
     min_gap: steps from one update to the next, at least; more spreads them out.
     budget: block gives every block S updates; global shares the same FLOPs among blocks by gain.
+    step_weight: exponent p of ((t + 1) / N)^p, by which the gain of step t counts; more puts
+        updates late, where an error is not corrected any more. 0 is BAC's.
+    shared: one schedule for all blocks, from the mean of their gains by FLOPs; whole steps are
+        then reused, which is faster than the same FLOPs in scattered cells. BAC has it off.
     """
 
     name: str = ""
@@ -52,10 +56,12 @@ class ScheduleConfig:
     force_last: bool = True
     min_gap: int = 1
     budget: str = "block"
+    step_weight: float = 0.0
+    shared: bool = False
 
     def __post_init__(self) -> None:
-        for setting, least in (("steps", 1), ("k", 0), ("min_gap", 1)):
-            if getattr(self, setting) < least:
+        for setting, least in (("steps", 1), ("k", 0), ("min_gap", 1), ("step_weight", 0)):
+            if not getattr(self, setting) >= least:
                 raise ValueError(
                     f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
                 )
@@ -65,6 +71,10 @@ class ScheduleConfig:
                     f"cache.{setting} must be one of {', '.join(allowed)}, "
                     f"got {getattr(self, setting)!r}"
                 )
+        if self.shared and self.budget != "block":
+            raise ValueError(
+                f"cache.budget must be block with cache.shared=true, got {self.budget!r}"
+            )
 
 
 def same_for_blocks(config: ScheduleConfig, gains: np.ndarray, costs: np.ndarray) -> list[int]:
@@ -111,6 +121,10 @@ def schedule(
     """Cells to compute, (N, n_sites) bool, and the blocks that the bubbling union chose."""
     sites, n_steps = calibration.sites, policy.n_inference_steps
     gains = gains_of(calibration, config.metric)
+    gains = gains * (np.arange(1, n_steps + 1) / n_steps) ** config.step_weight
+    if config.shared:
+        mean = np.average(gains, axis=0, weights=site_costs(policy))
+        gains = np.broadcast_to(mean, gains.shape)
     blocks = bubbling_blocks(sites, calibration.volatility, config.k, config.kinds)
     if config.steps >= n_steps:
         if config.steps > n_steps:
