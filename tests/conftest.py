@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import torch
@@ -11,3 +12,6 @@ torch.set_num_threads(
 
 # tests that change HOME must not compile the fused engine's C code again
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+
+# a shell that starts pytest with & has it ignore Ctrl-C, and children would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
