@@ -15,7 +15,7 @@ from accel import BacConfig, UniformConfig, calibrate, resolve
 from benchmarks.action_error import main, report
 from benchmarks.actions import choose, study
 from benchmarks.actions.arms import ARMS
-from benchmarks.actions.candidates import Budget, flops_share, schedules
+from benchmarks.actions.candidates import Budget, block_schedules, flops_share
 from benchmarks.actions.choose import Chooser
 from benchmarks.actions.measure import Program, actions_of, own_spread, rms, scores
 from benchmarks.actions.questions import Ground, Questions
@@ -77,7 +77,7 @@ def test_every_cell_computed_has_no_error(ground: Ground) -> None:
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
     plans = budget(ground)
-    first = plans.cached(BacConfig(steps=S, k=3))
+    first = plans.cached(BacConfig(steps=S))
     candidates = list(ARMS[arm].candidates(plans, lambda name: first))
     assert candidates
     words = [candidate.words for candidate in candidates]
@@ -90,7 +90,7 @@ def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
 
 def test_equal_flops_are_equal(ground: Ground) -> None:
     plans = budget(ground, 8)
-    for config in schedules(8):
+    for config in block_schedules(8):
         lower = plans.cheaper(config)
         if lower is not None:
             assert plans.equivalent_steps(lower) <= 8.05
