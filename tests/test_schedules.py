@@ -198,6 +198,12 @@ def test_the_most_volatile_blocks_are_chosen(caplog: pytest.LogCaptureFixture) -
         bubbling_blocks(SITES, np.array([0, 0, 0, np.nan, 0, 0]), 1)
 
 
+def published(**settings: Any) -> HashAbConfig:
+    """As in the papers, not by default."""
+    plain = {"layout": "block", "scope": "bu", "damping": 1.0, "drift": False}
+    return HashAbConfig(**plain | settings)  # type: ignore[arg-type]
+
+
 def test_bac_computes_its_schedules_and_the_union(caplog: pytest.LogCaptureFixture) -> None:
     gains = gains_of(CALIBRATION, "cos")
     plain = resolve(POLICY, BacConfig(layout="block", steps=4, k=0), CALIBRATION)
@@ -216,6 +222,18 @@ def test_bac_computes_its_schedules_and_the_union(caplog: pytest.LogCaptureFixtu
     assert resolve(POLICY, BacConfig(layout="block", steps=11, k=99), CALIBRATION).mask.all()
     assert "the sampler has 10 steps" in caplog.text
     assert "cache.k=99: there are 6 blocks" in caplog.text
+
+
+def test_caution_lowers_what_varies_between_queries() -> None:
+    spread = CALIBRATION.spread["cos"]
+    careful = gains_of(CALIBRATION, "cos", 1.28)
+    expected = CALIBRATION.similarity["cos"] - 1 - 1.28 * spread
+    off = ~np.eye(10, dtype=bool)
+    assert np.allclose(careful[:, off], expected[:, off])
+    assert np.diagonal(careful, axis1=1, axis2=2).max() == 0
+    plan = resolve(POLICY, BacConfig(layout="block", steps=4, k=0, caution=1.28), CALIBRATION)
+    for u, column in enumerate(plan.mask.T):
+        assert np.flatnonzero(column).tolist() == adaptive_schedule(careful[u], 4, force_last=True)
 
 
 def test_a_global_budget_costs_no_more() -> None:
@@ -245,7 +263,7 @@ def test_a_summary_of_a_shared_schedule_is_its_budget() -> None:
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("scope", ["bu", "all"])
 def test_hash_ab_runs_alike_in_both_engines(name: str, scope: str) -> None:
-    config = HashAbConfig(layout="block", steps=4, k=2, forecast=name, scope=scope)
+    config = published(steps=4, k=2, forecast=name, scope=scope)
     obs = torch.randn((2, TO, OBS), generator=torch.Generator().manual_seed(3))
     found = []
     for engine in ("reference", "fused"):
@@ -257,7 +275,7 @@ def test_hash_ab_runs_alike_in_both_engines(name: str, scope: str) -> None:
 
 
 def test_hash_ab_forecasts_in_its_scope_as_the_rule_says() -> None:
-    trusting = HashAbConfig(layout="block", steps=4, k=2, forecast="lagrange", trust=None)
+    trusting = published(steps=4, k=2, forecast="lagrange", trust=None)
     chosen = bubbling_blocks(CALIBRATION.sites, CALIBRATION.volatility, 2)
     plan = resolve(POLICY, trusting, CALIBRATION)
     everywhere = resolve(POLICY, replace(trusting, scope="all"), CALIBRATION)
@@ -275,27 +293,22 @@ def test_hash_ab_forecasts_in_its_scope_as_the_rule_says() -> None:
 
 
 def test_reuse_and_bac_are_one_plan() -> None:
-    reuse = resolve(POLICY, HashAbConfig(layout="block", steps=4, forecast="reuse"), CALIBRATION)
+    reuse = resolve(POLICY, published(steps=4, forecast="reuse"), CALIBRATION)
     assert (
         reuse.digest() == resolve(POLICY, BacConfig(layout="block", steps=4), CALIBRATION).digest()
     )
 
 
 def test_an_order_that_no_anchors_allow_is_lowered() -> None:
-    plan = resolve(
-        POLICY, HashAbConfig(layout="block", steps=2, k=0, scope="all", order=4), CALIBRATION
-    )
+    plan = resolve(POLICY, published(steps=2, k=0, scope="all", order=4), CALIBRATION)
     assert plan.n_slots == 1
-    plan = resolve(
-        POLICY, HashAbConfig(layout="block", steps=3, k=0, scope="all", order=4), CALIBRATION
-    )
+    plan = resolve(POLICY, published(steps=3, k=0, scope="all", order=4), CALIBRATION)
     assert plan.n_slots == 2
 
 
 def test_fitted_coefficients_forecast_the_calibration_best() -> None:
     def error(forecast: str) -> float:
-        config = HashAbConfig(
-            layout="block",
+        config = published(
             steps=3,
             k=0,
             scope="all",
@@ -315,7 +328,7 @@ def test_fitted_coefficients_forecast_the_calibration_best() -> None:
 
 
 def test_offline_derivatives_are_a_bias_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    config = HashAbConfig(layout="block", steps=3, k=1, forecast="adams_bashforth_offline", order=1)
+    config = published(steps=3, k=1, forecast="adams_bashforth_offline", order=1)
     plan = resolve(POLICY, config, CALIBRATION)
     assert "the same for every observation" in caplog.text
     assert plan.alpha is None
@@ -330,7 +343,7 @@ def test_offline_derivatives_are_a_bias_and_say_so(caplog: pytest.LogCaptureFixt
 
 def test_a_scope_without_blocks_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        plan = resolve(POLICY, HashAbConfig(layout="block", steps=3, k=0), CALIBRATION)
+        plan = resolve(POLICY, published(steps=3, k=0), CALIBRATION)
     assert plan.alpha is None
     assert "no block has more than S update steps, every hit is reuse" in caplog.text
 
@@ -345,8 +358,8 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
     ten = POLICY.config.sampler
     other = POLICY.with_sampler(ten.with_steps("ddim"))
     five = POLICY.with_sampler(ten.with_steps(steps=5))
-    offline = HashAbConfig(layout="block", forecast="adams_bashforth_offline", steps=3)
-    fit = HashAbConfig(layout="block", forecast="fitted", steps=3)
+    offline = published(forecast="adams_bashforth_offline", steps=3)
+    fit = published(forecast="fitted", steps=3)
     cases: list[tuple[Any, Any, Any, str]] = [
         (POLICY, BacConfig(), None, r"cache=bac needs a calibration.*runner=calibrate.*accel.cali"),
         (POLICY, HashAbConfig(), None, "cache=hash_ab needs a calibration"),

@@ -28,12 +28,13 @@ from .uniform import update_steps
 
 log = logging.getLogger(__name__)
 
-
 EXPONENT = 2.0  # of layout=prefix: `uniform` with quadratic spacing
+LEAST = {"steps": 1, "k": 0, "min_gap": 1, "extra": 0, "caution": 0}
+MOST = 100  # cache.extra
 # settings that only one layout has
 ONLY: dict[str, tuple[str, ...]] = {
     "prefix": ("extra",),
-    "block": ("force_last", "metric", "k", "kinds", "transitive", "min_gap", "budget"),
+    "block": ("force_last", "metric", "caution", "k", "kinds", "transitive", "min_gap", "budget"),
 }
 
 
@@ -52,6 +53,8 @@ class ScheduleConfig:
     force_last: the last, least noisy step is an update step of every block, and one of the S.
     metric: cos, mse, l1 or l2; what of the calibration says how well one step's value serves
         another. cos ignores size.
+    caution: standard deviations over queries by which similarity is taken lower than its mean; 1.28
+        is about the lowest tenth.
     k: blocks of the bubbling union, which are also computed when a later feed-forward is; more is
         slower and more accurate, 0 is off.
     kinds: which blocks the union may choose, all or ff.
@@ -66,6 +69,7 @@ class ScheduleConfig:
     extra: float = 0.7
     force_last: bool = True
     metric: str = "cos"
+    caution: float = 0.0
     k: int = 5
     kinds: str = "all"
     transitive: bool = False
@@ -73,11 +77,13 @@ class ScheduleConfig:
     budget: str = "block"
 
     def __post_init__(self) -> None:
-        for setting, least in (("steps", 1), ("k", 0), ("min_gap", 1), ("extra", 0)):
+        for setting, least in LEAST.items():
             if not getattr(self, setting) >= least:
                 raise ValueError(
                     f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
                 )
+        if self.extra > MOST:
+            raise ValueError(f"cache.extra must be at most {MOST}, got {self.extra}")
         tables: tuple[tuple[str, Iterable[str]], ...] = (
             ("layout", LAYOUTS),
             ("metric", METRICS),
@@ -164,7 +170,7 @@ def block_layout(
 ) -> tuple[np.ndarray, list[int]]:
     """BAC: the blocks of the bubbling union are the chosen ones."""
     sites, n_steps = calibration.sites, policy.n_inference_steps
-    gains = gains_of(calibration, config.metric)
+    gains = gains_of(calibration, config.metric, config.caution)
     blocks = bubbling_blocks(sites, calibration.volatility, config.k, config.kinds)
     mask = np.zeros((n_steps, len(sites)), dtype=bool)
     if config.steps >= n_steps:

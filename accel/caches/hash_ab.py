@@ -35,7 +35,8 @@ class HashAbConfig(ScheduleConfig):
     forecast: reuse, linear, lagrange, adams_bashforth, adams_bashforth_offline, fitted or
         has_compat.
     drift: forecast how a value is away from the calibration's mean at its step, and add the mean of
-        the step itself, so that forecasts are exact for the mean. Not from a paper.
+        the step itself, so that forecasts are exact for the mean. Not from a paper. Without effect
+        on adams_bashforth_offline, whose derivatives are of the mean.
     order: of lagrange and Adams-Bashforth, 1 to 4; anchors besides the newest for fitted; anchors
         for has_compat (4 is the reference's). More follows curves better and amplifies noise; it is
         lowered where fewer values are stored.
@@ -51,21 +52,17 @@ class HashAbConfig(ScheduleConfig):
     name: str = "hash_ab"
     forecast: str = "adams_bashforth"
     order: int = 2
-    scope: str = "bu"
-    damping: float = 1.0
+    scope: str = "all"
+    damping: float = 0.5
     ridge: float = 0.001
     trust: float | None = 3.0
-    drift: bool = False
+    drift: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.settings()
         if self.scope not in SCOPES:
             raise ValueError(f"cache.scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
-        if self.drift and RULES[self.forecast].derivative is not None:
-            raise ValueError(
-                f"cache.drift must be false with cache.forecast={self.forecast}, which has its own"
-            )
 
     def settings(self) -> ForecastSettings:
         """What of these the forecast needs, checked."""

@@ -73,12 +73,13 @@ def any_forecast_on(arm: str) -> Callable[[Budget, Pick], Iterable[Candidate]]:
         chosen = pick(arm)
         if chosen is None:
             return
-        yield b.cached(with_forecast(chosen.config, forecast="reuse"))
+        for drift in (False, True):
+            yield b.cached(with_forecast(chosen.config, forecast="reuse", drift=drift))
         for settings in forecasts():
             for scope in SCOPES:
-                yield b.cached(with_forecast(chosen.config, scope=scope, **settings))
+                yield b.cached(with_forecast(chosen.config, scope=scope, drift=False, **settings))
             if settings["forecast"] != "adams_bashforth_offline":
-                yield b.cached(with_forecast(chosen.config, scope="all", drift=True, **settings))
+                yield b.cached(with_forecast(chosen.config, **settings))
 
     return candidates
 
@@ -121,24 +122,28 @@ ARMS: dict[str, ArmKind] = {
     "block mse": ArmKind("block mse", block(metric="mse")),
     "block chosen": ArmKind("block chosen", any_block_schedule),
     "block equal": ArmKind("block equal", block_at_equal_flops),
+    "hash_ab": ArmKind("hash_ab", hash_ab()),
     **{
         f"hash_ab {forecast} {scope}": ArmKind(
-            f"hash_ab {forecast} {scope}", hash_ab(forecast=forecast, scope=scope)
+            f"hash_ab {forecast} {scope}",
+            hash_ab(forecast=forecast, scope=scope, damping=1.0, drift=False),
         )
         for forecast in FORECASTS
         for scope in SCOPES
     },
     **{
         f"hash_ab {forecast} drift": ArmKind(
-            f"hash_ab {forecast} drift", hash_ab(forecast=forecast, scope="all", drift=True)
+            f"hash_ab {forecast} drift", hash_ab(forecast=forecast, damping=1.0)
         )
         for forecast in ("reuse", "linear", "adams_bashforth")
     },
     "block adams_bashforth": ArmKind(
-        "block adams_bashforth", hash_ab(layout="block", forecast="adams_bashforth")
+        "block adams_bashforth",
+        hash_ab(layout="block", scope="bu", damping=1.0, drift=False),
     ),
     "block has_compat": ArmKind(
-        "block has_compat", hash_ab(layout="block", forecast="has_compat", order=4)
+        "block has_compat",
+        hash_ab(layout="block", forecast="has_compat", order=4, scope="bu", drift=False),
     ),
     "hash_ab chosen": ArmKind("hash_ab chosen", any_forecast_on("bac")),
     "hash_ab equal": ArmKind("hash_ab equal", any_forecast_on("bac equal")),
