@@ -74,7 +74,8 @@ def test_as_many_updates_as_steps_or_more_compute_everything_and_say_so(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_single_update_is_step_0(method: Any) -> None:
-    plan = resolve(POLICY, method(steps=1), CALIBRATION)
+    alone = {} if method is UniformConfig else {"extra": 0.0}
+    plan = resolve(POLICY, method(steps=1, **alone), CALIBRATION)
     assert np.flatnonzero(plan.mask.any(axis=1)).tolist() == [0]
     assert plan.mask[0].all()
     assert in_both_engines(POLICY, plan).isfinite().all()
@@ -87,7 +88,7 @@ def test_fewer_ddim_steps_are_calibrated_natively() -> None:
     obs = torch.randn((8, TO, OBS), generator=torch.Generator().manual_seed(0))
     noise = [torch.Generator().manual_seed(i) for i in range(8)]
     own = calibrate(policy, obs, noise, progress=False)
-    plan = resolve(policy, BacConfig(steps=2, k=0), own)
+    plan = resolve(policy, BacConfig(layout="block", steps=2, k=0), own)
     assert plan.mask.shape == (5, 6)
     assert (plan.mask.sum(axis=0) == 2).all()
     assert plan.mask[4].all()
@@ -99,7 +100,7 @@ def test_the_encoder_only_form_has_two_sites_a_layer() -> None:
     names = [site.name for site in sites_of(policy)]
     assert names == [f"encoder.layers.{layer}.{op}" for layer in (0, 1) for op in ("sa", "ff")]
     calibration = calibration_of(policy, features_of(policy, 8))
-    plan = resolve(policy, HashAbConfig(steps=4, k=2), calibration)
+    plan = resolve(policy, HashAbConfig(layout="block", steps=4, k=2), calibration)
     assert plan.mask.shape == (10, 4)
     assert not plan.mask.all(axis=0).any()
     in_both_engines(policy, plan)

@@ -163,7 +163,7 @@ def test_another_sampler_is_refused_and_forecasts_do_not_move() -> None:
             resolve(other, SavedPlanConfig(path="plan.json", allow_foreign_schedule=True))
         assert words in str(error.value)
         assert "cache.remap=true" in str(error.value)
-    forecast = HashAbConfig(steps=4, scope="all")
+    forecast = HashAbConfig(steps=4, drift=False)
     plan = resolve(policy, forecast, calibration_of(policy, features_of(policy, 8)))
     assert plan.alpha is not None
     with pytest.raises(PlanError, match=r"cache.remap=true: the plan forecasts, with coefficients"):
