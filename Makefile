@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	touch $(STAMP)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
