@@ -21,14 +21,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _own_process_state() -> Iterator[None]:
-    """A run in this process configures logging and starts W&B's service; the next test, and the
-    processes that it starts, must not hear of them.
-    """
+def _own_logging() -> Iterator[None]:
+    """A run in this process configures logging; the next test must not hear of it."""
     root = logging.getLogger()
     level = root.level
     yield
-    os.environ.pop("WANDB_SERVICE", None)
     root.setLevel(level)
     for handler in root.handlers[:]:
         if type(handler).__module__.startswith("logging"):  # pytest's own are not
