@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	$(BIN)/pip install --quiet --editable '.[sim,data,report,dev]' --constraint constraints.txt
 	touch $(STAMP)
 
-# they kill and count processes: alone, nothing else of theirs dies beside them
-ALONE := tests/test_runs.py tests/test_evaluate.py
+# they kill and count processes, or take times: nothing of ours may run beside them
+ALONE := tests/test_runs.py tests/test_evaluate.py tests/test_benchmarks.py
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)

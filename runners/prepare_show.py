@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.caches.saved import PLAN_FILE
 from accel.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
@@ -21,8 +22,6 @@ from .recipes import Recipe, check_recipe, recipe_of
 from .settings import SamplerChoice, Settings, UserError, build, choose, digest
 from .store import CONFIG, RESULT
 from .task_and_policy import policy_and_task
-
-PLAN = "plan.json"
 
 
 @dataclass
@@ -176,8 +175,8 @@ def compared(text: str) -> Source:
     path = Path(text)
     if path.is_file():
         return Source(path.name, CachePlan.load(path))
-    if (path / PLAN).is_file():
-        return Source(path.name, CachePlan.load(path / PLAN))
+    if (path / PLAN_FILE).is_file():
+        return Source(path.name, CachePlan.load(path / PLAN_FILE))
     if (path / CONFIG).is_file():
         config = OmegaConf.load(path / CONFIG)
         if "cache" in config:

@@ -58,7 +58,7 @@ def test_arms_compute_what_they_say(measured: dict[str, Any]) -> None:
 def test_steps_and_program_are_measured(measured: dict[str, Any]) -> None:
     step, program = measured["step"], measured["program"]
     assert step["linears_ms"] > 0
-    assert step["cached_us"] < 1000 * step["computed_ms"]  # a difference: below 0 on a busy machine
+    assert 0 < step["cached_us"] < 1000 * step["computed_ms"]
     assert 0.5 < program["bytes"] / program["weight_bytes"] < 2.0
     assert program["build_s"] >= 0
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,6 @@ SMALL = [
     "n_episodes=12",
     "threads=1",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_service() -> Iterator[None]:
-    """Child processes start W&B's service themselves, and take it with them when they are killed;
-    that of an earlier test's run in this process would outlive them.
-    """
-    with pytest.MonkeyPatch.context() as patched:
-        patched.delenv("WANDB_SERVICE", raising=False)
-        yield
 
 
 def command(*overrides: str) -> list[str]:

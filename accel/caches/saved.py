@@ -12,7 +12,7 @@ from ..calibration import Calibration
 from ..plan import CachePlan, PlanError, PlanSampler, sites_of
 from ..protocol import Accelerable
 
-FILE = "plan.json"
+PLAN_FILE = "plan.json"
 
 
 @dataclass
@@ -56,7 +56,7 @@ def find_plan(path: str | None) -> Path:
         raise PlanError(
             "cache.path must name a plan.json (of runner=show, or of CachePlan.save), got null"
         )
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    file = Path(path) / PLAN_FILE if Path(path).is_dir() else Path(path)
     if not file.is_file():
         here = next(folder for folder in file.absolute().parents if folder.is_dir())
         there = sorted(p.name for p in here.glob("*.json"))[:8]
