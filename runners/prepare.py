@@ -83,6 +83,8 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
+    if settings.shard and cfg.runner.name != "evaluate":
+        raise UserError(f"shard needs runner=evaluate, got runner={cfg.runner.name}")
     return settings, logger
 
 
@@ -165,7 +167,7 @@ def prepare_job(
         name=name.format(cache.name, quant.name, fingerprint),
         baseline_name=name.format("none", "none", baseline),
         config={
-            **asdict(settings),
+            **{k: v for k, v in asdict(settings).items() if k != "shard"},
             "task": {**public(task), "checkpoint": checkpoint},
             "cache": asdict(cache),
             "quant": asdict(quant),
