@@ -25,7 +25,14 @@ from .registry import RUNNERS, prepare
 from .settings import PROJECT, UserError, check_writable
 from .shards import within
 from .store import StoreError, note_failure
-from .sweep import Launch, check_launcher, let_children_import, unaccelerated, with_params
+from .sweep import (
+    Launch,
+    check_launcher,
+    let_children_import,
+    spelled_out,
+    unaccelerated,
+    with_params,
+)
 from .sweep_table import summary
 
 CONF = PROJECT / "conf"
@@ -173,9 +180,7 @@ def _short(folder: Path) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
-    argv = sorted(
-        argv, key=lambda word: word not in ("-m", "--multirun")
-    )  # argparse wants it first
+    argv = spelled_out(argv)
     let_children_import()
     try:
         launches = validate(argv)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-METHOD = ("cache", "quant", "sampler")
-UNACCELERATED = ("cache=none", "quant=none", "sampler=checkpoint")
+METHOD = ("cache", "quant", "sampler", "realtime")
+UNACCELERATED = ("cache=none", "quant=none", "sampler=checkpoint", "realtime.on=false")
 
 
 def key_of(word: str) -> str:

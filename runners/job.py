@@ -21,7 +21,7 @@ from .clock import Clock
 from .command import baseline_command, command
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
-from .loggers import LOGGERS, NullLogger, wandb_run
+from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
 from .prepare import Job, describe
 from .shards import merge
@@ -113,6 +113,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
                 "share": stats["flops"] / plain_flops,
             },
             "baseline": compare(job, store.folder, store.episodes),
+            **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": calibration,
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
@@ -123,7 +124,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "versions": versions(),
         }
         store.write_result(result)
-        logger.finish(flat(result), [store.episodes[s] for s in job.seeds], store.folder)
+        logger.finish(summary_values(result), [store.episodes[s] for s in job.seeds], store.folder)
         exit_code = 0
         return result
     finally:
@@ -177,6 +178,7 @@ def _episodes(
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),
             clock=clock,
+            delays=job.delays,
         ):
             record = episode.record()
             if episode.video:
@@ -224,29 +226,3 @@ def compare(
     if result is None:
         return {"folder": None, "command": baseline_command()}
     return {"folder": baseline.name, **asdict(result)}
-
-
-def flat(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result under W&B's summary names: ours, and diffusion_policy's test/*."""
-    low, high = result["success_interval"]
-    values = {
-        **{
-            k: result[k]
-            for k in ("success_rate", "n_episodes", "n_errors", "wall_s", "fingerprint")
-        },
-        "success_low": low,
-        "success_high": high,
-        "test/mean_score": result["mean_score"],
-        **{f"test/{k}": v for k, v in result["task_metrics"].items()},
-        **{f"flops/{k}": v for k, v in result["flops"].items()},
-        **{f"time/{k}": v for k, v in result["time"].items()},
-    }
-    if result["latency"]:
-        values["latency/ratio"] = result["latency"]["ratio"]
-        for arm in ("accelerated", "plain"):
-            values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
-    if result["baseline"] and result["baseline"]["folder"]:
-        values |= {
-            f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
-        }
-    return values

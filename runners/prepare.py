@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from policies import CheckpointError, DiffusionPolicy
 
 from .calibrations import Recipe, check_recipe
 from .loggers import LOGGERS
+from .realtime import Delays, delays_of, realtime_config
 from .settings import (
     GROUPS,
     CalibrationChoice,
@@ -64,6 +66,7 @@ class Job:
     name: str
     baseline_name: str
     config: dict[str, Any]
+    delays: Delays | None = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -83,8 +86,12 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
-    if settings.shard and cfg.runner.name != "evaluate":
-        raise UserError(f"shard needs runner=evaluate, got runner={cfg.runner.name}")
+    for setting, there in (
+        ("shard", settings.shard),
+        ("realtime", realtime_config(cfg.realtime).enabled),
+    ):
+        if there and cfg.runner.name != "evaluate":
+            raise UserError(f"{setting} needs runner=evaluate, got runner={cfg.runner.name}")
     return settings, logger
 
 
@@ -134,7 +141,12 @@ def prepare_job(
         of_cache["calibration"] = recipe.identity()
     if policy:
         check_cache(policy, cache, recipe)
+    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     fingerprint = digest({**identity, **of_cache})
+    beside = Path("multirun", settings.study, name.format(cache.name, quant.name, fingerprint))
+    delays = delays_of(realtime_config(cfg.realtime), task.control_hz, beside)
+    if delays:
+        fingerprint = digest({**identity, **of_cache, "delays": delays.steps})
     baseline = digest(
         {
             **identity,
@@ -143,7 +155,6 @@ def prepare_job(
             "cache": {"name": "none"},
         }
     )
-    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     return Job(
         settings=settings,
         task=task,
@@ -176,8 +187,10 @@ def prepare_job(
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
+            **({"realtime": delays.record()} if delays else {}),
             "fingerprint": fingerprint,
         },
+        delays=delays,
     )
 
 
@@ -237,3 +250,5 @@ def describe(job: Job) -> None:
         job.settings.policy_batch,
         job.settings.threads,
     )
+    if job.delays:
+        log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)

@@ -126,7 +126,17 @@ class Settings:
         check_device(self.device)
 
 
-GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner", "calibration")
+GROUPS = (
+    "task",
+    "cache",
+    "quant",
+    "engine",
+    "sampler",
+    "logger",
+    "runner",
+    "calibration",
+    "realtime",
+)
 
 
 def build(cls: type, values: Any, where: str) -> Any:

@@ -77,6 +77,13 @@ def check_launcher(words: Sequence[str]) -> None:
             )
 
 
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """The words as Hydra wants them: -m first, and realtime=true in full."""
+    first = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))
+    short = "realtime="
+    return [f"realtime.on={w.removeprefix(short)}" if w.startswith(short) else w for w in first]
+
+
 def let_children_import() -> None:
     """Jobs of submitit are processes that import `runners` from wherever they start."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
