@@ -60,6 +60,13 @@ def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def has_key() -> bool:
+    """Whether W&B knows who sends."""
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)
+
+
 class NullLogger:
     """logger=none."""
 
@@ -162,9 +169,7 @@ class OnlineLogger(WandbLogger):
     @staticmethod
     def check() -> None:
         WandbLogger.check()
-        import wandb
-
-        if not wandb.login(prompt=False, verify=False):
+        if not has_key():
             raise ValueError(
                 "logger=wandb needs a key: run `wandb login`, set WANDB_API_KEY, "
                 "or use logger=offline"

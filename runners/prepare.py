@@ -17,8 +17,9 @@ from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
 from .calibrations import Recipe, check_recipe
+from .delays import delays_of, realtime_config
 from .loggers import LOGGERS
-from .realtime import Delays, delays_of, realtime_config
+from .realtime import Delays
 from .settings import (
     GROUPS,
     CalibrationChoice,

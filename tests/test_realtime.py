@@ -12,9 +12,10 @@ import pytest
 
 from envs import make_task
 from runners.cli import validate
+from runners.delays import RealtimeConfig, delay_steps, delays_of
 from runners.errors import UserError
 from runners.evaluate import evaluate
-from runners.realtime import Delays, RealtimeConfig, Timeline, delay_steps, delays_of
+from runners.realtime import Delays, Timeline
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE
 from tests.test_evaluate import SEEDS, facts, toy, toy_policy
