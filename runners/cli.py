@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -79,51 +78,48 @@ def validate(argv: Sequence[str]) -> list[Launch]:
     check_launcher(args.overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            hydra_cfg = _experiment(args.overrides)
-            if not args.multirun and hydra_cfg.mode != RunMode.MULTIRUN:
-                launch, jobs = _checked(list(argv), [args.overrides])
-                words = args.overrides
+            is_study, params = _experiment(args.overrides)
+            words = with_params(args.overrides, params)
+            if args.multirun or is_study:
+                launch = _checked_sweep(words)
             else:
-                words = with_params(args.overrides, hydra_cfg.sweeper.params or {})
-                launch, jobs = _checked_sweep(words)
-            before = {job.baseline_name for job in jobs if _wants_baseline(job)}
-            if before <= set(launch.jobs):
+                launch = _checked(list(argv), [words], multirun=False)
+            if launch.baselines <= set(launch.folders):
                 return [launch]
-            return [_checked_sweep(unaccelerated(words))[0], launch]
+            return [_checked_sweep(unaccelerated(words)), launch]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_lines(error)) from error
 
 
-def _experiment(words: Sequence[str]) -> DictConfig:
-    """Hydra's own settings, of an experiment too."""
+def _experiment(words: Sequence[str]) -> tuple[bool, Mapping[str, object]]:
+    """Whether these words name a sweep without -m, and the settings that it sweeps."""
     own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
-    cfg = compose("config", own, return_hydra_config=True)
-    assert isinstance(cfg.hydra, DictConfig)
-    return cfg.hydra
+    if not own:
+        return False, {}
+    cfg = compose("config", own, return_hydra_config=True).hydra
+    return cfg.mode == RunMode.MULTIRUN, cfg.sweeper.get("params") or {}
 
 
-def _wants_baseline(job: Any) -> bool:
-    return job.runner.name == "evaluate" and job.settings.baseline
-
-
-def _checked_sweep(words: Sequence[str]) -> tuple[Launch, list[Any]]:
+def _checked_sweep(words: Sequence[str]) -> Launch:
     given, jobs = expand(words)
-    return _checked(["--multirun", *given, "hydra.sweeper.params=null"], jobs)
+    return _checked(["--multirun", *given, "hydra.sweeper.params=null"], jobs, multirun=True)
 
 
-def _checked(argv: list[str], every: Sequence[Sequence[str]]) -> tuple[Launch, list[Any]]:
-    """Every job, prepared."""
-    multirun, jobs, names = "--multirun" in argv, [], []
-    for overrides in every:
+def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
+    """Prepare every job, and forget it again: each may hold another policy."""
+    folders, baselines = [], set()
+    for overrides in jobs:
         cfg = _compose(list(overrides))
         with open_dict(cfg):
             hydra_cfg = cfg.pop("hydra")
-        jobs.append(prepare(cfg))
-        names.append(within(jobs[-1].name, cfg.shard))
-        where = OmegaConf.create({**cfg, "hydra": hydra_cfg})
-        folder = Path(where.hydra.sweep.dir if multirun else where.hydra.run.dir)
-        check_writable(folder)
-    return Launch(argv, folder, names, multirun, cfg.fail_fast), jobs
+        job = prepare(cfg)
+        where = OmegaConf.create({**cfg, "hydra": hydra_cfg}).hydra
+        study = Path(where.sweep.dir)
+        folders.append(study / within(job.name, cfg.shard) if multirun else Path(where.run.dir))
+        check_writable(folders[-1])
+        if cfg.baseline and cfg.runner.name == "evaluate":
+            baselines.add(study / job.baseline_name)
+    return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -163,7 +159,7 @@ def app(cfg: DictConfig) -> None:
     except Exception as error:
         if not isinstance(error, StoreError):  # of a folder that is another process's
             note_failure(folder)
-        print(f"failed: {folder.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"failed: {_short(folder)}: {' '.join(str(error).split())}", file=sys.stderr)
         if cfg.fail_fast:
             raise SystemExit(1) from error
 
@@ -195,7 +191,7 @@ def run(argv: Sequence[str]) -> int:
         if code > 1 or (code and launch.fail_fast):
             break
     if launches[-1].multirun and code < 2:
-        text, whole = summary(launches[-1].study, [name for la in launches for name in la.jobs])
+        text, whole = summary([folder for launch in launches for folder in launch.folders])
         print(text)
         code = max(code, int(not whole))
     return code

@@ -24,10 +24,11 @@ def without_method(words: Iterable[str]) -> list[str]:
 
 
 def job_words() -> list[str]:
-    """What was typed for this job; in a sweep, the overrides of this job alone."""
+    """What was typed for this job, of a sweep for this job alone, and for all of its shards."""
+    words = sys.argv[1:]
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return list(HydraConfig.get().overrides.task)
-    return sys.argv[1:]
+        words = list(HydraConfig.get().overrides.task)
+    return [word for word in words if key_of(word) != "shard"]
 
 
 def command() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .job import play, run_evaluate, run_missing
 from .prepare import Job
-from .shards import Shard, beside_other_shards, known_episodes, merge
+from .shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .store import MERGING, STATUS, RunStore, dump, write_whole
 from .table import render
 
@@ -20,13 +20,13 @@ def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
     """Run what the settings ask for, in the run's folder or in a shard's below it."""
     if job.settings.shard is None:
         return run_evaluate(job, folder)
-    with beside_other_shards(folder.parents[1]):
+    with beside_other_shards(whole_run(folder)):
         _play_share(job, folder)
-        return _finish(job, folder.parents[1])
+        return _finish(job, whole_run(folder))
 
 
 def _play_share(job: Job, folder: Path) -> None:
-    run = folder.parents[1]
+    run = whole_run(folder)
     RunStore(run, job.config, lock=MERGING).close()  # its settings are there from the beginning
     shard = Shard.parse(job.settings.shard or "")
     elsewhere = known_episodes(run)

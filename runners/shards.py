@@ -60,6 +60,11 @@ def within(name: str, shard: str | None) -> str:
     return f"{name}/{SHARDS}/{part.index}of{part.count}"
 
 
+def whole_run(folder: Path) -> Path:
+    """The run's folder, of a shard's or of its own."""
+    return folder.parents[1] if folder.parent.name == SHARDS else folder
+
+
 def shards_of(folder: Path) -> list[Path]:
     return sorted((folder / SHARDS).glob("*of*"))
 

@@ -22,17 +22,17 @@ class Launch:
 
     Attributes:
         argv: what it is given.
-        study: the folder of the study.
-        jobs: names of the run folders in it.
+        folders: of its jobs, one or more.
+        baselines: of the unaccelerated runs that its jobs ask for.
         multirun: False for a single run.
         fail_fast: as in the settings.
     """
 
     argv: list[str]
-    study: Path
-    jobs: list[str]
+    folders: list[Path]
+    baselines: set[Path]
     multirun: bool
-    fail_fast: bool = False
+    fail_fast: bool
 
 
 def with_params(words: Sequence[str], params: Mapping[str, object]) -> list[str]:

@@ -10,25 +10,29 @@ from .errors import UserError
 from .findings import Arm, ReportConfig, findings
 from .report_words import interval, ms
 from .run_folder import FINISHED, Run, read_run
-from .store import SHARDS, TRACEBACK
+from .shards import whole_run
+from .store import TRACEBACK
 from .study import read_study
 
 HEADER = ("job", "success", "difference", "latency", "state")
 
 
-def summary(study_folder: Path, jobs: Sequence[str]) -> tuple[str, bool]:
-    """A table of these jobs of a study, and whether all of them finished.
+def summary(folders: Sequence[Path]) -> tuple[str, bool]:
+    """A table of these runs or shards, and whether all of them finished.
 
     Differences are to the unaccelerated arm of the study, which may be of an earlier sweep.
     """
-    runs = {name: read_run(study_folder / name) for name in dict.fromkeys(jobs)}
-    names: dict[str, str] = {}
-    arms: dict[str, Arm] = {}
-    with suppress(UserError):  # of a study of other runners' jobs, which have no table
-        study = read_study(study_folder)
-        names = {r.name: f"{study.strata[r.name]}: {study.labels[r.name]}" for r in study.runs}
-        arms = {arm.run.name: arm for arm in findings(study, ReportConfig())}
-    rows = [HEADER, *(_row(job, run, names, arms) for job, run in runs.items())]
+    runs = {folder: read_run(folder) for folder in dict.fromkeys(folders)}
+    names: dict[Path, str] = {}
+    arms: dict[Path, Arm] = {}
+    studies = list(dict.fromkeys(whole_run(folder).parent for folder in folders))
+    for path in studies:
+        with suppress(UserError):  # of a study of other runners' jobs, which have no table
+            study = read_study(path)
+            for run in study.runs:
+                names[run.folder] = f"{study.strata[run.name]}: {study.labels[run.name]}"
+            arms |= {arm.run.folder: arm for arm in findings(study, ReportConfig())}
+    rows = [HEADER, *(_row(run, names, arms) for run in runs.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -37,14 +41,14 @@ def summary(study_folder: Path, jobs: Sequence[str]) -> tuple[str, bool]:
     failed = [run for run in runs.values() if run.status != FINISHED or run.error]
     count = f"{len(runs) - len(failed)} of {len(runs)} jobs finished"
     again = "; the same command runs the others again" if failed else ""
-    title = f"{study_folder}: {count}{again}"
+    title = f"{', '.join(map(str, studies))}: {count}{again}"
     return "\n".join(["", title, "-" * len(title), *lines, *_tracebacks(failed)]), not failed
 
 
-def _row(job: str, run: Run, names: Mapping[str, str], arms: Mapping[str, Arm]) -> tuple[str, ...]:
-    name, _, shard = job.partition(f"/{SHARDS}/")
-    arm = arms.get(name)
-    title = f"{names.get(name, name)} {shard}".rstrip()
+def _row(run: Run, names: Mapping[Path, str], arms: Mapping[Path, Arm]) -> tuple[str, ...]:
+    folder = whole_run(run.folder)
+    shard = "" if folder == run.folder else f" {run.name}"
+    arm, title = arms.get(folder), names.get(folder, folder.name) + shard
     success = difference = latency = ""
     if arm:
         success = f"{arm.rate:.3f} {interval(arm.interval)} of {arm.n}"

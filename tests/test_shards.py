@@ -33,7 +33,8 @@ def folder_of(study: str) -> Path:
 def content(study: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What does not depend on the machine; episodes in the order of their seeds."""
     folder = folder_of(study)
-    result = json.loads((folder / "result.json").read_text())
+    text = (folder / "result.json").read_text().replace(f"study={study}", "study=s")
+    result = json.loads(text)
     lines = (folder / "episodes.jsonl").read_text().splitlines()
     episodes = [{**json.loads(line), "seconds": 0} for line in lines]
     assert len({e["seed"] for e in episodes}) == len(episodes)

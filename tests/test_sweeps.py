@@ -56,9 +56,9 @@ def test_the_unaccelerated_sweep_keeps_everything_but_the_method() -> None:
 
 def sizes(*words: str) -> list[int]:
     launches = validate(words)
-    names = [name for launch in launches for name in launch.jobs]
-    assert len(set(names)) == len(names), "two jobs of a study are the same run"
-    return [len(launch.jobs) for launch in launches]
+    folders = [folder for launch in launches for folder in launch.folders]
+    assert len(set(folders)) == len(folders), "two jobs of a study are the same run"
+    return [len(launch.folders) for launch in launches]
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,13 @@ def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
     }
     assert sizes("-m", f"experiment={name}", *ONE_TASK) == n_jobs
     (*_, launch) = validate([f"experiment={name}", *ONE_TASK, "cache=none"])
-    assert launch.jobs == validate(["cache=none", *ONE_TASK])[0].jobs
-    assert launch.study == Path("multirun") / name
+    assert launch.folders == validate(["cache=none", f"study={name}", *ONE_TASK])[0].folders
 
 
 def test_settings_of_a_swept_cache_are_left_to_the_jobs() -> None:
     (launch,) = validate(["-m", *ONE_TASK, "cache=uniform,bac", "cache.steps=5"])
     assert "cache.steps=choice(5)" in launch.argv  # Hydra would look for it in cache=none
-    assert len(launch.jobs) == 2
+    assert len(launch.folders) == 2
 
 
 @pytest.mark.parametrize("name", ["submitit_local", "submitit_slurm"])
