@@ -177,7 +177,6 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     argv = spelled_out(argv)
-    let_children_import()
     try:
         launches = validate(argv)
     except UserError as error:
@@ -185,6 +184,7 @@ def run(argv: Sequence[str]) -> int:
         return 2
     if not launches:
         return _hydra(argv)
+    let_children_import(argv)
     code = 0
     for launch in launches:
         code = max(code, _hydra(launch.argv))

@@ -84,8 +84,10 @@ def spelled_out(argv: Sequence[str]) -> list[str]:
     return [f"realtime.on={w.removeprefix(short)}" if w.startswith(short) else w for w in first]
 
 
-def let_children_import() -> None:
-    """Jobs of submitit are processes that import `runners` from wherever they start."""
+def let_children_import(words: Sequence[str]) -> None:
+    """Jobs of another launcher are processes that import `runners` from wherever they start."""
+    if not any(key_of(word) == LAUNCHER for word in words):
+        return
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(PROJECT) not in known:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, known)])

@@ -22,7 +22,6 @@ RUN = ("cache=uniform", "n_episodes=8")
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "")
 
 
 def folder_of(study: str) -> Path:

@@ -24,7 +24,6 @@ ONE_TASK = ("task=kitchen", f"task.checkpoint={FIXTURE}")
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "")
 
 
 @pytest.mark.parametrize(
