@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 METHOD = ("cache", "quant", "sampler", "realtime")
-UNACCELERATED = ("cache=none", "quant=none", "sampler=checkpoint", "realtime.on=false")
+UNACCELERATED = ("cache=none", "quant=none", "sampler=checkpoint", "realtime.enabled=false")
 
 
 def key_of(word: str) -> str:

@@ -20,10 +20,10 @@ from .store import RESULT
 class RealtimeConfig:
     """Where a delay comes from; conf/config.yaml says more. `from_` is spelled `from` there.
 
-    `on` is None where the other two decide.
+    `enabled` is None where the other two decide.
     """
 
-    on: bool | None = None
+    enabled: bool | None = None
     latency_ms: float | None = None
     from_: str | None = None
 
@@ -34,9 +34,9 @@ class RealtimeConfig:
             raise ValueError("realtime.latency_ms and realtime.from exclude each other")
 
     @property
-    def enabled(self) -> bool:
+    def active(self) -> bool:
         named = self.latency_ms is not None or self.from_ is not None
-        return named if self.on is None else self.on
+        return named if self.enabled is None else self.enabled
 
 
 def realtime_config(node: Mapping[Any, Any]) -> RealtimeConfig:
@@ -63,7 +63,7 @@ def delays_of(config: RealtimeConfig, control_hz: float, own_run: Path) -> Delay
     Raises:
         UserError: there are no recorded latencies.
     """
-    if not config.enabled:
+    if not config.active:
         return None
     if config.latency_ms is not None:
         samples: Sequence[float] = [config.latency_ms]

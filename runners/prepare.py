@@ -89,7 +89,7 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     LOGGERS[logger.name].check()
     for setting, there in (
         ("shard", settings.shard),
-        ("realtime", realtime_config(cfg.realtime).enabled),
+        ("realtime", realtime_config(cfg.realtime).active),
     ):
         if there and cfg.runner.name != "evaluate":
             raise UserError(f"{setting} needs runner=evaluate, got runner={cfg.runner.name}")

@@ -81,7 +81,9 @@ def spelled_out(argv: Sequence[str]) -> list[str]:
     """The words as Hydra wants them: -m first, and realtime=true in full."""
     first = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))
     short = "realtime="
-    return [f"realtime.on={w.removeprefix(short)}" if w.startswith(short) else w for w in first]
+    return [
+        f"realtime.enabled={w.removeprefix(short)}" if w.startswith(short) else w for w in first
+    ]
 
 
 def let_children_import(words: Sequence[str]) -> None:

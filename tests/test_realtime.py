@@ -162,7 +162,7 @@ def test_the_delay_is_part_of_a_run(
 def test_a_run_without_delays_is_what_it_was() -> None:
     (plain,), (off,) = (
         validate(["n_episodes=4", *KITCHEN, *more])[0].folders
-        for more in ([], ["realtime.on=false", "realtime.latency_ms=90"])
+        for more in ([], ["realtime.enabled=false", "realtime.latency_ms=90"])
     )
     assert plain == off
 
