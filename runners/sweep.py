@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -79,11 +80,8 @@ def check_launcher(words: Sequence[str]) -> None:
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
     """The words as Hydra wants them: -m first, and realtime=true in full."""
-    first = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))
-    short = "realtime="
-    return [
-        f"realtime.enabled={w.removeprefix(short)}" if w.startswith(short) else w for w in first
-    ]
+    words = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))
+    return [re.sub("^realtime=", "realtime.enabled=", word) for word in words]
 
 
 def let_children_import(words: Sequence[str]) -> None:
