@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .features import Moments, compare, live_tokens, observe
+from .features import Moments, compare, layer_gram, live_tokens, observe, squared_distances
 from .plan import PlanError, Site, sites_of
+from .sensitivity import measure_sensitivity
 
 if TYPE_CHECKING:
     from .protocol import Accelerable, Transparent
 
 METRICS = ("cos", "mse", "l1", "l2")
 MIN_QUERIES = 8
+N_PROBES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,10 @@ class Calibration:
         volatility: (n_sites,) float64, mean of |r_i - r_j| over queries, pairs i < j and elements.
         gram: (n_sites, N, N) float64, mean over queries of <r_i, r_j>.
         mean: (n_sites, N, live tokens, width) float32, mean feature over queries.
+        stream: (L, N, L, N) float64, mean over queries of <d_l,i, d_m,j>, where d_l,i is what the
+            branches of layer l add in step i, less its mean over steps.
+        sensitivity: (N,) float64, squared action error (mean over executed actions, normalised)
+            per squared error of the sum over layers, if it is made in step i.
         source: where the queries came from, for people and for the file.
     """
 
@@ -52,6 +58,8 @@ class Calibration:
     volatility: np.ndarray
     gram: np.ndarray
     mean: np.ndarray
+    stream: np.ndarray
+    sensitivity: np.ndarray
     source: dict[str, Any]
 
     @property
@@ -66,6 +74,8 @@ class Calibration:
             "volatility": self.volatility,
             "gram": self.gram,
             "mean": self.mean,
+            "stream": self.stream,
+            "sensitivity": self.sensitivity,
         }
 
     def digest(self) -> str:
@@ -121,7 +131,8 @@ def calibrate(
 
     Cosines, distances and volatility as in BAC (Ji et al. 2025, arXiv 2506.13456); unlike the
     released code, one pass without storing features, averaged query by query, on tokens that can
-    influence an executed action only.
+    influence an executed action only. Some of the queries are then run again, stale in one stretch
+    of steps after the other, for `Calibration.sensitivity`.
 
     Args:
         policy: in eval mode, with the sampler it will be accelerated under.
@@ -146,7 +157,9 @@ def calibrate(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     policy.check(observations, noise)
-    matrices = {name: Moments() for name in (*METRICS, "gram")}
+    states = [generator.get_state() for generator in noise]
+    matrices = {name: Moments() for name in (*METRICS, "gram", "stream")}
+    plain = []
     shape = (len(sites_of(policy)), policy.n_inference_steps)
     total = torch.zeros(
         (*shape, live_tokens(policy), policy.sizes.n_emb),
@@ -158,13 +171,28 @@ def calibrate(
         for first in range(0, len(observations), batch):
             rows = slice(first, first + batch)
             with torch.inference_mode():
-                _, features = observe(policy, observations[rows].float(), noise[rows])
+                actions, features = observe(policy, observations[rows].float(), noise[rows])
+                plain.append(actions)
                 for feature in features:
                     for name, matrix in compare(feature.flatten(2)).items():
                         matrices[name].add(matrix)
+                    matrices["stream"].add(layer_gram(feature.flatten(2), policy.sizes.n_layer))
                     total += feature
                     bar.update()
             del features, feature  # before the next batch is allocated
+    chosen = np.linspace(0, len(observations) - 1, min(len(observations), N_PROBES)).astype(int)
+    for row in chosen:
+        noise[row].set_state(states[row])
+    stream = matrices["stream"].mean
+    sensitivity = measure_sensitivity(
+        policy,
+        observations[chosen].float(),
+        [noise[row] for row in chosen],
+        torch.cat(plain)[chosen],
+        squared_distances(stream.sum(axis=(0, 2))),
+        batch,
+        progress,
+    )
     upper = np.triu_indices(policy.n_inference_steps, 1)
     l1 = matrices["l1"].mean
     return Calibration(
@@ -176,5 +204,7 @@ def calibrate(
         volatility=l1[:, *upper].mean(axis=1) if len(upper[0]) else np.zeros(len(l1)),
         gram=matrices["gram"].mean,
         mean=(total / len(observations)).float().cpu().numpy(),
+        stream=stream,
+        sensitivity=sensitivity,
         source=source or {},
     )

@@ -15,13 +15,14 @@ from .calibration import METRICS, MIN_QUERIES, Calibration
 from .files import write_whole
 from .plan import PlanError, Site
 
-SCHEMA = "skipstep-calibration/1"
+SCHEMA = "skipstep-calibration/2"
 FILE = "calibration.json"
 KEYS = {
     "schema",
     "policy",
     "n_queries",
     "n_steps",
+    "n_layers",
     "n_tokens",
     "width",
     "sites",
@@ -49,6 +50,7 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
         "policy": calibration.policy,
         "n_queries": calibration.n_queries,
         "n_steps": calibration.n_steps,
+        "n_layers": len(calibration.stream),
         "n_tokens": calibration.mean.shape[2],
         "width": calibration.mean.shape[3],
         "sites": [{"name": s.name, "op": s.op, "kind": s.kind} for s in calibration.sites],
@@ -90,13 +92,15 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
             f"keys differ from the schema's: {', '.join(sorted(content.keys() ^ KEYS))}"
         )
     sites = tuple(Site(**site) for site in content["sites"])
-    n, steps = len(sites), int(content["n_steps"])
+    n, steps, layers = len(sites), int(content["n_steps"]), int(content["n_layers"])
     grid = np.dtype(np.float64), (n, steps, steps)
     expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         **{f"{group}.{name}": grid for group in ("similarity", "spread") for name in METRICS},
         "gram": grid,
         "volatility": (np.dtype(np.float64), (n,)),
         "mean": (np.dtype(np.float32), (n, steps, content["n_tokens"], content["width"])),
+        "stream": (np.dtype(np.float64), (layers, steps, layers, steps)),
+        "sensitivity": (np.dtype(np.float64), (steps,)),
     }
     if arrays.keys() != expected.keys():
         raise PlanError(
@@ -118,6 +122,8 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
         volatility=arrays["volatility"],
         gram=arrays["gram"],
         mean=arrays["mean"],
+        stream=arrays["stream"],
+        sensitivity=arrays["sensitivity"],
         source=content["source"],
     )
     if calibration.digest() != content["digest"]:

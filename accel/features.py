@@ -96,6 +96,29 @@ def compare(features: Tensor) -> dict[str, np.ndarray]:
     return {name: matrix.cpu().numpy() for name, matrix in found.items()}
 
 
+def layer_gram(features: Tensor, n_layers: int) -> np.ndarray:
+    """Inner products of what the layers of one query add, less their means over steps.
+
+    Args:
+        features: (n_sites, N, size) float32, sites of a layer in a row.
+        n_layers: L.
+
+    Returns:
+        (L, N, L, N) float64, computed in float32.
+    """
+    n_steps = features.shape[1]
+    added = features.view(n_layers, -1, n_steps, features.shape[2]).sum(dim=1)
+    flat = (added - added.mean(dim=1, keepdim=True)).flatten(0, 1)
+    gram = (flat @ flat.T).double().cpu().numpy()
+    return np.asarray((gram + gram.T) / 2).reshape(n_layers, n_steps, n_layers, n_steps)
+
+
+def squared_distances(gram: np.ndarray) -> np.ndarray:
+    """(N, N) |x_i - x_j|^2 from <x_i, x_j>."""
+    own = np.diag(gram)
+    return np.asarray(np.maximum(own[:, None] + own - 2 * gram, 0))
+
+
 @dataclass
 class Moments:
     """Mean and standard deviation of arrays that come one by one (Welford 1962)."""

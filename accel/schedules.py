@@ -14,11 +14,17 @@ from .plan import PlanError, Site
 log = logging.getLogger(__name__)
 
 
-def gains_of(calibration: Calibration, metric: str) -> np.ndarray:
+def gains_of(calibration: Calibration, metric: str, caution: float = 0.0) -> np.ndarray:
     """(n_sites, N, N): gain of reusing step i's value in step j, 0 at best.
 
     cos - 1 or -distance. BAC adds up plain cosines, which are not 0 where nothing is reused: its
     optimum falls as the budget grows, and budgets of two blocks cannot be compared.
+
+    Args:
+        calibration: finite, PlanError otherwise.
+        metric: one that the calibration holds.
+        caution: standard deviations over queries by which every value is taken worse than its mean;
+            1.28 is the lowest tenth of queries if they are normally distributed.
     """
     if metric not in calibration.similarity:
         raise PlanError(
@@ -27,7 +33,8 @@ def gains_of(calibration: Calibration, metric: str) -> np.ndarray:
         )
     values = np.asarray(calibration.similarity[metric], dtype=np.float64)
     finite("similarity", metric, values, calibration.sites)
-    gains = np.minimum(values - 1 if metric == "cos" else -values, 0)
+    spread = caution * np.asarray(calibration.spread[metric]) if caution else 0.0
+    gains = np.minimum(values - 1 if metric == "cos" else -values, 0) - spread
     diagonal = np.arange(gains.shape[1])
     gains[:, diagonal, diagonal] = 0
     return np.asarray(gains)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CachePlan, UniformConfig, accelerated, query_flops
+from accel import CachePlan, UniformConfig, accelerated, query_flops, resolve, summarise
 from policies import DiffusionPolicy
 
 from .setting import Arm, Program, Setting
@@ -75,6 +76,18 @@ def fused_uniform(setting: Setting) -> Arm:
 
 def fused_ddim(setting: Setting) -> Arm:
     return accelerated_arm(setting, "fused", None, setting.short)
+
+
+def fused_calibrated(config: type, note: str, **settings: Any) -> Callable[[Setting], Arm]:
+    """A cache with a calibration of the row's policy."""
+
+    def arm(setting: Setting) -> Arm:
+        cache = config(steps=setting.steps, **settings)
+        plan = resolve(setting.policy, cache, setting.calibration)
+        steps = summarise(plan, setting.policy).equivalent_steps
+        return accelerated_arm(setting, "fused", plan, note=f"{note}; FLOPs of {steps:.1f} steps")
+
+    return arm
 
 
 def first_layer_plan(setting: Setting) -> CachePlan:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import query_flops
+from accel import BacConfig, HashAbConfig, query_flops
 
 from . import others, ours
 from .linears import Linears
@@ -27,6 +27,9 @@ ARMS: dict[str, Callable[[Setting], Arm]] = {
     "reference none": ours.reference_none,
     "fused none": ours.fused_none,
     "fused uniform": ours.fused_uniform,
+    "fused bac": ours.fused_calibrated(BacConfig, "first layers more often"),
+    "fused bac, block layout": ours.fused_calibrated(BacConfig, "as published", layout="block"),
+    "fused hash_ab": ours.fused_calibrated(HashAbConfig, "first layers more often, forecasts"),
     "fused ddim": ours.fused_ddim,
     "fused first-layer": ours.fused_first_layer,
     "stock ddim": stock_ddim,

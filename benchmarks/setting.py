@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accel import CachePlan, UniformConfig, resolve
+from accel import CachePlan, Calibration, UniformConfig, calibrate, resolve
+from accel.calibration import MIN_QUERIES
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 
 KITCHEN = Path(__file__).resolve().parent.parent / "checkpoints/kitchen"
@@ -81,6 +83,12 @@ class Setting:
     def short(self) -> DiffusionPolicy:
         """The same weights, sampled by DDIM in S steps."""
         return self.policy.with_sampler(self.policy.config.sampler.with_steps("ddim", self.steps))
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of this policy, on queries like the row's."""
+        noise = [torch.Generator().manual_seed(row) for row in range(MIN_QUERIES)]
+        return calibrate(self.policy, observations(self.policy, MIN_QUERIES), noise)
 
     def noise(self) -> torch.Generator:
         return torch.Generator().manual_seed(0)

@@ -167,7 +167,12 @@ def app(cfg: DictConfig) -> None:
 def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = prepare(cfg)
     runner = RUNNERS[job.runner.name]
-    print(runner.render(runner.run(job, folder), _short(folder)))
+    try:
+        result = runner.run(job, folder)
+    except StoreError as error:  # Hydra would show a traceback and end with 1
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(runner.render(result, _short(folder)))
 
 
 def _short(folder: Path) -> Path:

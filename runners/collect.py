@@ -111,6 +111,7 @@ def _write(
         "task": job.task.name,
         "runner": config.name,
         "source": config.source,
+        "adapted": list(job.adapted),
         "noise": config.largest_noise,
         "dataset": str(path),
         "format": config.format,
@@ -193,5 +194,7 @@ def render_collect(result: Mapping[str, Any], folder: Path) -> str:
         result["format"]: result["dataset"],
         "files": str(folder),
     }
+    if adapted := result.get("adapted"):
+        rows["plan"] = "; ".join(adapted)
     lines = [f"{name:<9}  {value}" for name, value in rows.items()]
     return "\n".join(["", title, "-" * len(title), *lines])

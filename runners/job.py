@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import accelerated, query_flops
+from accel import CACHES, accelerated, query_flops
 
 from .calibrations import plan_of
 from .clock import Clock
@@ -55,6 +55,8 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
     """Play these seeds in an opened folder and finish the run, unless it is finished."""
     done = store.result()
     if done and _is_complete(job, store, done):
+        if job.recipe.choice.force and CACHES[job.cache.name].calibrated:
+            done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():
@@ -76,6 +78,16 @@ def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
     logger = NullLogger(store.folder, {}, job.config)
     with accelerated(job.policy, plan, job.quant, job.engine) as fast:
         _episodes(job, store, logger, fast, clock, seeds, store.missing(seeds))
+
+
+def _calibrated_anew(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
+    """calibration.force=true on a finished run; StoreError if its plan comes out another."""
+    torch.set_num_threads(job.settings.threads)
+    plan, calibration = plan_of(job)
+    store.keep_to_plan(plan.digest())
+    log.info("calibrated anew, and the plan is the same: %s", plan.digest())
+    store.write_result(done | {"calibration": calibration})
+    return done | {"calibration": calibration}
 
 
 def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
@@ -115,6 +127,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": calibration,
+            "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
             "time": clock.seconds(),

@@ -49,6 +49,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
             {
                 "digest": a.plan.digest(),
                 "method": a.plan.method,
+                "adapted": list(a.plan.adapted),
                 "mean_updates": float(a.updates.mean()),
                 "equivalent_steps": a.equivalent_steps,
                 "flops": {"query": a.query, "plain": round(a.query / a.share), "share": a.share},

@@ -59,7 +59,8 @@ def sync_study(
     if not has_key():
         raise UserError("sending needs a key: run `wandb login`, or set WANDB_API_KEY")
     said: dict[str, str] = {}
-    whole, logger = True, {}
+    whole = True
+    logger: dict[str, Any] = {}
     for path in sorted(folder.iterdir()):
         if not is_run(path):
             continue

@@ -48,6 +48,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     )
     if realtime := result.get("realtime"):
         rows.append(("delay", realtime["said"]))
+    rows += [("plan", words) for words in result.get("adapted", [])]
     rows.append(("paired", _paired(result["baseline"])))
     if seconds := result.get("time"):  # a result of an older version has none
         rows.append(("time", _time(seconds)))

@@ -42,6 +42,9 @@ def calibration_of(policy: DiffusionPolicy, features: np.ndarray) -> Calibration
         "l2": np.sqrt((apart**2).sum(-1)),
     }
     pairs = np.triu_indices(flat.shape[2], 1)
+    layers = flat.reshape(len(flat), policy.sizes.n_layer, -1, *flat.shape[2:]).sum(axis=2)
+    layers = layers - layers.mean(axis=2, keepdims=True)
+    late = (np.arange(flat.shape[2]) + 1) / flat.shape[2]
     return Calibration(
         sites=sites_of(policy),
         policy=policy.fingerprint(),
@@ -51,5 +54,7 @@ def calibration_of(policy: DiffusionPolicy, features: np.ndarray) -> Calibration
         volatility=queries["l1"][:, :, pairs[0], pairs[1]].mean((0, 2)),
         gram=gram.mean(0),
         mean=features.mean(0),
+        stream=np.einsum("qlix,qmjx->limj", layers, layers) / len(features),
+        sensitivity=late**2,
         source={},
     )

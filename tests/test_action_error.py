@@ -15,7 +15,7 @@ from accel import BacConfig, UniformConfig, calibrate, resolve
 from benchmarks.action_error import main, report
 from benchmarks.actions import choose, study
 from benchmarks.actions.arms import ARMS
-from benchmarks.actions.candidates import Budget, flops_share, schedules
+from benchmarks.actions.candidates import Budget, block_schedules, flops_share
 from benchmarks.actions.choose import Chooser
 from benchmarks.actions.measure import Program, actions_of, own_spread, rms, scores
 from benchmarks.actions.questions import Ground, Questions
@@ -77,7 +77,7 @@ def test_every_cell_computed_has_no_error(ground: Ground) -> None:
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
     plans = budget(ground)
-    first = plans.cached(BacConfig(steps=S, k=3))
+    first = plans.cached(BacConfig(steps=S))
     candidates = list(ARMS[arm].candidates(plans, lambda name: first))
     assert candidates
     words = [candidate.words for candidate in candidates]
@@ -90,7 +90,7 @@ def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
 
 def test_equal_flops_are_equal(ground: Ground) -> None:
     plans = budget(ground, 8)
-    for config in schedules(8):
+    for config in block_schedules(8):
         lower = plans.cheaper(config)
         if lower is not None:
             assert plans.equivalent_steps(lower) <= 8.05
@@ -122,7 +122,7 @@ def test_the_best_candidate_is_chosen_on_the_calibration_queries(
 def test_rows_are_written_kept_and_drawn(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arms = ["even", "quadratic", "bac", "ddim", "hash_ab reuse all"]
+    arms = ["even", "quadratic", "bac", "ddim", "hash_ab reuse"]
     table = Table(tmp_path)
     run_sampler(ground, [S, 8], arms, 2, table)
     rows = json.loads((tmp_path / "action_error.json").read_text())["rows"]
@@ -134,7 +134,7 @@ def test_rows_are_written_kept_and_drawn(
         row = rows[f"ddpm S={S} {arm}"]
         assert row["error_interval"][0] <= row["error_mean"] <= row["error_interval"][1]
         assert len(row["latency"]["samples_ms"]) == 2
-    reuse, bac = (rows[f"ddpm S={S} {arm}"] for arm in ("hash_ab reuse all", "bac"))
+    reuse, bac = (rows[f"ddpm S={S} {arm}"] for arm in ("hash_ab reuse", "bac"))
     assert reuse["errors"] == bac["errors"]
     assert rows["ddpm S=8 quadratic"]["flops_share"] > rows[f"ddpm S={S} quadratic"]["flops_share"]
 

@@ -21,7 +21,10 @@ from benchmarks.table import render
 
 PROJECT = Path(__file__).parent.parent
 SMALL: dict[str, Any] = {"width": 64, "n_layer": 2, "rounds": 2, "warmup": 0, "batch": 2}
-ARMS = ("stock", "fused none", "fused uniform", "fused ddim", "diffusers TaylorSeer")
+ARMS = (
+    *("stock", "fused none", "fused uniform", "fused hash_ab", "fused ddim"),
+    "diffusers TaylorSeer",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,9 @@ def test_arms_compute_what_they_say(measured: dict[str, Any]) -> None:
     assert arms["fused none"]["live_flops_share"] < 1.0
     assert arms["fused uniform"]["flops_share"] < 0.25
     assert arms["fused uniform"]["live_flops_share"] < arms["fused uniform"]["flops_share"]
+    forecast = arms["fused hash_ab"]
+    assert arms["fused uniform"]["flops_share"] < forecast["flops_share"] < 0.3
+    assert forecast["deviation"] > 1e-4
     assert "22 of 200 layers computed" in arms["diffusers TaylorSeer"]["note"]
     assert all(len(arms[name]["samples_ms"]) == 2 for name in ARMS)
 

@@ -24,7 +24,6 @@ from accel import (
     summarise,
 )
 from accel.caches import CACHES
-from accel.flops import site_costs
 from accel.forecast import lagrange, step_derivative
 from accel.rules import RULES
 from accel.schedules import (
@@ -199,51 +198,54 @@ def test_the_most_volatile_blocks_are_chosen(caplog: pytest.LogCaptureFixture) -
         bubbling_blocks(SITES, np.array([0, 0, 0, np.nan, 0, 0]), 1)
 
 
+def published(**settings: Any) -> HashAbConfig:
+    """As in the papers, not by default."""
+    plain = {"layout": "block", "scope": "bu", "damping": 1.0, "drift": False}
+    return HashAbConfig(**plain | settings)  # type: ignore[arg-type]
+
+
 def test_bac_computes_its_schedules_and_the_union(caplog: pytest.LogCaptureFixture) -> None:
     gains = gains_of(CALIBRATION, "cos")
-    plain = resolve(POLICY, BacConfig(steps=4, k=0), CALIBRATION)
+    plain = resolve(POLICY, BacConfig(layout="block", steps=4, k=0), CALIBRATION)
     for u, column in enumerate(plain.mask.T):
         assert np.flatnonzero(column).tolist() == adaptive_schedule(gains[u], 4, force_last=True)
     for transitive in (False, True):
-        plan = resolve(POLICY, BacConfig(steps=4, k=1, transitive=transitive), CALIBRATION)
+        plan = resolve(
+            POLICY, BacConfig(layout="block", steps=4, k=1, transitive=transitive), CALIBRATION
+        )
         chosen = bubbling_blocks(CALIBRATION.sites, CALIBRATION.volatility, 1)
         assert np.array_equal(plan.mask, bubbling_union(plain.mask, plain.sites, chosen))
     assert plan.alpha is None
-    assert resolve(POLICY, BacConfig(steps=1), CALIBRATION).mask.sum() == 6
-    assert resolve(POLICY, BacConfig(steps=10), CALIBRATION).mask.all()
+    assert resolve(POLICY, BacConfig(layout="block", steps=1), CALIBRATION).mask.sum() == 6
+    assert resolve(POLICY, BacConfig(layout="block", steps=10), CALIBRATION).mask.all()
     assert not caplog.text
-    assert resolve(POLICY, BacConfig(steps=11, k=99), CALIBRATION).mask.all()
+    assert resolve(POLICY, BacConfig(layout="block", steps=11, k=99), CALIBRATION).mask.all()
     assert "the sampler has 10 steps" in caplog.text
     assert "cache.k=99: there are 6 blocks" in caplog.text
 
 
-def test_weighted_steps_move_the_updates_towards_the_end() -> None:
-    flat = 1 - np.eye(10)[None].repeat(6, axis=0)  # every step is worth the same
-    constant = replace(CALIBRATION, similarity=CALIBRATION.similarity | {"l1": flat})
-    means = []
-    for weight in (0.0, 2.0, 8.0):
-        config = BacConfig(steps=4, k=0, metric="l1", step_weight=weight, force_last=False)
-        mask = resolve(POLICY, config, constant).mask
-        assert (mask.sum(axis=0) == 4).all()
-        means.append(float(np.argwhere(mask)[:, 0].mean()))
-    assert means[0] < means[1] <= means[2]
-
-
-def test_a_shared_schedule_is_best_for_the_mean_gain() -> None:
-    plan = resolve(POLICY, BacConfig(steps=4, k=3, shared=True), CALIBRATION)
-    assert (plan.mask == plan.mask[:, :1]).all()
-    mean = np.average(gains_of(CALIBRATION, "cos"), axis=0, weights=site_costs(POLICY))
-    assert np.flatnonzero(plan.mask[:, 0]).tolist() == adaptive_schedule(mean, 4, force_last=True)
+def test_caution_lowers_what_varies_between_queries() -> None:
+    spread = CALIBRATION.spread["cos"]
+    careful = gains_of(CALIBRATION, "cos", 1.28)
+    expected = CALIBRATION.similarity["cos"] - 1 - 1.28 * spread
+    off = ~np.eye(10, dtype=bool)
+    assert np.allclose(careful[:, off], expected[:, off])
+    assert np.diagonal(careful, axis1=1, axis2=2).max() == 0
+    plan = resolve(POLICY, BacConfig(layout="block", steps=4, k=0, caution=1.28), CALIBRATION)
+    for u, column in enumerate(plan.mask.T):
+        assert np.flatnonzero(column).tolist() == adaptive_schedule(careful[u], 4, force_last=True)
 
 
 def test_a_global_budget_costs_no_more() -> None:
     for force_last in (False, True):
-        config = BacConfig(steps=4, k=0, metric="l2", budget="global", force_last=force_last)
+        config = BacConfig(
+            layout="block", steps=4, k=0, metric="l2", budget="global", force_last=force_last
+        )
         plan = resolve(POLICY, config, CALIBRATION)
         summary = summarise(plan, POLICY)
         assert 3 < summary.equivalent_steps <= 4
         assert not force_last or plan.mask[-1].all()
-    everything = BacConfig(steps=10, k=0, budget="global")
+    everything = BacConfig(layout="block", steps=10, k=0, budget="global")
     assert resolve(POLICY, everything, CALIBRATION).mask.all()
 
 
@@ -253,7 +255,7 @@ def test_a_summary_of_a_shared_schedule_is_its_budget() -> None:
     assert summary.mean_updates == summary.equivalent_steps == 4
     assert 0.4 < summary.flops_share < 1
     assert summary.noise_gain == 1
-    bac = summarise(resolve(POLICY, BacConfig(steps=4, k=3), CALIBRATION), POLICY)
+    bac = summarise(resolve(POLICY, BacConfig(layout="block", steps=4, k=3), CALIBRATION), POLICY)
     assert bac.equivalent_steps > 4
     assert bac.mean_updates == sum(bac.updates.values()) / 6
 
@@ -261,7 +263,7 @@ def test_a_summary_of_a_shared_schedule_is_its_budget() -> None:
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("scope", ["bu", "all"])
 def test_hash_ab_runs_alike_in_both_engines(name: str, scope: str) -> None:
-    config = HashAbConfig(steps=4, k=2, forecast=name, scope=scope)
+    config = published(steps=4, k=2, forecast=name, scope=scope)
     obs = torch.randn((2, TO, OBS), generator=torch.Generator().manual_seed(3))
     found = []
     for engine in ("reference", "fused"):
@@ -273,7 +275,7 @@ def test_hash_ab_runs_alike_in_both_engines(name: str, scope: str) -> None:
 
 
 def test_hash_ab_forecasts_in_its_scope_as_the_rule_says() -> None:
-    trusting = HashAbConfig(steps=4, k=2, forecast="lagrange", trust=None)
+    trusting = published(steps=4, k=2, forecast="lagrange", trust=None)
     chosen = bubbling_blocks(CALIBRATION.sites, CALIBRATION.volatility, 2)
     plan = resolve(POLICY, trusting, CALIBRATION)
     everywhere = resolve(POLICY, replace(trusting, scope="all"), CALIBRATION)
@@ -291,21 +293,29 @@ def test_hash_ab_forecasts_in_its_scope_as_the_rule_says() -> None:
 
 
 def test_reuse_and_bac_are_one_plan() -> None:
-    reuse = resolve(POLICY, HashAbConfig(steps=4, forecast="reuse"), CALIBRATION)
-    assert reuse.digest() == resolve(POLICY, BacConfig(steps=4), CALIBRATION).digest()
+    reuse = resolve(POLICY, published(steps=4, forecast="reuse"), CALIBRATION)
+    assert (
+        reuse.digest() == resolve(POLICY, BacConfig(layout="block", steps=4), CALIBRATION).digest()
+    )
 
 
 def test_an_order_that_no_anchors_allow_is_lowered() -> None:
-    plan = resolve(POLICY, HashAbConfig(steps=2, k=0, scope="all", order=4), CALIBRATION)
+    plan = resolve(POLICY, published(steps=2, k=0, scope="all", order=4), CALIBRATION)
     assert plan.n_slots == 1
-    plan = resolve(POLICY, HashAbConfig(steps=3, k=0, scope="all", order=4), CALIBRATION)
+    plan = resolve(POLICY, published(steps=3, k=0, scope="all", order=4), CALIBRATION)
     assert plan.n_slots == 2
 
 
 def test_fitted_coefficients_forecast_the_calibration_best() -> None:
     def error(forecast: str) -> float:
-        config = HashAbConfig(
-            steps=3, k=0, scope="all", forecast=forecast, order=1, ridge=0, trust=None
+        config = published(
+            steps=3,
+            k=0,
+            scope="all",
+            forecast=forecast,
+            order=1,
+            ridge=0,
+            trust=None,
         )
         plan = resolve(POLICY, config, CALIBRATION)
         total = 0.0
@@ -318,7 +328,7 @@ def test_fitted_coefficients_forecast_the_calibration_best() -> None:
 
 
 def test_offline_derivatives_are_a_bias_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    config = HashAbConfig(steps=3, k=1, forecast="adams_bashforth_offline", order=1)
+    config = published(steps=3, k=1, forecast="adams_bashforth_offline", order=1)
     plan = resolve(POLICY, config, CALIBRATION)
     assert "the same for every observation" in caplog.text
     assert plan.alpha is None
@@ -333,9 +343,9 @@ def test_offline_derivatives_are_a_bias_and_say_so(caplog: pytest.LogCaptureFixt
 
 def test_a_scope_without_blocks_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        plan = resolve(POLICY, HashAbConfig(steps=3, k=0), CALIBRATION)
+        plan = resolve(POLICY, published(steps=3, k=0), CALIBRATION)
     assert plan.alpha is None
-    assert "cache.k=0 chooses no block: every hit is reuse" in caplog.text
+    assert "no block has more than S update steps, every hit is reuse" in caplog.text
 
 
 def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
@@ -348,8 +358,8 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
     ten = POLICY.config.sampler
     other = POLICY.with_sampler(ten.with_steps("ddim"))
     five = POLICY.with_sampler(ten.with_steps(steps=5))
-    offline = HashAbConfig(forecast="adams_bashforth_offline", steps=3)
-    fit = HashAbConfig(forecast="fitted", steps=3)
+    offline = published(forecast="adams_bashforth_offline", steps=3)
+    fit = published(forecast="fitted", steps=3)
     cases: list[tuple[Any, Any, Any, str]] = [
         (POLICY, BacConfig(), None, r"cache=bac needs a calibration.*runner=calibrate.*accel.cali"),
         (POLICY, HashAbConfig(), None, "cache=hash_ab needs a calibration"),
@@ -368,19 +378,24 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
         ),
         (
             POLICY,
-            BacConfig(),
+            BacConfig(layout="block"),
             replace(CALIBRATION, similarity={**similarity, "cos": nan(similarity["cos"])}),
             r"calibration.similarity\[cos\] of decoder.layers.0.ff is not finite",
         ),
         (
             POLICY,
-            BacConfig(metric="l2"),
+            BacConfig(layout="block", metric="l2"),
             replace(CALIBRATION, similarity={"cos": similarity["cos"]}),
             "cache.metric must be one of cos .*got 'l2'",
         ),
         (POLICY, offline, replace(CALIBRATION, mean=nan(CALIBRATION.mean)), "calibration.mean of "),
         (POLICY, fit, replace(CALIBRATION, gram=nan(CALIBRATION.gram)), "calibration.gram of dec"),
-        (POLICY, BacConfig(steps=4, min_gap=4), CALIBRATION, "cache.min_gap must be at most 3"),
+        (
+            POLICY,
+            BacConfig(layout="block", steps=4, min_gap=4),
+            CALIBRATION,
+            "cache.min_gap must be at most 3",
+        ),
     ]
     for policy, config, calibration, words in cases:
         with pytest.raises(ValueError, match=words):
@@ -399,11 +414,6 @@ def test_missing_foreign_and_broken_calibrations_are_refused() -> None:
         ({"metric": "12"}, "cache.metric must be one of cos, mse, l1, l2, got '12'"),
         ({"kinds": "sa"}, "cache.kinds must be one of all, ff, got 'sa'"),
         ({"budget": "x"}, "cache.budget must be one of block, global, got 'x'"),
-        ({"step_weight": -1.0}, "cache.step_weight must be at least 0, got -1.0"),
-        (
-            {"shared": True, "budget": "global"},
-            "cache.budget must be block with cache.shared=true, got 'global'",
-        ),
     ],
 )
 def test_schedule_settings_are_refused_by_name(

@@ -163,6 +163,8 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
         volatility=np.arange(n, dtype=np.float64),
         gram=similarity,
         mean=np.zeros((n, 100, 1, 1), dtype=np.float32),
+        stream=np.zeros((8, 100, 8, 100)),
+        sensitivity=np.ones(100),
         source={},
     )
     monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)

@@ -14,8 +14,8 @@ from .calibrated import ScheduleConfig, check_calibration, schedule
 class BacConfig(ScheduleConfig):
     """Block-wise Adaptive Caching (arXiv 2506.13456); the settings are `ScheduleConfig`'s.
 
-    Differences: gains are cos - 1 (see `gains_of`), mse, l1 and l2 are minimised, and the last step
-    is one of the S updates.
+    Differences: the default layout is not the paper's, which is layout=block; in it gains are
+    cos - 1 (see `gains_of`), mse, l1 and l2 are minimised, and the last step is one of the S.
     """
 
     name: str = "bac"
@@ -27,5 +27,4 @@ def resolve_bac(
     """The plan; PlanError without a calibration of this policy."""
     calibration = check_calibration(calibration, policy, config.name)
     mask, _ = schedule(config, policy, calibration)
-    method = f"bac steps={config.steps} metric={config.metric} k={config.k} budget={config.budget}"
-    return CachePlan(calibration.sites, mask, calibration.policy, method)
+    return CachePlan(calibration.sites, mask, calibration.policy, config.words)

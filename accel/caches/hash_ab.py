@@ -34,10 +34,14 @@ class HashAbConfig(ScheduleConfig):
 
     forecast: reuse, linear, lagrange, adams_bashforth, adams_bashforth_offline, fitted or
         has_compat.
+    drift: forecast how a value is away from the calibration's mean at its step, and add the mean of
+        the step itself, so that forecasts are exact for the mean. Not from a paper. Without effect
+        on adams_bashforth_offline, whose derivatives are of the mean.
     order: of lagrange and Adams-Bashforth, 1 to 4; anchors besides the newest for fitted; anchors
         for has_compat (4 is the reference's). More follows curves better and amplifies noise; it is
         lowered where fewer values are stored.
-    scope: bu forecasts in the blocks of the bubbling union, all everywhere; other hits are reuse.
+    scope: bu forecasts in the blocks that are computed on more than S steps (those of the bubbling
+        union, or the first layers), all everywhere; other hits are reuse.
     damping: linear, lagrange and adams_bashforth forecast this share of the way from the last
         computed step; less is more careful, 0 is reuse.
     ridge: of fitted; more is closer to reuse.
@@ -48,10 +52,11 @@ class HashAbConfig(ScheduleConfig):
     name: str = "hash_ab"
     forecast: str = "adams_bashforth"
     order: int = 2
-    scope: str = "bu"
-    damping: float = 1.0
+    scope: str = "all"
+    damping: float = 0.5
     ridge: float = 0.001
     trust: float | None = 3.0
+    drift: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,13 +76,13 @@ def resolve_hash_ab(
     calibration = check_calibration(calibration, policy, config.name)
     mask, blocks = schedule(config, policy, calibration)
     chosen = SCOPES[config.scope](blocks, len(calibration.sites))
-    if not chosen and config.forecast != "reuse":
-        log.warning("cache.scope=bu with cache.k=0 chooses no block: every hit is reuse")
+    if not chosen and (config.drift or config.forecast != "reuse"):
+        log.warning("cache.scope=bu: no block has more than S update steps, every hit is reuse")
     alpha = coefficients(mask, chosen, config.settings(), calibration)
-    bias = offline_bias(mask, chosen, config.settings(), calibration)
+    bias = offline_bias(mask, chosen, config.settings(), calibration, alpha, config.drift)
     method = (
-        f"hash_ab steps={config.steps} metric={config.metric} k={config.k} budget={config.budget} "
-        f"forecast={config.forecast} order={config.order} scope={config.scope}"
+        f"{config.words} forecast={config.forecast} order={config.order} scope={config.scope} "
+        f"drift={config.drift}"
     )
     return CachePlan(calibration.sites, mask, calibration.policy, method, alpha, bias)
 
@@ -110,11 +115,20 @@ def coefficients(
 
 
 def offline_bias(
-    mask: np.ndarray, chosen: list[int], settings: ForecastSettings, calibration: Calibration
+    mask: np.ndarray,
+    chosen: list[int],
+    settings: ForecastSettings,
+    calibration: Calibration,
+    alpha: np.ndarray | None = None,
+    drift: bool = False,
 ) -> np.ndarray | None:
-    """(N, n_sites, tokens, width) float32 of rules with stored derivatives; None for the others."""
+    """(N, n_sites, tokens, width) float32 that hits add besides; None if that is nothing.
+
+    The stored derivatives of rules that have them; with drift, what the forecast `alpha` (None:
+    reuse) of the calibration's mean lacks of the mean itself.
+    """
     derivative = RULES[settings.forecast].derivative
-    if derivative is None or not chosen or mask.all():
+    if (derivative is None and not drift) or not chosen or mask.all():
         return None
     if calibration.mean.shape[:2] != mask.T.shape:
         raise PlanError(
@@ -122,17 +136,24 @@ def offline_bias(
             f"got {calibration.mean.shape}"
         )
     finite("mean", "", calibration.mean, calibration.sites)
-    log.warning(
-        "cache.forecast=%s: the derivatives are means over the calibration and the same for every "
-        "observation",
-        settings.forecast,
-    )
+    if derivative is not None:
+        log.warning(
+            "cache.forecast=%s: the derivatives are means over the calibration and the same for "
+            "every observation",
+            settings.forecast,
+        )
     bias = np.zeros((*mask.shape, *calibration.mean.shape[2:]), dtype=np.float32)
     for u in chosen:
-        slopes = step_derivative(calibration.mean[u])
-        updates = np.flatnonzero(mask[:, u])
-        for t in np.flatnonzero(~mask[:, u]):
-            anchors = updates[updates < t][::-1][: settings.order]
-            w = derivative(anchors, float(t), settings.order)[: len(anchors)]
-            bias[t, u] = np.tensordot(w, slopes[anchors], axes=1)
+        mean, updates = calibration.mean[u], np.flatnonzero(mask[:, u])
+        slopes = None if derivative is None else step_derivative(mean)
+        for t in np.flatnonzero(~mask[:, u]).tolist():
+            anchors = updates[updates < t][::-1]
+            if derivative is not None and slopes is not None:
+                anchors = anchors[: settings.order]
+                w = derivative(anchors, float(t), settings.order)[: len(anchors)]
+                bias[t, u] = np.tensordot(w, slopes[anchors], axes=1)
+            else:
+                row = np.ones(1) if alpha is None else alpha[t, u]
+                anchors = anchors[: len(row)]
+                bias[t, u] = mean[t] - np.tensordot(row[: len(anchors)], mean[anchors], axes=1)
     return bias

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from accel import BacConfig, UniformConfig
+from accel import BacConfig, HashAbConfig, UniformConfig
 from accel.caches.hash_ab import SCOPES
 from accel.rules import ForecastSettings
 
-from .candidates import KNOBS, Budget, Candidate, forecasts, schedules, with_forecast
+from .candidates import (
+    KNOBS,
+    Budget,
+    Candidate,
+    block_schedules,
+    forecasts,
+    with_forecast,
+)
 
 Pick = Callable[[str], Candidate | None]
 FORECASTS = ("reuse", *KNOBS)
@@ -35,30 +42,28 @@ def bac(**settings: Any) -> Callable[[Budget, Pick], Iterable[Candidate]]:
     return lambda b, pick: [b.cached(BacConfig(steps=b.steps, **settings))]
 
 
+def block(**settings: Any) -> Callable[[Budget, Pick], Iterable[Candidate]]:
+    return bac(layout="block", **settings)
+
+
 def hash_ab(**settings: Any) -> Callable[[Budget, Pick], Iterable[Candidate]]:
-    return lambda b, pick: [b.cached(with_forecast(BacConfig(steps=b.steps), **settings))]
+    return lambda b, pick: [b.cached(HashAbConfig(steps=b.steps, **settings))]
 
 
-def any_schedule(b: Budget, pick: Pick) -> Iterable[Candidate]:
-    """S steps a block, whatever the bubbling union adds."""
-    return (b.cached(config) for config in schedules(b.steps))
+def any_block_schedule(b: Budget, pick: Pick) -> Iterable[Candidate]:
+    """BAC's layout, S steps a block, whatever the bubbling union adds."""
+    return (b.cached(config) for config in block_schedules(b.steps))
 
 
-def any_schedule_at_equal_flops(b: Budget, pick: Pick) -> Iterable[Candidate]:
-    lower = (b.cheaper(config) for config in schedules(b.steps))
+def block_at_equal_flops(b: Budget, pick: Pick) -> Iterable[Candidate]:
+    lower = (b.cheaper(config) for config in block_schedules(b.steps))
     return (b.cached(config) for config in lower if config is not None)
 
 
-def knobs_of(forecast: str) -> Callable[[Budget, Pick], Iterable[Candidate]]:
-    """One forecast on the default schedule."""
-
-    def candidates(b: Budget, pick: Pick) -> Iterable[Candidate]:
-        schedule = BacConfig(steps=b.steps)
-        for settings in forecasts([forecast]):
-            for scope in SCOPES:
-                yield b.cached(with_forecast(schedule, scope=scope, **settings))
-
-    return candidates
+def prefix_at_equal_flops(b: Budget, pick: Pick) -> Iterable[Candidate]:
+    """Fewer whole-network steps, the rest of the FLOPs of S for the first layers."""
+    for steps in range(max(2, b.steps // 2), b.steps):
+        yield b.cached(BacConfig(steps=steps, extra=round(b.steps / steps - 1, 3)))
 
 
 def any_forecast_on(arm: str) -> Callable[[Budget, Pick], Iterable[Candidate]]:
@@ -68,10 +73,13 @@ def any_forecast_on(arm: str) -> Callable[[Budget, Pick], Iterable[Candidate]]:
         chosen = pick(arm)
         if chosen is None:
             return
-        yield b.cached(with_forecast(chosen.config, forecast="reuse"))
+        for drift in (False, True):
+            yield b.cached(with_forecast(chosen.config, forecast="reuse", drift=drift))
         for settings in forecasts():
-            for scope in SCOPES if chosen.config.k else ["all"]:
-                yield b.cached(with_forecast(chosen.config, scope=scope, **settings))
+            for scope in SCOPES:
+                yield b.cached(with_forecast(chosen.config, scope=scope, drift=False, **settings))
+            if settings["forecast"] != "adams_bashforth_offline":
+                yield b.cached(with_forecast(chosen.config, **settings))
 
     return candidates
 
@@ -105,26 +113,40 @@ ARMS: dict[str, ArmKind] = {
     "cubic": ArmKind("cubic", uniform(spacing="power", power=3.0)),
     "ddim": ArmKind("ddim", lambda b, pick: [b.ddim(UniformConfig(steps=b.steps))]),
     "ddim like bac": ArmKind("ddim", lambda b, pick: [b.ddim(BacConfig(steps=b.steps))]),
-    "acs": ArmKind("acs", bac(k=0)),
-    "acs global": ArmKind("acs global", bac(k=0, budget="global")),
     "bac": ArmKind("bac", bac()),
-    "bac global": ArmKind("bac global", bac(budget="global")),
-    "bac mse": ArmKind("bac mse", bac(metric="mse")),
-    "bac l1": ArmKind("bac l1", bac(metric="l1")),
-    "bac chosen": ArmKind("bac chosen", any_schedule),
-    "bac equal": ArmKind("bac equal", any_schedule_at_equal_flops),
+    "bac extra=0": ArmKind("bac extra=0", bac(extra=0.0)),
+    "bac equal": ArmKind("bac equal", prefix_at_equal_flops),
+    "acs": ArmKind("acs", block(k=0)),
+    "acs global": ArmKind("acs global", block(k=0, budget="global")),
+    "block": ArmKind("block", block()),
+    "block mse": ArmKind("block mse", block(metric="mse")),
+    "block chosen": ArmKind("block chosen", any_block_schedule),
+    "block equal": ArmKind("block equal", block_at_equal_flops),
+    "hash_ab": ArmKind("hash_ab", hash_ab()),
     **{
-        f"hash_ab {forecast} {scope}": ArmKind(
-            f"hash_ab {forecast} {scope}", hash_ab(forecast=forecast, scope=scope)
+        f"hash_ab {forecast}": ArmKind(
+            f"hash_ab {forecast}", hash_ab(forecast=forecast, damping=1.0, drift=False)
         )
         for forecast in FORECASTS
-        for scope in SCOPES
     },
+    "hash_ab adams_bashforth bu": ArmKind(
+        "hash_ab adams_bashforth bu", hash_ab(scope="bu", damping=1.0, drift=False)
+    ),
     **{
-        f"hash_ab {forecast} chosen": ArmKind(f"hash_ab {forecast} chosen", knobs_of(forecast))
-        for forecast in KNOBS
+        f"hash_ab {forecast} drift": ArmKind(
+            f"hash_ab {forecast} drift", hash_ab(forecast=forecast, damping=1.0)
+        )
+        for forecast in ("reuse", "linear", "adams_bashforth")
     },
-    "hash_ab chosen": ArmKind("hash_ab chosen", any_forecast_on("bac chosen")),
+    "block adams_bashforth": ArmKind(
+        "block adams_bashforth",
+        hash_ab(layout="block", scope="bu", damping=1.0, drift=False),
+    ),
+    "block has_compat": ArmKind(
+        "block has_compat",
+        hash_ab(layout="block", forecast="has_compat", order=4, scope="bu", drift=False),
+    ),
+    "hash_ab chosen": ArmKind("hash_ab chosen", any_forecast_on("bac")),
     "hash_ab equal": ArmKind("hash_ab equal", any_forecast_on("bac equal")),
     "quadratic linear": ArmKind("quadratic linear", quadratic_with("linear", chosen=False)),
     "quadratic fitted": ArmKind("quadratic fitted", quadratic_with("fitted", chosen=False)),

@@ -23,7 +23,7 @@ from policies import DiffusionPolicy
 
 from .measure import Program
 
-KS = (0, 3, 5, 8)
+KS = (0, 5, 8)
 METRICS = ("cos", "mse", "l1")
 KNOBS: dict[str, list[dict[str, Any]]] = {
     "linear": [{"damping": d} for d in (1.0, 0.5)],
@@ -110,11 +110,10 @@ class Budget:
         return None
 
 
-def schedules(steps: int) -> Iterator[BacConfig]:
-    """BAC's settings: metric, k, kinds, budget."""
+def block_schedules(steps: int) -> Iterator[BacConfig]:
+    """Settings of BAC's layout: metric, k, budget."""
     for metric, budget, k in itertools.product(METRICS, ("block", "global"), KS):
-        for kinds in ("all", "ff") if k else ("all",):
-            yield BacConfig(steps=steps, metric=metric, budget=budget, k=k, kinds=kinds)
+        yield BacConfig(steps=steps, layout="block", metric=metric, budget=budget, k=k)
 
 
 def forecasts(names: Sequence[str] = tuple(KNOBS)) -> Iterator[dict[str, Any]]:

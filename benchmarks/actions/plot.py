@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.setting import Unavailable
 
-SHOWN = ("even", "quadratic", "ddim", "bac", "bac equal", "hash_ab chosen", "hash_ab equal")
+SHOWN = ("even", "quadratic", "ddim", "bac", "bac equal", "block", "hash_ab chosen")
 COLOURS = (
     *("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#d9a441", "#4a4e69", "#b0517f", "#2a9d8f"),
     *("#8d6b4f", "#6c757d"),
