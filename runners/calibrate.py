@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from omegaconf import DictConfig
 from accel import BranchErrors, branch_errors, resolve
 
 from .calibrations import calibration_of, find, locked, queries_of
+from .command import command
 from .prepare import Job, describe, prepare_job
 from .settings import UserError
 from .store import BRANCH_ERRORS, RunStore, write_whole
@@ -122,7 +121,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "fingerprint": job.fingerprint,
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
     }
     store.write_result(result)

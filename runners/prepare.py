@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,7 +15,9 @@ from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
+from .delays import delays_of, realtime_config
 from .loggers import LOGGERS
+from .realtime import Delays
 from .recipes import Recipe, check_recipe, recipe_of
 from .settings import (
     GROUPS,
@@ -68,6 +71,7 @@ class Job:
     name: str
     baseline_name: str
     config: dict[str, Any]
+    delays: Delays | None = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -87,6 +91,12 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
+    for setting, there in (
+        ("shard", settings.shard),
+        ("realtime", realtime_config(cfg.realtime).active),
+    ):
+        if there and cfg.runner.name != "evaluate":
+            raise UserError(f"{setting} needs runner=evaluate, got runner={cfg.runner.name}")
     return settings, logger
 
 
@@ -145,7 +155,12 @@ def prepare_job(
         if recipe.choice.path is not None and calibrates:
             of_cache["queries"] = recipe.key
     adapted = check_cache(policy, cache, recipe) if policy else ()
+    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     fingerprint = digest({**identity, **of_cache})
+    beside = Path("multirun", settings.study, name.format(cache.name, quant.name, fingerprint))
+    delays = delays_of(realtime_config(cfg.realtime), task.control_hz, beside)
+    if delays:
+        fingerprint = digest({**identity, **of_cache, "delays": delays.steps})
     baseline = digest(
         {
             **identity,
@@ -154,7 +169,6 @@ def prepare_job(
             "cache": {"name": "none"},
         }
     )
-    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     return Job(
         settings=settings,
         task=task,
@@ -179,7 +193,7 @@ def prepare_job(
         name=name.format(cache.name, quant.name, fingerprint),
         baseline_name=name.format("none", "none", baseline),
         config={
-            **asdict(settings),
+            **{k: v for k, v in asdict(settings).items() if k != "shard"},
             "task": {**public(task), "checkpoint": checkpoint},
             "cache": asdict(cache),
             "quant": asdict(quant),
@@ -188,8 +202,10 @@ def prepare_job(
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
+            **({"realtime": delays.record()} if delays else {}),
             "fingerprint": fingerprint,
         },
+        delays=delays,
     )
 
 
@@ -230,5 +246,7 @@ def describe(job: Job) -> None:
         job.settings.policy_batch,
         job.settings.threads,
     )
+    if job.delays:
+        log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:
         log.warning("cache=%s: %s", job.cache.name, words)

@@ -19,6 +19,7 @@ from accel.calibration import MIN_QUERIES
 
 from .errors import UserError as UserError
 from .latency import LatencyConfig
+from .shards import Shard
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -116,7 +117,10 @@ class Settings:
     threads: int = 2
     device: str = "cpu"
     force: bool = False
+    baseline: bool = False
+    fail_fast: bool = False
     videos: int = 1
+    shard: str | None = None
     latency: LatencyConfig = field(default_factory=LatencyConfig)
 
     def __post_init__(self) -> None:
@@ -140,10 +144,24 @@ class Settings:
             raise ValueError(f"n_envs must be auto or a number, got {self.n_envs!r}")
         if not self.study or set(self.study) & set("/\\ ") or self.study.startswith("."):
             raise ValueError(f"study must be a folder name, got {self.study!r}")
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if self.force:
+                raise ValueError("force must be false with shard: shards would undo each other")
         check_device(self.device)
 
 
-GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner", "calibration")
+GROUPS = (
+    "task",
+    "cache",
+    "quant",
+    "engine",
+    "sampler",
+    "logger",
+    "runner",
+    "calibration",
+    "realtime",
+)
 
 
 def build(cls: type, values: Any, where: str) -> Any:

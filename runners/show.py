@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
+from .command import command
 from .plan_view import arm, differing_computed, summary
 from .prepare_show import ShowJob, plans_of
 from .show_image import plan_image
@@ -61,7 +60,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
         ],
         "differing_cells": differing_computed(*plans) if plans[1:] else None,
         "fingerprint": job.fingerprint,
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
     }
     store.write_result(result)
