@@ -7,9 +7,12 @@ from .branch_errors import BranchErrors, branch_errors
 from .caches import (
     CACHES,
     BacConfig,
+    DeepCacheConfig,
     HashAbConfig,
+    IntervalConfig,
     NoCacheConfig,
     SavedPlanConfig,
+    TaylorConfig,
     UniformConfig,
 )
 from .caches.saved import adapt_plan
@@ -29,8 +32,10 @@ __all__ = [
     "BranchErrors",
     "CachePlan",
     "Calibration",
+    "DeepCacheConfig",
     "FusedConfig",
     "HashAbConfig",
+    "IntervalConfig",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
@@ -38,6 +43,7 @@ __all__ = [
     "ReferenceConfig",
     "SavedPlanConfig",
     "Site",
+    "TaylorConfig",
     "UniformConfig",
     "accelerated",
     "adapt_plan",

@@ -116,6 +116,23 @@ def adams_bashforth_online(anchors: Anchors, t: float, order: int) -> np.ndarray
     return alpha
 
 
+def taylor_compat(anchors: Anchors, t: float, order: int) -> np.ndarray:
+    """(order + 1,): the recursion of TaylorSeer and of the libraries that follow it.
+
+    D_0 = X and D_{i+1} = (D_i now - D_i at the previous anchor) / g, g the newest gap for every
+    order, then sum_i D_i (t - t_0)^i / i!. So it is exact to degree 1 only: t^2 from 6, 3, 0 is 6
+    off at t = 8, where `lagrange` is not. Orders are lowered to len(anchors) - 1.
+    """
+    points = _points(anchors, order + 1)[::-1]  # oldest first
+    alpha, power = np.zeros(order + 1), 1.0
+    rows = np.eye(len(points))  # D_i at each anchor, as coefficients of the values
+    for i in range(len(points)):
+        alpha[: len(points)] += power * rows[-1, ::-1]
+        rows = (rows[1:] - rows[:-1]) / np.diff(points)[i:, None]
+        power *= (t - points[-1]) / (i + 1)
+    return alpha
+
+
 def has_compat(anchors: Anchors, t: float) -> tuple[np.ndarray, np.ndarray]:
     """The rule of the reference implementation of HAS, for comparison only.
 

@@ -218,3 +218,22 @@ def shared_plan(policy: Accelerable, steps: Sequence[int], method: str) -> Cache
     mask = np.zeros((policy.n_inference_steps, len(sites)), dtype=bool)
     mask[list(steps)] = True
     return CachePlan(sites, mask, policy.fingerprint(), method)
+
+
+def blocks_plan(
+    policy: Accelerable, steps: Sequence[int], blocks: Sequence[int], method: str
+) -> CachePlan:
+    """These blocks computed on the given steps, all others on every step.
+
+    A reused window adds to its fresh input what it added when it was computed, so the plan holds
+    the window's delta branch by branch.
+    """
+    plan, width = (
+        shared_plan(policy, range(policy.n_inference_steps), method),
+        len(policy.sizes.branches),
+    )
+    hits = np.ones(plan.n_steps, dtype=bool)
+    hits[list(steps)] = False
+    for block in blocks:
+        plan.mask[hits, block * width : (block + 1) * width] = False
+    return CachePlan(plan.sites, plan.mask, plan.policy, method)

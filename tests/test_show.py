@@ -208,7 +208,7 @@ def test_flops_by_step_add_up(policy: DiffusionPolicy) -> None:
 
 
 MISTAKES = {
-    "runner.compare=hashab": "runner.compare must be one of none, uniform, bac, hash_ab",
+    "runner.compare=hashab": "runner.compare must be one of none, uniform, bac, hash_ab, interval",
     "runner.compare=wrong.json": "wrong.json: schema must be skipstep-plan/1",
     "runner.compare=foreign.json": "the plan was made for another checkpoint or sampler",
     "runner.compare=short.json": "the plan has 100 steps, the policy's sampler 16",

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 from ..plan import CachePlan
 from ..protocol import Accelerable
 from .bac import BacConfig, resolve_bac
+from .deepcache import DeepCacheConfig, resolve_deepcache
 from .hash_ab import HashAbConfig, resolve_hash_ab
+from .interval import IntervalConfig, resolve_interval
 from .none import NoCacheConfig, resolve_none
 from .saved import SavedPlanConfig, resolve_saved, saved_identity
+from .taylor import TaylorConfig, resolve_taylor
 from .uniform import UniformConfig, resolve_uniform
 
 
@@ -35,15 +38,21 @@ CACHES: dict[str, Method] = {
     "uniform": Method(UniformConfig, resolve_uniform),
     "bac": Method(BacConfig, resolve_bac, calibrated=True),
     "hash_ab": Method(HashAbConfig, resolve_hash_ab, calibrated=True),
+    "interval": Method(IntervalConfig, resolve_interval),
+    "deepcache": Method(DeepCacheConfig, resolve_deepcache),
+    "taylor": Method(TaylorConfig, resolve_taylor),
     "plan": Method(SavedPlanConfig, resolve_saved, identity=saved_identity),
 }
 
 __all__ = [
     "CACHES",
     "BacConfig",
+    "DeepCacheConfig",
     "HashAbConfig",
+    "IntervalConfig",
     "Method",
     "NoCacheConfig",
     "SavedPlanConfig",
+    "TaylorConfig",
     "UniformConfig",
 ]

@@ -1,0 +1,66 @@
+"""Interval delta: a window of blocks computed every few steps, and what it added reused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..calibration import Calibration
+from ..plan import CachePlan, PlanError, blocks_plan
+from ..protocol import Accelerable
+
+
+@dataclass
+class IntervalConfig:
+    """A window of blocks is computed on every `interval`-th step from `start` on (DitCache).
+
+    On the other steps the window's input is passed on with what the window last added. A window of
+    one block works; one that leaves the network is refused.
+
+    start: steps before this one are computed whole; more is slower and closer to the plain policy.
+    interval: steps from one computation of the window to the next; 1 computes everything.
+    first_block: of the window.
+    n_blocks: of the window; null is all from first_block on. More is faster and less accurate.
+    """
+
+    name: str = "interval"
+    start: int = 5
+    interval: int = 2
+    first_block: int = 0
+    n_blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        for setting, least in {"start": 0, "interval": 1, "first_block": 0, "n_blocks": 1}.items():
+            value = getattr(self, setting)
+            if value is not None and value < least:
+                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
+
+
+def resolve_interval(
+    config: IntervalConfig, policy: Accelerable, calibration: Calibration | None = None
+) -> CachePlan:
+    """The plan.
+
+    Raises:
+        PlanError: the window is not inside the network.
+    """
+    depth = policy.sizes.n_layer
+    if config.first_block >= depth:
+        raise PlanError(
+            f"cache.first_block must be from 0 to {depth - 1} ({depth} blocks), "
+            f"got {config.first_block}"
+        )
+    n_blocks = depth - config.first_block if config.n_blocks is None else config.n_blocks
+    if config.first_block + n_blocks > depth:
+        raise PlanError(
+            f"cache.n_blocks must be at most {depth - config.first_block} from block "
+            f"{config.first_block} on ({depth} blocks), got {n_blocks}"
+        )
+    window = range(config.first_block, config.first_block + n_blocks)
+    steps = interval_steps(policy.n_inference_steps, config.start, config.interval)
+    words = f"interval start={config.start} interval={config.interval} blocks={window[0]}"
+    return blocks_plan(policy, steps, window, f"{words} to {window[-1]}")
+
+
+def interval_steps(n_steps: int, start: int, interval: int) -> list[int]:
+    """Steps on which the window is computed."""
+    return [s for s in range(n_steps) if s < start or (s - start) % interval == 0]
