@@ -8,20 +8,24 @@ from .caches import (
     CACHES,
     BacConfig,
     DeepCacheConfig,
+    FirstBlockConfig,
     HashAbConfig,
     IntervalConfig,
     NoCacheConfig,
     SavedPlanConfig,
     TaylorConfig,
+    TeaCacheConfig,
     UniformConfig,
 )
 from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
-from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
+from .plan import CachePlan, PlanError, Site, sites_of
 from .quant import QUANTIZERS, NoQuantConfig
+from .row_plans import shared_plan
 from .summary import PlanSummary, summarise
+from .thresholds import Threshold, freeze
 
 __all__ = [
     "CACHES",
@@ -33,6 +37,7 @@ __all__ = [
     "CachePlan",
     "Calibration",
     "DeepCacheConfig",
+    "FirstBlockConfig",
     "FusedConfig",
     "HashAbConfig",
     "IntervalConfig",
@@ -44,11 +49,14 @@ __all__ = [
     "SavedPlanConfig",
     "Site",
     "TaylorConfig",
+    "TeaCacheConfig",
+    "Threshold",
     "UniformConfig",
     "accelerated",
     "adapt_plan",
     "branch_errors",
     "calibrate",
+    "freeze",
     "query_flops",
     "resolve",
     "settled",

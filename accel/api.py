@@ -82,7 +82,9 @@ class AcceleratedPolicy:
                 n_queries;
             flops: of one query of one row, int; cache_bytes: held by the last query; kernels:
                 {layer: name};
-            plan: hash of the plan.
+            plan: hash of the plan;
+            trace: (B, steps) of the last query where the plan decides at run time, true where a row
+                computed; `computed` and `hits` are then means over rows.
         """
         computed = self._engine.computed
         queries = max(self.n_queries, 1)
@@ -94,6 +96,7 @@ class AcceleratedPolicy:
             "cache_bytes": self._engine.cache_bytes,
             "kernels": self._engine.kernels(),
             "plan": self.plan.digest(),
+            **({} if self._engine.trace is None else {"trace": self._engine.trace.tolist()}),
         }
 
 

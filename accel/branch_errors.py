@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .engines.reference import Session, bias_of
+from .engines.reference import bias_of, session
 from .features import Moments, observe
 from .plan import CachePlan, Site
 
@@ -70,6 +70,7 @@ def branch_errors(
     plan.check(policy)
     errors, bias = Moments(), bias_of(plan, policy.device)
     actions: list[np.ndarray] = []
+    computed = np.zeros(plan.mask.shape)
     hidden = None if progress else True  # None: a bar where there is a terminal
     with tqdm(total=len(observations), desc="branches", unit="query", disable=hidden) as bar:
         for first in range(0, len(observations), batch):
@@ -80,7 +81,9 @@ def branch_errors(
                 generator.set_state(state)
             with torch.inference_mode():
                 plain_actions, plain = observe(policy, obs, noise[rows])
-                fast_actions, fast = observe(policy, obs, again, Session(plan, bias))
+                with session(policy, plan, bias) as branch:
+                    fast_actions, fast = observe(policy, obs, again, branch)
+                computed += branch.computed
                 for ours, theirs in zip(fast, plain, strict=True):
                     error = relative_error(ours.flatten(2), theirs.flatten(2))
                     errors.add(error.T.double().cpu().numpy())
@@ -91,4 +94,4 @@ def branch_errors(
             difference = (normalised[0] - normalised[1]).abs().double().flatten(1).mean(dim=1)
             actions.append(difference.cpu().numpy())
             bar.update(len(obs))
-    return BranchErrors(plan.sites, errors.mean, ~plan.mask, np.concatenate(actions))
+    return BranchErrors(plan.sites, errors.mean, computed == 0, np.concatenate(actions))

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .changes import depth_changes, probe_changes
 from .features import Moments, compare, layer_gram, live_tokens, observe, squared_distances
 from .plan import PlanError, Site, sites_of
 from .sensitivity import measure_sensitivity
+from .thresholds import normed, time_tokens
 
 if TYPE_CHECKING:
     from .protocol import Accelerable, Transparent
@@ -47,6 +49,11 @@ class Calibration:
             branches of layer l add in step i, less its mean over steps.
         sensitivity: (N,) float64, squared action error (mean over executed actions, normalised)
             per squared error of the sum over layers, if it is made in step i.
+        probe, response: (n_queries, N) float64, changes from the step before, 0 in step 0: of the
+            first normalised input together with the time token, and of what all branches add. A
+            change is mean |m - m'| / mean |m'|.
+        depth_change: (L, N, N) float64, [l, i, j] the mean over queries of the change, from step i
+            to step j, of what layers 0 to l add.
         source: where the queries came from, for people and for the file.
     """
 
@@ -60,6 +67,9 @@ class Calibration:
     mean: np.ndarray
     stream: np.ndarray
     sensitivity: np.ndarray
+    probe: np.ndarray
+    response: np.ndarray
+    depth_change: np.ndarray
     source: dict[str, Any]
 
     @property
@@ -76,6 +86,9 @@ class Calibration:
             "mean": self.mean,
             "stream": self.stream,
             "sensitivity": self.sensitivity,
+            "probe": self.probe,
+            "response": self.response,
+            "depth_change": self.depth_change,
         }
 
     def digest(self) -> str:
@@ -158,8 +171,9 @@ def calibrate(
         raise ValueError(f"batch must be at least 1, got {batch}")
     policy.check(observations, noise)
     states = [generator.get_state() for generator in noise]
-    matrices = {name: Moments() for name in (*METRICS, "gram", "stream")}
-    plain = []
+    matrices = {name: Moments() for name in (*METRICS, "gram", "stream", "depth")}
+    plain, probes, responses = [], [], []
+    time = time_tokens(policy)
     shape = (len(sites_of(policy)), policy.n_inference_steps)
     total = torch.zeros(
         (*shape, live_tokens(policy), policy.sizes.n_emb),
@@ -171,15 +185,20 @@ def calibrate(
         for first in range(0, len(observations), batch):
             rows = slice(first, first + batch)
             with torch.inference_mode():
-                actions, features = observe(policy, observations[rows].float(), noise[rows])
+                with normed(policy) as inputs:
+                    actions, features = observe(policy, observations[rows].float(), noise[rows])
                 plain.append(actions)
+                probes.append(probe_changes(torch.stack(inputs, dim=1), features.shape[3], time))
                 for feature in features:
                     for name, matrix in compare(feature.flatten(2)).items():
                         matrices[name].add(matrix)
                     matrices["stream"].add(layer_gram(feature.flatten(2), policy.sizes.n_layer))
+                    depth = depth_changes(feature.flatten(2), policy.sizes.n_layer)
+                    matrices["depth"].add(depth)
+                    responses.append(np.r_[0.0, depth[-1].diagonal(1)])
                     total += feature
                     bar.update()
-            del features, feature  # before the next batch is allocated
+            del features, feature, inputs  # before the next batch is allocated
     chosen = np.linspace(0, len(observations) - 1, min(len(observations), N_PROBES)).astype(int)
     for row in chosen:
         noise[row].set_state(states[row])
@@ -206,5 +225,8 @@ def calibrate(
         mean=(total / len(observations)).float().cpu().numpy(),
         stream=stream,
         sensitivity=sensitivity,
+        probe=np.concatenate(probes),
+        response=np.array(responses),
+        depth_change=matrices["depth"].mean,
         source=source or {},
     )

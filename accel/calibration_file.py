@@ -15,7 +15,7 @@ from .calibration import METRICS, MIN_QUERIES, Calibration
 from .files import write_whole
 from .plan import PlanError, Site
 
-SCHEMA = "skipstep-calibration/2"
+SCHEMA = "skipstep-calibration/3"
 FILE = "calibration.json"
 KEYS = {
     "schema",
@@ -91,6 +91,8 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
         raise PlanError(
             f"keys differ from the schema's: {', '.join(sorted(content.keys() ^ KEYS))}"
         )
+    if int(content["n_queries"]) < MIN_QUERIES:
+        raise PlanError(f"n_queries must be at least {MIN_QUERIES}, got {content['n_queries']}")
     sites = tuple(Site(**site) for site in content["sites"])
     n, steps, layers = len(sites), int(content["n_steps"]), int(content["n_layers"])
     grid = np.dtype(np.float64), (n, steps, steps)
@@ -101,6 +103,9 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
         "mean": (np.dtype(np.float32), (n, steps, content["n_tokens"], content["width"])),
         "stream": (np.dtype(np.float64), (layers, steps, layers, steps)),
         "sensitivity": (np.dtype(np.float64), (steps,)),
+        "probe": (np.dtype(np.float64), (int(content["n_queries"]), steps)),
+        "response": (np.dtype(np.float64), (int(content["n_queries"]), steps)),
+        "depth_change": (np.dtype(np.float64), (layers, steps, steps)),
     }
     if arrays.keys() != expected.keys():
         raise PlanError(
@@ -111,8 +116,6 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
             raise PlanError(
                 f"{name} must be {dtype} {shape}, got {arrays[name].dtype} {arrays[name].shape}"
             )
-    if int(content["n_queries"]) < MIN_QUERIES:
-        raise PlanError(f"n_queries must be at least {MIN_QUERIES}, got {content['n_queries']}")
     calibration = Calibration(
         sites=sites,
         policy=content["policy"],
@@ -124,6 +127,9 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
         mean=arrays["mean"],
         stream=arrays["stream"],
         sensitivity=arrays["sensitivity"],
+        probe=arrays["probe"],
+        response=arrays["response"],
+        depth_change=arrays["depth_change"],
         source=content["source"],
     )
     if calibration.digest() != content["digest"]:

@@ -64,9 +64,10 @@ def live_query_flops(policy: Transparent, computed: np.ndarray) -> int:
         return total
     keys_values = 4 * dim**2 * sizes.n_layer
     if sizes.n_cond_layers:
-        attends = computed[:, sizes.branches.index("ca") :: len(sizes.branches)].any(axis=1).sum()
+        attends = computed[:, sizes.branches.index("ca") :: len(sizes.branches)].max(axis=1).sum()
         per_step = memory_flops(policy) + m * keys_values
-        return total + int(attends) * (per_step + 2 * sizes.n_obs_steps * sizes.cond_dim * dim)
+        per_step += 2 * sizes.n_obs_steps * sizes.cond_dim * dim
+        return total + round(float(attends) * per_step)
     observed = m - 1
     return total + observed * (16 * dim**2 + keys_values + 2 * sizes.cond_dim * dim)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .thresholds import Threshold
 
 if TYPE_CHECKING:
     from .protocol import Accelerable
@@ -78,6 +79,8 @@ class CachePlan:
             observation; None is zero. Live tokens are the leading ones on which an executed action
             depends (the time token among them, where it is one).
         sampler: whose steps these are; None where a file of an older version does not say.
+        decide: None, or which steps compute the sites from one on, chosen at run time by each row
+            of a batch; `mask` is then what is expected, and the other hits reuse.
         adapted: what was done to a plan of another checkpoint or sampler to make this one.
     """
 
@@ -89,6 +92,7 @@ class CachePlan:
     bias: np.ndarray | None = None
     sampler: PlanSampler | None = None
     adapted: tuple[str, ...] = ()
+    decide: Threshold | None = None
 
     def __post_init__(self) -> None:
         grid = (len(self.mask), len(self.sites))
@@ -109,6 +113,21 @@ class CachePlan:
             self._check_alpha(self.alpha, grid)
         if self.bias is not None:
             self._check_bias(self.bias, grid)
+        if self.decide is not None:
+            self._check_decide(self.decide)
+
+    def _check_decide(self, decide: Threshold) -> None:
+        if self.alpha is not None or self.bias is not None:
+            raise PlanError("a plan that decides at run time cannot forecast")
+        if not 0 <= decide.first < len(self.sites) or not self.mask[:, : decide.first].all():
+            raise PlanError(
+                f"plan.decide.first must be a site from 0 to {len(self.sites) - 1} with all sites "
+                f"before it computed, got {decide.first}"
+            )
+        if max(decide.always) >= len(self.mask):
+            raise PlanError(
+                f"plan.decide.always must be steps below {len(self.mask)}, got {max(decide.always)}"
+            )
 
     def _check_bias(self, bias: np.ndarray, grid: tuple[int, int]) -> None:
         if bias.dtype != np.float32 or bias.ndim != 4 or bias.shape[:2] != grid or not bias.size:
@@ -171,6 +190,8 @@ class CachePlan:
         bias = self.hit_bias()
         if bias is not None:
             content.update(repr(bias.shape).encode() + bias.astype("<f4").tobytes())
+        if self.decide is not None:
+            content.update(repr(self.decide).encode())
         content.update(self.policy.encode())
         return content.hexdigest()[:16]
 
@@ -210,30 +231,3 @@ class CachePlan:
             raise PlanError(
                 "the plan was made for another checkpoint or sampler (fingerprints differ)"
             )
-
-
-def shared_plan(policy: Accelerable, steps: Sequence[int], method: str) -> CachePlan:
-    """All sites computed on the same update steps."""
-    sites = sites_of(policy)
-    mask = np.zeros((policy.n_inference_steps, len(sites)), dtype=bool)
-    mask[list(steps)] = True
-    return CachePlan(sites, mask, policy.fingerprint(), method)
-
-
-def blocks_plan(
-    policy: Accelerable, steps: Sequence[int], blocks: Sequence[int], method: str
-) -> CachePlan:
-    """These blocks computed on the given steps, all others on every step.
-
-    A reused window adds to its fresh input what it added when it was computed, so the plan holds
-    the window's delta branch by branch.
-    """
-    plan, width = (
-        shared_plan(policy, range(policy.n_inference_steps), method),
-        len(policy.sizes.branches),
-    )
-    hits = np.ones(plan.n_steps, dtype=bool)
-    hits[list(steps)] = False
-    for block in blocks:
-        plan.mask[hits, block * width : (block + 1) * width] = False
-    return CachePlan(plan.sites, plan.mask, plan.policy, method)

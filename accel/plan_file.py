@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from .files import write_whole
 from .plan import CachePlan, PlanError, PlanSampler, Site
+from .thresholds import Threshold
 
 SCHEMA = "skipstep-plan/1"
 KEYS = {
@@ -32,7 +33,7 @@ KEYS = {
     "alpha",
     "digest",
 }
-OPTIONAL = {"bias", "sampler", "adapted"}
+OPTIONAL = {"bias", "sampler", "adapted", "decide"}
 COMPUTED, HIT = "S", "R"
 
 
@@ -81,6 +82,8 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
     }
     if plan.sampler is not None:
         content["sampler"] = asdict(plan.sampler)
+    if plan.decide is not None:
+        content["decide"] = plan.decide.as_dict()
     if plan.adapted:
         content["adapted"] = list(plan.adapted)
     path = Path(path)
@@ -159,9 +162,10 @@ def _parse(content: Any, beside: Path) -> CachePlan:
                 alpha[int(step), u] = coefficients
     bias = _load_bias(beside, content) if "bias" in content else None
     sampler = _sampler(content["sampler"]) if "sampler" in content else None
+    decide = Threshold.from_dict(content["decide"]) if "decide" in content else None
     adapted = tuple(str(words) for words in content.get("adapted", ()))
     plan = CachePlan(
-        sites, mask, content["policy"], content["method"], alpha, bias, sampler, adapted
+        sites, mask, content["policy"], content["method"], alpha, bias, sampler, adapted, decide
     )
     if plan.digest() != content["digest"]:
         raise PlanError("digest does not match the content")

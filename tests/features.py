@@ -56,5 +56,8 @@ def calibration_of(policy: DiffusionPolicy, features: np.ndarray) -> Calibration
         mean=features.mean(0),
         stream=np.einsum("qlix,qmjx->limj", layers, layers) / len(features),
         sensitivity=late**2,
+        probe=np.full((len(features), len(late)), 0.1) * (late > late[0]),
+        response=np.full((len(features), len(late)), 0.1) * (late > late[0]),
+        depth_change=np.abs(late[:, None] - late) * np.ones((policy.sizes.n_layer, 1, 1)),
         source={},
     )

@@ -196,7 +196,7 @@ def broken_files(folder: Path) -> dict[str, Any]:
     return {
         "calibration.json is missing": path.unlink,
         "calibration.safetensors is missing": arrays.unlink,
-        "schema must be skipstep-calibration/2": lambda: edit(schema="skipstep-calibration/9"),
+        "schema must be skipstep-calibration/3": lambda: edit(schema="skipstep-calibration/9"),
         "keys differ from the schema's: more": lambda: edit(more=1),
         "digest does not match": lambda: edit(policy="other"),
         "n_queries must be at least 8, got 3": lambda: edit(n_queries=3),

@@ -165,6 +165,9 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
         mean=np.zeros((n, 100, 1, 1), dtype=np.float32),
         stream=np.zeros((8, 100, 8, 100)),
         sensitivity=np.ones(100),
+        probe=np.zeros((8, 100)),
+        response=np.zeros((8, 100)),
+        depth_change=np.zeros((8, 100, 100)),
         source={},
     )
     monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)

@@ -15,6 +15,12 @@ from .interval import IntervalConfig, resolve_interval
 from .none import NoCacheConfig, resolve_none
 from .saved import SavedPlanConfig, resolve_saved, saved_identity
 from .taylor import TaylorConfig, resolve_taylor
+from .thresholded import (
+    FirstBlockConfig,
+    TeaCacheConfig,
+    resolve_first_block,
+    resolve_teacache,
+)
 from .uniform import UniformConfig, resolve_uniform
 
 
@@ -41,6 +47,8 @@ CACHES: dict[str, Method] = {
     "interval": Method(IntervalConfig, resolve_interval),
     "deepcache": Method(DeepCacheConfig, resolve_deepcache),
     "taylor": Method(TaylorConfig, resolve_taylor),
+    "teacache": Method(TeaCacheConfig, resolve_teacache, calibrated=True),
+    "first_block": Method(FirstBlockConfig, resolve_first_block, calibrated=True),
     "plan": Method(SavedPlanConfig, resolve_saved, identity=saved_identity),
 }
 
@@ -48,11 +56,13 @@ __all__ = [
     "CACHES",
     "BacConfig",
     "DeepCacheConfig",
+    "FirstBlockConfig",
     "HashAbConfig",
     "IntervalConfig",
     "Method",
     "NoCacheConfig",
     "SavedPlanConfig",
     "TaylorConfig",
+    "TeaCacheConfig",
     "UniformConfig",
 ]

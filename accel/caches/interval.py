@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..calibration import Calibration
-from ..plan import CachePlan, PlanError, blocks_plan
+from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
+from ..row_plans import blocks_plan
 
 
 @dataclass

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..calibration import Calibration
-from ..plan import CachePlan, shared_plan
+from ..plan import CachePlan
 from ..protocol import Accelerable
+from ..row_plans import shared_plan
 
 
 @dataclass

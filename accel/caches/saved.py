@@ -96,6 +96,11 @@ def adapt_plan(
             "the plan was made for another checkpoint or sampler, and an older version wrote it, "
             "without its sampler: it cannot be fitted to this one; save it again where it fits"
         )
+    if plan.decide is not None:
+        raise PlanError(
+            "the plan decides at run time, by what was calibrated on another checkpoint or "
+            "sampler: make it for this one"
+        )
     here, mask = PlanSampler.of(policy), plan.mask
     done: list[str] = []
     if plan.policy != policy.fingerprint(plan.sampler.settings):

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..calibration import Calibration
 from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
-from ..plan import CachePlan, shared_plan
+from ..plan import CachePlan
 from ..protocol import Accelerable
+from ..row_plans import shared_plan
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration
-from ..plan import CachePlan, shared_plan
+from ..plan import CachePlan
 from ..protocol import Accelerable
+from ..row_plans import shared_plan
 
 log = logging.getLogger(__name__)
 

@@ -65,7 +65,8 @@ class FusedEngine:
         self.policy, self.plan, self.config = policy, plan, config
         self.backend = choose_backend(policy, config)
         self._compile = PROGRAMS[self.backend]
-        self.computed = np.zeros_like(plan.mask, dtype=np.int64)
+        self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
+        self.trace: np.ndarray | None = None
         self.cache_bytes = 0
         self._steps = compile_plan(plan)
         self._programs: dict[int, Any] = {}
@@ -85,11 +86,20 @@ class FusedEngine:
                 policy.normalizer.normalize("obs", obs.to(policy.device)), noise
             )
             actions = policy.normalizer.unnormalize("action", trajectory[..., : policy.action_dim])
-        self.computed += self.plan.mask
+        self.trace = program.trace
+        self._count(self.trace)
         self.cache_bytes = program.cache_bytes
         first = 0 if policy.pred_action_steps_only else policy.n_obs_steps - 1
         executed: Tensor = actions[:, first : first + policy.n_action_steps].clone()
         return executed
+
+    def _count(self, trace: np.ndarray | None) -> None:
+        if trace is None or self.plan.decide is None:
+            self.computed += self.plan.mask
+            return
+        cells = np.ones(self.plan.mask.shape)
+        cells[:, self.plan.decide.first :] = trace.mean(axis=0)[:, None]
+        self.computed = self.computed + cells
 
     def flops(self, computed: np.ndarray) -> int:
         """Of one query of one row, from the mean of computed cells."""

@@ -33,7 +33,8 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float oct __attribute__((vector_size(32), aligned(4)));
 
 enum { STORE, GELU, ADD };                                        /* what follows a linear */
-enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END };          /* instructions */
+enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE };  /* instructions */
+enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
 
 typedef struct {
@@ -64,6 +65,11 @@ typedef struct {
   const float *coefficients, *biases; /* of REUSE; (n, tokens, dim) of BIAS */
   const float *sampler;               /* (steps, 6): in_x, in_out, x0, x, out, sigma */
   float clip;                         /* negative: none */
+  int32_t norm_probe, accumulates;    /* of DECIDE; batch is 1 */
+  double limit, most;
+  const double *rescale;              /* 5 coefficients, the highest power first */
+  const double *time_change;          /* (steps, 2): the time token's |m - m'| and |m'| */
+  const int32_t *always;              /* (steps,) */
 } Net;
 
 int32_t panel_width(void) { return PANEL; }
@@ -301,13 +307,41 @@ static void set_time(const Net *n, int s, float *keys) {
                from + ((int64_t)l * n->heads + h) * d, 4 * d);
 }
 
+/* Whether this step's blocks are computed, see Threshold in thresholds.py; `sum` is kept. */
+static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *sum) {
+  const Site *u = n->sites;
+  const float *now = w->slots + PROBE * size;
+  float *before = w->slots + BEFORE * size;
+  double change = n->time_change[2 * s], extent = n->time_change[2 * s + 1], rescaled = 0;
+  if (n->norm_probe) {
+    now = w->normed;
+    layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
+               w->ld);
+  }
+  for (int r = 0; r < w->rows; r++)
+    for (int i = r * w->ld; i < r * w->ld + n->dim; i++) {
+      change += fabsf(now[i] - before[i]);
+      extent += fabsf(before[i]);
+    }
+  const double d = change / extent;
+  for (int i = 0; i < 5; i++) rescaled = rescaled * d + n->rescale[i];
+  if (rescaled < 0) rescaled = 0; /* NaN stays, and computes */
+  if (d > n->most) rescaled = INFINITY;
+  *sum = (n->accumulates ? *sum : 0) + rescaled;
+  const int go = n->always[s] || !(*sum < n->limit);
+  if (go) *sum = 0;
+  if (go || n->accumulates) memcpy(before, now, 4 * size);
+  return go;
+}
+
 /* Denoise x (batch, live, width) in place.
  *
+ * trace: (steps,) 1 where DECIDE let the step be computed.
  * keys: (2, layers, batch, heads, memory, dim / heads) of this query; noise: (steps, batch, live,
  * width); obs: (batch, observed, width - observed_from) for in-painting.
  */
 void query(const Net *n, float *x, const float *keys, const float *noise, const float *obs,
-           float *scratch) {
+           float *scratch, int32_t *trace) {
   const int64_t size = stream_floats(n), kv = (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
   const int64_t rows = (int64_t)n->batch * (n->live + n->lead);
   Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
@@ -317,6 +351,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
   if (kv) memcpy(w.keys, keys, 4 * kv);
   const int32_t *p = n->program;
   const float *c = n->coefficients;
+  double sum = 0;
   for (int s = 0; s < n->steps; s++, p++) {
     if (n->observed) inpaint(n, x, obs);
     embed(n, s, x, &w);
@@ -328,6 +363,13 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
         case ATTEND: set_time(n, s, w.keys); break;
         case OPEN: memcpy(slot, h, 4 * size); break;
         case CLOSE: for (int64_t i = 0; i < size; i++) slot[i] = h[i] - slot[i]; break;
+        case DECIDE: /* skips p[1] words unless the step is computed */
+          trace[s] = decide(n, s, &w, size, &sum);
+          if (!trace[s]) {
+            for (int64_t i = 0; i < size; i++) h[i] += w.slots[DELTA * size + i];
+            p += p[1];
+          }
+          break;
         case REUSE: {
           const float a = *c++;
           for (int64_t i = 0; i < size; i++) h[i] += a * slot[i];

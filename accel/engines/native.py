@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,13 @@ class Net(Structure):
             )
         ),
         ("clip", c_float),
+        ("norm_probe", c_int32),
+        ("accumulates", c_int32),
+        ("limit", c_double),
+        ("most", c_double),
+        ("rescale", c_void_p),
+        ("time_change", c_void_p),
+        ("always", c_void_p),
     ]
 
 
@@ -191,9 +198,9 @@ class Packed:
         self.held: list[Tensor] = []
 
     def pointer(self, tensor: Tensor) -> int:
-        """Address of the values, contiguous, as float32 (int32 for integers, half as it is)."""
+        """Address of the values, contiguous, as float32, int32, or half or double as they are."""
         kind = torch.float32 if tensor.is_floating_point() else torch.int32
-        kind = torch.float16 if tensor.dtype == torch.float16 else kind
+        kind = tensor.dtype if tensor.dtype in (torch.float16, torch.float64) else kind
         self.held.append(tensor.detach().to(kind).contiguous())
         return int(self.held[-1].data_ptr())
 
@@ -234,7 +241,8 @@ class Part:
     def __init__(self, loaded: ctypes.CDLL, net: Any, n_slots: int) -> None:
         self.call, self.net = loaded.query, ctypes.byref(net)
         self.scratch = torch.zeros(loaded.scratch_floats(self.net, n_slots))
+        self.trace = torch.zeros(net.steps, dtype=torch.int32)
 
     def __call__(self, x: Tensor, keys: Tensor, noise: Tensor, obs: Tensor) -> None:
-        pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch))
+        pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch, self.trace))
         self.call(self.net, *pointers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..thresholds import MAX_DEGREE, Threshold, time_tokens
+from .assembler import assemble, assemble_decision
 from .inputs import Memory, draw_noise
 from .native import Linear, Net, Packed, Part, Site, library, threads
-from .schedule import Key, StepProgram, peak_values
+from .schedule import StepProgram, peak_values
 
-COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END = range(7)
 OPS = {"sa": 0, "ca": 1, "ff": 2}
 
 
@@ -58,16 +59,21 @@ class NativeProgram:
         self.policy, self.batch = policy, batch
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch)
         ops = tuple(site.op for site in plan.sites)
-        self.assembled = assemble(steps, ops)
+        self.rule = plan.decide
+        self.assembled = (
+            assemble_decision(plan.decide, len(steps), ops) if plan.decide else assemble(steps, ops)
+        )
         self.packed = Packed(loaded, precision == "half")
-        n_parts = min(torch.get_num_threads(), batch)
+        self.workers = min(torch.get_num_threads(), batch)
+        n_parts = self.workers if self.rule is None else batch  # a row decides alone
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
         shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
-        self.cache_bytes = peak_values(steps) * 4 * batch * tokens * policy.sizes.n_emb
+        values = self.assembled.n_slots if self.rule else peak_values(steps)
+        self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb
         self.cache_bytes += sum(bias.nbytes for bias in self.assembled.biases)
         self.kernels = dict(self._names())
 
@@ -88,11 +94,19 @@ class NativeProgram:
             )
             for part, rows in zip(self.parts, self.rows, strict=True)
         ]
-        if len(calls) == 1:
-            calls[0]()
+        if self.workers == 1:
+            for call in calls:
+                call()
         else:
-            list(threads(len(calls)).map(lambda call: call(), calls))
+            list(threads(self.workers).map(lambda call: call(), calls))
         return x
+
+    @property
+    def trace(self) -> np.ndarray | None:
+        """(B, N) of the last query, see `Decisions`."""
+        if self.rule is None:
+            return None
+        return torch.stack([part.trace for part in self.parts]).bool().numpy()
 
     def _names(self) -> Iterator[tuple[str, str]]:
         for site, (op, layer) in zip(self.sites, self.places, strict=True):
@@ -146,6 +160,26 @@ class NativeProgram:
             "biases": pointer(torch.from_numpy(np.array(self.assembled.biases, dtype=np.float32))),
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
+            **({} if self.rule is None else self._rule(self.rule)),
+        }
+
+    def _rule(self, rule: Threshold) -> dict[str, Any]:
+        """What DECIDE reads."""
+        pointer, n_steps = self.packed.pointer, len(self.policy.table)
+        changes = torch.zeros(n_steps, 2, dtype=torch.float64)
+        time = time_tokens(self.policy) if rule.probe == "norm" else None
+        if time is not None:
+            changes[1:, 0] = (time[1:] - time[:-1]).abs().sum(dim=1)
+            changes[1:, 1] = time[:-1].abs().sum(dim=1)
+        rescale = [0.0] * (MAX_DEGREE + 1 - len(rule.rescale)) + list(rule.rescale)
+        return {
+            "norm_probe": rule.probe == "norm",
+            "accumulates": rule.accumulates,
+            "limit": rule.limit,
+            "most": rule.most,
+            "rescale": pointer(torch.tensor(rescale, dtype=torch.float64)),
+            "time_change": pointer(changes),
+            "always": pointer(torch.tensor([s in rule.always for s in range(n_steps)]).int()),
         }
 
 
@@ -157,47 +191,6 @@ def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
     counts = seen.sum(dim=1)
     assert bool((seen == (torch.arange(keys) < counts[:, None])).all()), "not a causal mask"
     return counts
-
-
-class Assembled(NamedTuple):
-    """What native.c runs: code, and coefficients in the order of their use."""
-
-    code: list[int]
-    coefficients: list[float]
-    biases: list[np.ndarray]
-    n_slots: int
-
-
-def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
-    """Steps as instructions; a slot is used again once nothing reads it."""
-    code: list[int] = []
-    coefficients: list[float] = []
-    biases: list[np.ndarray] = []
-    slots: dict[Key, int] = {}
-    free: list[int] = []
-    n_slots = 0
-    for step in steps:
-        if step.computes("ca", ops):
-            code += [ATTEND, 0]
-        for segment in step.segments:
-            for key, coefficient in segment.add or ():
-                code += [REUSE, slots[key]]
-                coefficients.append(coefficient)
-            if segment.bias is not None:
-                code += [BIAS, len(biases)]
-                biases.append(segment.bias)
-            for site in range(segment.start, segment.stop) if segment.add is None else ():
-                for key in step.opens.get(site, ()):
-                    if not free:
-                        free.append(n_slots)
-                        n_slots += 1
-                    slots[key] = free.pop()
-                    code += [OPEN, slots[key]]
-                code += [COMPUTE, site]
-                code += [x for key in step.closes.get(site + 1, ()) for x in (CLOSE, slots[key])]
-        free += [slots.pop(key) for key in step.drops]
-        code.append(END)
-    return Assembled(code, coefficients, biases, n_slots)
 
 
 def _site(

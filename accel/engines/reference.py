@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +15,8 @@ from torch import Tensor
 
 from ..flops import query_flops
 from ..plan import CachePlan
-from ..protocol import Accelerable, Compute, Noise
+from ..protocol import Compute, Noise, Transparent
+from ..thresholds import Decisions, Threshold, normed, time_tokens
 
 
 @dataclass
@@ -54,6 +58,57 @@ class Session:
         return value + F.pad(bias, (0, 0, 0, dead))
 
 
+class DecidingSession:
+    """The cache of one query that decides at run time: everything is computed, and rows choose."""
+
+    def __init__(
+        self, plan: CachePlan, rule: Threshold, live: int, inputs: list[Tensor], time: Tensor | None
+    ) -> None:
+        self.plan, self.rule, self.live, self.inputs = plan, rule, live, inputs
+        self.decisions = Decisions(rule, time)
+        self.stored: list[deque[Tensor]] = [deque(maxlen=1) for _ in plan.sites]
+        self.computed = np.zeros(plan.mask.shape)
+
+    def __call__(self, step: int, site: int, compute: Compute) -> Tensor:
+        value = compute()
+        if site == 0:
+            self.before = torch.zeros_like(value)
+        if site == self.rule.first:
+            probe = self.inputs[-1] if self.rule.probe == "norm" else self.before
+            self.go = self.decisions(step, probe[:, : self.live])
+        if site < self.rule.first:
+            self.before = self.before + value
+            self.computed[step, site] = 1
+            return value
+        stored = self.stored[site]
+        stored.append(torch.where(self.go[:, None, None], value, stored[0]) if stored else value)
+        self.computed[step, site] = float(self.go.double().mean())
+        return stored[0]
+
+
+class Recording(Protocol):
+    """What runs the branches of one query, and knows what it computed."""
+
+    stored: list[deque[Tensor]]
+    computed: np.ndarray
+
+    def __call__(self, step: int, site: int, compute: Compute) -> Tensor: ...
+
+
+@contextmanager
+def session(
+    policy: Transparent, plan: CachePlan, bias: Tensor | None = None
+) -> Iterator[Recording]:
+    """A `StepBranch` for one query of the policy; a deciding one watches its first norm."""
+    if plan.decide is None:
+        yield Session(plan, bias)
+        return
+    live = policy.n_live + policy.sizes.encoder_only
+    time = time_tokens(policy) if plan.decide.probe == "norm" else None
+    with normed(policy) as inputs:
+        yield DecidingSession(plan, plan.decide, live, inputs, time)
+
+
 def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:
     """What hits add besides, for a `Session`."""
     bias = plan.hit_bias()
@@ -63,17 +118,21 @@ def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:
 class ReferenceEngine:
     """Runs `policy` under `plan`; the policy itself is never changed."""
 
-    def __init__(self, policy: Accelerable, plan: CachePlan, config: ReferenceConfig) -> None:
+    trace: np.ndarray | None = None
+
+    def __init__(self, policy: Transparent, plan: CachePlan, config: ReferenceConfig) -> None:
         self.policy, self.plan = policy, plan
-        self.computed = np.zeros_like(plan.mask, dtype=np.int64)
+        self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
         self._bias = bias_of(plan, policy.device)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
-        session = Session(self.plan, self._bias)
-        actions = self.policy.act(obs, noise, session)
-        self.computed += session.computed
-        self.cache_bytes = sum(value.nbytes for stored in session.stored for value in stored)
+        with session(self.policy, self.plan, self._bias) as branch:
+            actions = self.policy.act(obs, noise, branch)
+        self.computed = self.computed + branch.computed
+        self.cache_bytes = sum(value.nbytes for stored in branch.stored for value in stored)
+        if isinstance(branch, DecidingSession):
+            self.trace = branch.decisions.trace
         self.cache_bytes += 0 if self._bias is None else self._bias.nbytes
         return actions
 

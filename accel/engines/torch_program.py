@@ -8,16 +8,19 @@ and a run of hits is one addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..thresholds import Decisions, time_tokens
+from .cuda import Graph, tf32
 from .inputs import Memory, draw_noise
 from .kernels import PlainLinear, linear
 from .schedule import Key, StepProgram, peak_values
@@ -38,6 +41,7 @@ class TorchProgram:
         self.policy, self.model, self.steps, self.batch = policy, model, steps, batch
         self.precision = precision
         self.graph: Graph | None = None
+        self.decisions: Decisions | None
         self.table, self.encoder_only = policy.table, sizes.encoder_only
         self.width, self.inpaint = sizes.input_dim, not sizes.cond_dim
         self.live = policy.n_live
@@ -70,6 +74,19 @@ class TorchProgram:
         }
         self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
+        self.rule, self.decisions = plan.decide, None
+        self.delta = torch.zeros(())
+        if self.rule:
+            self.time = time_tokens(policy) if self.rule.probe == "norm" else None
+            norm = layers[0].norm1
+            self.norm = partial(
+                F.layer_norm,
+                normalized_shape=(self.dim,),
+                weight=norm.weight,
+                bias=norm.bias,
+                eps=norm.eps,
+            )
+            self.cache_bytes = 2 * 4 * batch * self.tokens * self.dim  # last delta, last probe
 
     def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
         kernel = linear(weight, bias, self.batch * self.tokens, self.precision)
@@ -128,14 +145,14 @@ class TorchProgram:
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised.
 
-        On CUDA the whole query is one graph, captured at the first call: noise is drawn on the CPU
-        and copied once.
+        On CUDA the whole query is one graph, captured at the first call, unless the plan decides at
+        run time: noise is drawn on the CPU and copied once.
         """
-        drawn = draw_noise(self.policy, self.batch, noise)
-        if nobs.device.type != "cuda":
+        drawn = draw_noise(self.policy, self.batch, noise).to(nobs.device)
+        if nobs.device.type != "cuda" or self.rule is not None:
             return self._query(nobs, drawn)
         if self.graph is None:
-            self.graph = Graph(self._query, nobs, drawn.to(nobs.device))
+            self.graph = Graph(self._query, nobs, drawn)
         return self.graph(nobs, drawn)
 
     def _query(self, nobs: Tensor, drawn: Tensor) -> Tensor:
@@ -143,11 +160,13 @@ class TorchProgram:
         if self.memory is not None:
             self.memory.observe(None if self.inpaint else nobs)
         kept: dict[Key, Tensor] = {}
+        if self.rule is not None:
+            self.decisions = Decisions(self.rule, self.time)
         with tf32(self.precision == "tf32"):
             for s, step in enumerate(self.steps):
                 if self.inpaint:
                     x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
-                if self.memory is not None and self.attends[s]:
+                if self.memory is not None and self.attends[s] and self.rule is None:
                     self.memory.at_step(s)
                 out = self._network(s, step, x, kept)
                 x = self.table.step(s, x, out, drawn[s + 1] if self.table.draws[s] else None)
@@ -160,6 +179,15 @@ class TorchProgram:
         if self.time_tokens is not None:
             h = torch.cat([self.time_tokens[s].expand(self.batch, 1, self.dim), h], dim=1)
         h = (h + self.position).view(-1, self.dim)
+        h = self._run(step, s, h, kept) if self.rule is None else self._decide(s, h)
+        if self.encoder_only:
+            h = h.view(self.batch, self.tokens, self.dim)[:, 1:].reshape(-1, self.dim)
+        norm = self.model.ln_f
+        h = torch.layer_norm(h, (self.dim,), norm.weight, norm.bias, norm.eps)
+        return self.head(h).view(self.batch, self.live, -1)
+
+    def _run(self, step: StepProgram, s: int, h: Tensor, kept: dict[Key, Tensor]) -> Tensor:
+        """The blocks of a step under the plan."""
         starts: dict[Key, Tensor] = {}
         for segment in step.segments:
             if segment.add is not None:
@@ -177,41 +205,35 @@ class TorchProgram:
                     kept[key] = h - starts.pop(key)
         for key in step.drops:
             del kept[key]
-        if self.encoder_only:
-            h = h.view(self.batch, self.tokens, self.dim)[:, 1:].reshape(-1, self.dim)
-        norm = self.model.ln_f
-        h = torch.layer_norm(h, (self.dim,), norm.weight, norm.bias, norm.eps)
-        return self.head(h).view(self.batch, self.live, -1)
+        return h
 
+    def _decide(self, s: int, h: Tensor) -> Tensor:
+        """The blocks of a step where rows decide; they are computed if any row wants them."""
+        assert self.rule is not None
+        assert self.decisions is not None
+        before, first, rows = h, self.rule.first, (self.batch, self.tokens, self.dim)
+        if first and self.memory is not None:
+            self.memory.at_step(s)
+        for site in range(first):
+            h = self.sites[site](h)
+        probe = self.norm(h) if self.rule.probe == "norm" else h - before
+        go = self.decisions(s, probe.view(rows))
+        if not bool(go.any()):
+            return h + self.delta
+        if not first and self.memory is not None:
+            self.memory.at_step(s)
+        computed = h
+        for site in range(first, len(self.sites)):
+            computed = self.sites[site](computed)
+        if bool(go.all()):
+            self.delta = computed - h
+            return computed
+        chosen = go.repeat_interleave(self.tokens)[:, None]
+        out = torch.where(chosen, computed, h + self.delta)
+        self.delta = torch.where(chosen, computed - h, self.delta)
+        return out
 
-@contextmanager
-def tf32(on: bool) -> Iterator[None]:
-    """Whether CUDA's float32 matrix products may round their inputs to 19 bits."""
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, on
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = before
-
-
-class Graph:
-    """A function of CUDA tensors as one graph over static copies of its arguments."""
-
-    def __init__(self, function: Callable[..., Tensor], *args: Tensor) -> None:
-        self.args = [arg.clone() for arg in args]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # lazy initialisations must not be captured
-            for _ in range(3):
-                function(*self.args)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.out = function(*self.args)
-
-    def __call__(self, *args: Tensor) -> Tensor:
-        for mine, arg in zip(self.args, args, strict=True):
-            mine.copy_(arg)
-        self.graph.replay()
-        return self.out.clone()
+    @property
+    def trace(self) -> np.ndarray | None:
+        """(B, N) of the last query, see `Decisions`."""
+        return None if self.decisions is None else self.decisions.trace

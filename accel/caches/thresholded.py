@@ -1,0 +1,159 @@
+"""TeaCache and FBCache: a step is computed when a cheap probe has changed enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..calibration import Calibration
+from ..plan import CachePlan, PlanError
+from ..protocol import Accelerable
+from ..row_plans import blocks_plan
+from ..thresholds import MAX_DEGREE, Threshold
+from .calibrated import check_calibration
+
+
+@dataclass
+class ThresholdConfig:
+    """Settings of both.
+
+    threshold: change at which a step is computed; more is faster and less accurate.
+    warm_up: first steps, all computed.
+    cool_down: last steps, all computed.
+    dynamic: each query decides by its own probe; false freezes what the calibration's mean would
+        decide, the same steps for every query.
+    """
+
+    name: str = ""
+    threshold: float = 1.0
+    warm_up: int = 1
+    cool_down: int = 10
+    dynamic: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < math.inf:
+            raise ValueError(f"cache.threshold must be at least 0 and finite, got {self.threshold}")
+        for setting, least in {"warm_up": 1, "cool_down": 0}.items():
+            if getattr(self, setting) < least:
+                raise ValueError(
+                    f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
+                )
+
+    def always(self, n_steps: int) -> tuple[int, ...]:
+        """Steps that are computed in any case."""
+        last = n_steps - self.cool_down
+        return tuple(s for s in range(n_steps) if s < self.warm_up or s >= last)
+
+
+@dataclass
+class TeaCacheConfig(ThresholdConfig):
+    """Accumulated change of the network's input (TeaCache, arXiv 2411.19108).
+
+    The policy has no modulated input: the probe is the first norm's output together with the time
+    memory token. The polynomial that turns its change into that of what the blocks add is fitted on
+    the calibration. Differences: a negative value of the polynomial counts as 0, a change larger
+    than any calibrated one computes, and each row of a batch decides for itself.
+
+    threshold: accumulated relative change.
+    degree: of the polynomial, 1 to 4.
+    """
+
+    name: str = "teacache"
+    threshold: float = 1.5
+    degree: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.degree <= MAX_DEGREE:
+            raise ValueError(f"cache.degree must be from 1 to {MAX_DEGREE}, got {self.degree}")
+
+
+@dataclass
+class FirstBlockConfig(ThresholdConfig):
+    """Change of what the first blocks add, since all were computed (FBCache of ParaAttention).
+
+    Differences: each row of a batch decides for itself; cool_down.
+
+    threshold: relative change.
+    blocks: that are computed on every step, the probe among them; more is slower and more accurate.
+    """
+
+    name: str = "first_block"
+    threshold: float = 0.8
+    blocks: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks < 1:
+            raise ValueError(f"cache.blocks must be at least 1, got {self.blocks}")
+
+
+def resolve_teacache(
+    config: TeaCacheConfig, policy: Accelerable, calibration: Calibration | None
+) -> CachePlan:
+    """The plan; PlanError without a calibration of this policy."""
+    calibration = check_calibration(calibration, policy, config.name)
+    change, response = calibration.probe[:, 1:], calibration.response[:, 1:]
+    if not (np.isfinite(change).all() and np.isfinite(response).all()):
+        raise PlanError("calibration.probe or calibration.response is not finite")
+    rule = Threshold(
+        "norm",
+        0,
+        config.threshold,
+        fitted_polynomial(change.ravel(), response.ravel(), config.degree),
+        float(change.max(initial=0.0)),
+        True,
+        config.always(calibration.n_steps),
+    )
+    mean = rule.rescaled(change).mean(axis=0)
+    steps, total = [0], 0.0
+    for s in range(1, calibration.n_steps):
+        total += mean[s - 1]
+        if s in rule.always or total >= config.threshold:
+            steps.append(s)
+            total = 0.0
+    return _plan(config, policy, steps, rule, f"degree={config.degree}")
+
+
+def resolve_first_block(
+    config: FirstBlockConfig, policy: Accelerable, calibration: Calibration | None
+) -> CachePlan:
+    """The plan; PlanError without a calibration of this policy, or with nothing left to skip."""
+    calibration = check_calibration(calibration, policy, config.name)
+    depth = policy.sizes.n_layer
+    if config.blocks >= depth:
+        raise PlanError(
+            f"cache.blocks must be from 1 to {depth - 1} ({depth} blocks), got {config.blocks}"
+        )
+    change = calibration.depth_change[config.blocks - 1]
+    first = config.blocks * len(policy.sizes.branches)
+    always = config.always(calibration.n_steps)
+    rule = Threshold("residual", first, config.threshold, (1.0, 0.0), math.inf, False, always)
+    steps = [0]
+    for s in range(1, calibration.n_steps):
+        if s in always or not change[steps[-1], s] < config.threshold:
+            steps.append(s)
+    return _plan(config, policy, steps, rule, f"blocks={config.blocks}")
+
+
+def _plan(
+    config: ThresholdConfig, policy: Accelerable, steps: list[int], rule: Threshold, words: str
+) -> CachePlan:
+    blocks = range(rule.first // len(policy.sizes.branches), policy.sizes.n_layer)
+    method = (
+        f"{config.name} threshold={config.threshold} warm_up={config.warm_up} "
+        f"cool_down={config.cool_down} {words} dynamic={config.dynamic}"
+    )
+    plan = blocks_plan(policy, steps, blocks, method)
+    return replace(plan, decide=rule) if config.dynamic else plan
+
+
+def fitted_polynomial(change: np.ndarray, response: np.ndarray, degree: int) -> tuple[float, ...]:
+    """Least squares, the highest power first; of a lower degree for fewer distinct changes."""
+    degree = min(degree, len(np.unique(change)) - 1)
+    if degree < 1:
+        return (float(response.mean()) if len(response) else 0.0,)
+    fit = np.polynomial.Polynomial.fit(change, response, degree).convert()
+    return tuple(float(c) for c in fit.coef[::-1])

@@ -1,0 +1,32 @@
+"""Plans of whole rows: the same steps for all sites, or for all sites of some blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .plan import CachePlan, sites_of
+from .protocol import Accelerable
+
+
+def shared_plan(policy: Accelerable, steps: Sequence[int], method: str) -> CachePlan:
+    """All sites computed on the same update steps."""
+    return blocks_plan(policy, steps, range(policy.sizes.n_layer), method)
+
+
+def blocks_plan(
+    policy: Accelerable, steps: Sequence[int], blocks: Sequence[int], method: str
+) -> CachePlan:
+    """These blocks computed on the given steps, all others on every step.
+
+    A reused window adds to its fresh input what it added when it was computed, so the plan holds
+    the window's delta branch by branch.
+    """
+    sites, width = sites_of(policy), len(policy.sizes.branches)
+    mask = np.ones((policy.n_inference_steps, len(sites)), dtype=bool)
+    hits = np.ones(len(mask), dtype=bool)
+    hits[list(steps)] = False
+    for block in blocks:
+        mask[hits, block * width : (block + 1) * width] = False
+    return CachePlan(sites, mask, policy.fingerprint(), method)

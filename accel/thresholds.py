@@ -1,0 +1,159 @@
+"""Deciding at run time, row by row, whether a denoising step is computed or its blocks reused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .plan import CachePlan
+    from .protocol import Transparent
+
+MAX_DEGREE = 4
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """When the sites from `first` on are computed; otherwise they add what they last added.
+
+    A row of a batch decides by its own probe, so an episode does not depend on which ones share its
+    batch. A change of the probe is mean |m - m'| / mean |m'|, rescaled by a polynomial (negative
+    values are 0); the sites are computed unless the rescaled change is below `limit`, so also where
+    it is not a number, and where it is beyond `most`.
+
+    Attributes:
+        probe: norm, the first normalised input with the step's time token; or residual, what the
+            sites before `first` added in this step.
+        first: site from which on a step is skipped.
+        limit: more is faster and less accurate.
+        rescale: coefficients, the highest power first.
+        most: changes above it were not calibrated.
+        accumulates: changes from one step to the next are summed until the sites are computed
+            (TeaCache); else the change since they last were counts (FBCache).
+        always: steps that are computed in any case, 0 among them.
+    """
+
+    probe: str
+    first: int
+    limit: float
+    rescale: tuple[float, ...]
+    most: float
+    accumulates: bool
+    always: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.probe not in ("norm", "residual"):
+            raise ValueError(f"decide.probe must be norm or residual, got {self.probe!r}")
+        if 0 not in self.always:
+            raise ValueError(f"decide.always must hold step 0, got {list(self.always)}")
+        if not 1 <= len(self.rescale) <= MAX_DEGREE + 1:
+            raise ValueError(
+                f"decide.rescale must have 1 to {MAX_DEGREE + 1} coefficients, "
+                f"got {len(self.rescale)}"
+            )
+
+    def rescaled(self, change: np.ndarray) -> np.ndarray:
+        """The polynomial, infinite beyond `most`; NaN stays."""
+        with np.errstate(invalid="ignore"):
+            value = np.polyval(self.rescale, change)
+        value = np.where(value < 0, 0, value)
+        return np.where(change > self.most, math.inf, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `most` is null where it is infinite."""
+        most = None if math.isinf(self.most) else self.most
+        lists = {"rescale": list(self.rescale), "always": list(self.always)}
+        return {**vars(self), **lists, "most": most}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Threshold:
+        most = math.inf if values["most"] is None else float(values["most"])
+        lists = {key: tuple(values[key]) for key in ("rescale", "always")}
+        return cls(**{**values, **lists, "most": most})
+
+
+class Decisions:
+    """The decisions of one query, as a matrix that grows by a column a step.
+
+    Args:
+        rule: of the plan.
+        time: (N, width) the time token of every step, or None.
+    """
+
+    def __init__(self, rule: Threshold, time: Tensor | None) -> None:
+        self.rule, self.time = rule, time
+        self.columns: list[Tensor] = []
+        self.before: Tensor | None = None
+        self.total: Tensor | float = 0.0
+
+    @property
+    def trace(self) -> np.ndarray:
+        """(B, steps so far) bool, true where the sites were computed."""
+        return np.asarray(torch.stack(self.columns, dim=1).cpu().numpy())
+
+    def __call__(self, step: int, probe: Tensor) -> Tensor:
+        """(B, ...) -> (B,) bool: rows that compute."""
+        rule, now = self.rule, probe.flatten(1)
+        before = now if self.before is None else self.before
+        change, size = (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+        if self.time is not None and step:
+            change = change + (self.time[step] - self.time[step - 1]).abs().sum()
+            size = size + self.time[step - 1].abs().sum()
+        rescaled = torch.from_numpy(rule.rescaled((change / size).cpu().numpy())).to(now.device)
+        total = rescaled + self.total if rule.accumulates else rescaled
+        go = ~(total < rule.limit)
+        if step in rule.always:
+            go = torch.ones_like(go)
+        self.total = torch.where(go, 0.0, total)
+        self.before = now if rule.accumulates else torch.where(go[:, None], now, before)
+        self.columns.append(go)
+        return go
+
+
+def freeze(plan: CachePlan, traces: np.ndarray) -> CachePlan:
+    """The static plan of what was decided: a step is computed where most queries computed it.
+
+    Args:
+        plan: one that decides.
+        traces: (queries, N) bool, as engines record them.
+    """
+    assert plan.decide is not None, "the plan decides nothing"
+    if traces.shape[1:] != (plan.n_steps,):
+        raise ValueError(f"traces must be (queries, {plan.n_steps}), got {traces.shape}")
+    mask = plan.mask.copy()
+    mask[:, plan.decide.first :] = (2 * traces.mean(axis=0) >= 1)[:, None]
+    mask[list(plan.decide.always)] = True
+    return replace(plan, mask=mask, decide=None, method=f"{plan.method}, frozen")
+
+
+def time_tokens(policy: Transparent) -> Tensor | None:
+    """(N, n_emb) the time token that cross-attention sees; None where it is in the stream.
+
+    Where a condition encoder mixes tokens, the token as it enters it: it then needs no observation.
+    """
+    if policy.sizes.encoder_only:
+        return None
+    with torch.inference_mode():
+        model = policy.model
+        times = torch.as_tensor(policy.table.timesteps, device=policy.device)
+        token: Tensor = model.time_emb(times) + model.cond_pos_emb[0, :1]
+        return token if policy.sizes.n_cond_layers else model.encoder(token)
+
+
+@contextmanager
+def normed(policy: Transparent) -> Iterator[list[Tensor]]:
+    """Collects the first layer's normalised input, (B, tokens, n_emb), of every step inside."""
+    model, taken = policy.model, list[Tensor]()
+    stack = model.encoder if policy.sizes.encoder_only else model.decoder
+    handle = stack.layers[0].norm1.register_forward_hook(lambda m, args, out: taken.append(out))
+    try:
+        yield taken
+    finally:
+        handle.remove()
