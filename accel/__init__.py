@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
+from .attach import Attached, attach
 from .branch_errors import BranchErrors, branch_errors
 from .caches import (
     CACHES,
@@ -32,6 +33,7 @@ __all__ = [
     "ENGINES",
     "QUANTIZERS",
     "AcceleratedPolicy",
+    "Attached",
     "BacConfig",
     "BranchErrors",
     "CachePlan",
@@ -54,6 +56,7 @@ __all__ = [
     "UniformConfig",
     "accelerated",
     "adapt_plan",
+    "attach",
     "branch_errors",
     "calibrate",
     "freeze",

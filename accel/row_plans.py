@@ -15,6 +15,11 @@ def shared_plan(policy: Accelerable, steps: Sequence[int], method: str) -> Cache
     return blocks_plan(policy, steps, range(policy.sizes.n_layer), method)
 
 
+def last_steps(n_steps: int, cool_down: int | None) -> int:
+    """The first of the last steps that are all computed; null is the last tenth."""
+    return n_steps - (n_steps // 10 if cool_down is None else cool_down)
+
+
 def blocks_plan(
     policy: Accelerable, steps: Sequence[int], blocks: Sequence[int], method: str
 ) -> CachePlan:

@@ -89,8 +89,8 @@ def test_steps_of_every_method() -> None:
     published = deepcache_steps(50, 11, 45, 4)  # [0, 11), 11, 15, ... < 45, [45, 50)
     assert published == [*range(11), *range(11, 45, 4), *range(45, 50)]
     assert deepcache_steps(6, 9, 9, 2) == list(range(6))
-    assert taylor_steps(12, 3, 1, 4) == [0, 1, 2, 6, 10, 11]
-    assert taylor_steps(5, 9, 0, 4) == list(range(5))
+    assert taylor_steps(12, 3, 11, 4) == [0, 1, 2, 6, 10, 11]
+    assert taylor_steps(5, 9, 5, 4) == list(range(5))
 
 
 def test_deepcache_computes_shallow_blocks_that_are_not_dead() -> None:

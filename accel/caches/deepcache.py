@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..calibration import Calibration
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan
+from ..row_plans import blocks_plan, last_steps
 
 
 @dataclass
@@ -50,7 +50,7 @@ def resolve_deepcache(
     depth, n_steps = policy.sizes.n_layer, policy.n_inference_steps
     if unknown := sorted(set(config.always) - set(range(depth))):
         raise PlanError(f"cache.always must be blocks from 0 to {depth - 1}, got {unknown[0]}")
-    end = n_steps - n_steps // 10 if config.compute_end is None else config.compute_end
+    end = last_steps(n_steps, None) if config.compute_end is None else config.compute_end
     steps = deepcache_steps(n_steps, config.compute_start, end, config.compute_interval)
     cached = [block for block in range(depth) if block not in config.always]
     words = f"deepcache start={config.compute_start} end={end} interval={config.compute_interval}"

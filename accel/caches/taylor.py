@@ -12,7 +12,7 @@ from ..calibration import Calibration
 from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
 from ..plan import CachePlan
 from ..protocol import Accelerable
-from ..row_plans import shared_plan
+from ..row_plans import last_steps, shared_plan
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class TaylorConfig:
 
     order: of the polynomial, 1 to 4; more follows curves better and amplifies noise.
     warm_up: first steps, all computed.
-    cool_down: last steps, all computed; near the noise-free end features change fastest.
+    cool_down: last steps, all computed; near the noise-free end features change fastest. null is
+        the last tenth.
     interval: steps from one computation to the next; more is faster and less accurate.
     basis: newton interpolates the last order + 1 values, whatever their distances; compat is the
         libraries' recursion, which is exact for straight lines only (see `taylor_compat`).
@@ -37,16 +38,15 @@ class TaylorConfig:
     name: str = "taylor"
     order: int = 1
     warm_up: int = 3
-    cool_down: int = 10
+    cool_down: int | None = None
     interval: int = 10
     basis: str = "newton"
 
     def __post_init__(self) -> None:
         for setting, least in {"warm_up": 1, "cool_down": 0, "interval": 1}.items():
-            if getattr(self, setting) < least:
-                raise ValueError(
-                    f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
-                )
+            value = getattr(self, setting)
+            if value is not None and value < least:
+                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
         if not 1 <= self.order <= MAX_ORDER:
             raise ValueError(f"cache.order must be from 1 to {MAX_ORDER}, got {self.order}")
         if self.basis not in BASES:
@@ -57,11 +57,11 @@ def resolve_taylor(
     config: TaylorConfig, policy: Accelerable, calibration: Calibration | None = None
 ) -> CachePlan:
     """The plan; orders are lowered, with a warning, where the query never stores enough values."""
-    steps = taylor_steps(
-        policy.n_inference_steps, config.warm_up, config.cool_down, config.interval
-    )
+    n_steps = policy.n_inference_steps
+    end = last_steps(n_steps, config.cool_down)
+    steps = taylor_steps(n_steps, config.warm_up, end, config.interval)
     words = (
-        f"taylor order={config.order} warm_up={config.warm_up} cool_down={config.cool_down} "
+        f"taylor order={config.order} warm_up={config.warm_up} end={end} "
         f"interval={config.interval} basis={config.basis}"
     )
     plan = shared_plan(policy, steps, words)
@@ -84,10 +84,8 @@ def resolve_taylor(
     return CachePlan(plan.sites, plan.mask, plan.policy, words, alpha)
 
 
-def taylor_steps(n_steps: int, warm_up: int, cool_down: int, interval: int) -> list[int]:
-    """Computed steps: the first, the last, and every `interval`-th after the last of the first."""
+def taylor_steps(n_steps: int, warm_up: int, end: int, interval: int) -> list[int]:
+    """Computed steps: [0, warm_up), then every `interval`-th after the last of them, [end, N)."""
     return [
-        s
-        for s in range(n_steps)
-        if s < warm_up or s >= n_steps - cool_down or (s - warm_up + 1) % interval == 0
+        s for s in range(n_steps) if s < warm_up or s >= end or (s - warm_up + 1) % interval == 0
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from ..calibration import Calibration
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan
+from ..row_plans import blocks_plan, last_steps
 from ..thresholds import MAX_DEGREE, Threshold
 from .calibrated import check_calibration
 
@@ -21,7 +21,7 @@ class ThresholdConfig:
 
     threshold: change at which a step is computed; more is faster and less accurate.
     warm_up: first steps, all computed.
-    cool_down: last steps, all computed.
+    cool_down: last steps, all computed; null is the last tenth.
     dynamic: each query decides by its own probe; false freezes what the calibration's mean would
         decide, the same steps for every query.
     """
@@ -29,21 +29,20 @@ class ThresholdConfig:
     name: str = ""
     threshold: float = 1.0
     warm_up: int = 1
-    cool_down: int = 10
+    cool_down: int | None = None
     dynamic: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < math.inf:
             raise ValueError(f"cache.threshold must be at least 0 and finite, got {self.threshold}")
         for setting, least in {"warm_up": 1, "cool_down": 0}.items():
-            if getattr(self, setting) < least:
-                raise ValueError(
-                    f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
-                )
+            value = getattr(self, setting)
+            if value is not None and value < least:
+                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
 
     def always(self, n_steps: int) -> tuple[int, ...]:
         """Steps that are computed in any case."""
-        last = n_steps - self.cool_down
+        last = last_steps(n_steps, self.cool_down)
         return tuple(s for s in range(n_steps) if s < self.warm_up or s >= last)
 
 
@@ -142,9 +141,10 @@ def _plan(
     config: ThresholdConfig, policy: Accelerable, steps: list[int], rule: Threshold, words: str
 ) -> CachePlan:
     blocks = range(rule.first // len(policy.sizes.branches), policy.sizes.n_layer)
+    end = last_steps(policy.n_inference_steps, config.cool_down)
     method = (
-        f"{config.name} threshold={config.threshold} warm_up={config.warm_up} "
-        f"cool_down={config.cool_down} {words} dynamic={config.dynamic}"
+        f"{config.name} threshold={config.threshold} warm_up={config.warm_up} end={end} {words} "
+        f"dynamic={config.dynamic}"
     )
     plan = blocks_plan(policy, steps, blocks, method)
     return replace(plan, decide=rule) if config.dynamic else plan
