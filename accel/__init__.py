@@ -18,6 +18,7 @@ from .caches import (
     TeaCacheConfig,
     UniformConfig,
 )
+from .caches.interval import import_interval
 from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
@@ -60,6 +61,7 @@ __all__ = [
     "branch_errors",
     "calibrate",
     "freeze",
+    "import_interval",
     "query_flops",
     "resolve",
     "settled",

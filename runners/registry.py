@@ -15,6 +15,7 @@ from .prepare import MISTAKES, prepare_job
 from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
+from .search import SearchConfig, prepare_search, render_search, run_search
 from .settings import UserError, choose
 from .shard_job import render_evaluation, run_evaluation
 from .show import render_show, run_show
@@ -36,6 +37,7 @@ RUNNERS: dict[str, Runner] = {
     "collect": Runner(CollectConfig, prepare_collect, run_collect, render_collect),
     "calibrate": Runner(CalibrateConfig, prepare_calibrate, run_calibrate, render_calibrate),
     "train": Runner(TrainConfig, prepare_training, run_train, render_training),
+    "search": Runner(SearchConfig, prepare_search, run_search, render_search),
     "show": Runner(ShowConfig, prepare_show, run_show, render_show),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..calibration import Calibration
 from ..plan import CachePlan, PlanError
@@ -60,6 +62,31 @@ def resolve_interval(
     steps = interval_steps(policy.n_inference_steps, config.start, config.interval)
     words = f"interval start={config.start} interval={config.interval} blocks={window[0]}"
     return blocks_plan(policy, steps, window, f"{words} to {window[-1]}")
+
+
+FOUR_INTEGERS = {
+    "cache_step_start": "start",
+    "cache_step_interval": "interval",
+    "cache_block_start": "first_block",
+    "cache_num_blocks": "n_blocks",
+}
+
+
+def import_interval(path: str | Path) -> IntervalConfig:
+    """The config in a file of the original tool: JSON with exactly its four integers.
+
+    Raises:
+        PlanError: another file; the message names it and what is wrong.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if not isinstance(content, dict) or content.keys() != FOUR_INTEGERS.keys():
+            raise ValueError(f"it must hold exactly {', '.join(FOUR_INTEGERS)}")
+        if not all(type(value) is int for value in content.values()):
+            raise ValueError(f"its values must be integers, got {list(content.values())}")
+        return IntervalConfig(**{FOUR_INTEGERS[key]: value for key, value in content.items()})
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: {error}") from error
 
 
 def interval_steps(n_steps: int, start: int, interval: int) -> list[int]:

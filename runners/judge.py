@@ -1,0 +1,55 @@
+"""How far a plan puts the actions off, and which plans no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from accel import CachePlan, accelerated
+
+from .queries import Queries
+
+if TYPE_CHECKING:
+    from .prepare import Job
+
+
+class Judge:
+    """How far a plan's actions are from the plain policy's, on the same noise."""
+
+    def __init__(self, job: Job, queries: Queries) -> None:
+        self.job, self.queries = job, queries
+        everything = np.arange(len(queries))
+        self.plain = self._actions(None, everything)
+
+    def errors(self, plan: CachePlan, rows: np.ndarray) -> np.ndarray:
+        """(len(rows),) RMS distance over executed actions, in normalised units."""
+        difference = self._actions(plan, rows) - self.plain[rows]
+        distance: np.ndarray = np.sqrt(np.square(difference).mean(axis=(1, 2)))
+        return distance
+
+    def _actions(self, plan: CachePlan | None, rows: np.ndarray) -> np.ndarray:
+        job, found = self.job, []
+        noise = self.queries.noise(job.settings.noise_seed)
+        size = job.settings.policy_batch
+        with accelerated(job.policy, plan, engine=job.engine) as fast:
+            for first in range(0, len(rows), size):
+                part = rows[first : first + size]
+                obs = torch.from_numpy(self.queries.obs[part]).float()
+                actions = fast.act(obs, [noise[row] for row in part])
+                normalised = job.policy.normalizer.normalize(
+                    "action", actions.to(job.policy.device)
+                )
+                found.append(normalised.double().cpu().numpy())
+        return np.concatenate(found)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Indices of points that no other one beats in one number without being worse in the other."""
+    return {
+        i
+        for i, (a, b) in enumerate(points)
+        if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in points)
+    }

@@ -1,0 +1,238 @@
+"""runner=search: windows of blocks that meet a ratio, and how far each puts the actions off."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarise
+from accel.window_search import exact_ratio, windows
+
+from .calibrations import locked, queries_of
+from .command import command, job_words, key_of
+from .judge import Judge, pareto
+from .latency import measure
+from .prepare import Job, describe, prepare_job
+from .queries import Queries
+from .settings import UserError
+from .store import RunStore, dump, write_whole
+from .versions import versions
+
+log = logging.getLogger(__name__)
+
+FOUND = "search.json"
+
+
+@dataclass
+class SearchConfig:
+    """What is tried; conf/runner/search.yaml says more."""
+
+    name: str = "search"
+    ratio: Any = 1.5
+    intervals: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
+    starts: list[int] = field(default_factory=lambda: [0, 5])
+    screen: int = 8
+    finalists: int = 3
+    imported: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in {"screen": 1, "finalists": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"runner.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        for name, least in {"intervals": 2, "starts": 0}.items():
+            values = getattr(self, name)
+            if not values or min(values) < least:
+                raise ValueError(f"runner.{name} must be numbers from {least}, got {values}")
+        for ratio in self.ratios:
+            if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+                raise ValueError(f"runner.ratio must be numbers above 1, got {ratio!r}")
+
+    @property
+    def ratios(self) -> list[Any]:
+        one = isinstance(self.ratio, (int, float, str))
+        return [self.ratio] if one else list(self.ratio)
+
+
+def prepare_search(cfg: DictConfig, config: SearchConfig) -> Job:
+    """Check what is tried; nothing is written.
+
+    Raises:
+        UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
+    """
+    job = prepare_job(
+        cfg,
+        config,
+        identity_of_runner={"runner": asdict(config)},
+        calibrates=True,
+        prefix=f"{config.name}_",
+    )
+    for name, choice in (("cache", job.cache), ("quant", job.quant)):
+        if choice.name != "none":
+            raise UserError(f"{name} must be none with runner=search, got {choice.name}")
+    for ratio in config.ratios:
+        try:
+            _candidates(job, ratio)
+        except ValueError as error:
+            raise UserError(f"runner.{error}") from error
+    if config.imported is not None:
+        resolve(job.policy, import_interval(config.imported))
+    return job
+
+
+def _candidates(job: Job, ratio: float) -> list[IntervalConfig]:
+    config, policy = job.runner, job.policy
+    steps, depth = policy.n_inference_steps, policy.sizes.n_layer
+    return windows(steps, depth, ratio, config.intervals, config.starts)
+
+
+def run_search(job: Job, folder: Path) -> dict[str, Any]:
+    """Score every candidate, then the finalists on all queries; write plans and numbers."""
+    store = RunStore(folder, job.config, job.settings.force)
+    try:
+        done = store.result()
+        if done:
+            log.info("finished already: %s", folder)
+            return done
+        with store.running():
+            return _run(job, store)
+    finally:
+        store.close()
+
+
+def _run(job: Job, store: RunStore) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.set_num_threads(job.settings.threads)
+    describe(job)
+    with locked(job.recipe.folder):
+        queries = queries_of(job)
+    config: SearchConfig = job.runner
+    judge = Judge(job, queries)
+    some = np.unique(np.linspace(0, len(queries) - 1, config.screen).round().astype(int))
+    tried: dict[str, list[dict[str, Any]]] = {}
+    chosen: list[IntervalConfig] = []
+    for ratio in config.ratios:
+        candidates = _candidates(job, ratio)
+        scores = [
+            judge.errors(resolve(job.policy, c), some).mean()
+            for c in tqdm(candidates, desc=f"ratio {ratio:g}", unit="window", disable=None)
+        ]
+        order = np.argsort(scores, kind="stable")
+        tried[f"{ratio:g}"] = [_record(job, candidates[i]) | {"error": scores[i]} for i in order]
+        chosen += [candidates[i] for i in order[: config.finalists]]
+    if config.imported is not None:
+        chosen.append(import_interval(config.imported))
+    everything = np.arange(len(queries))
+    finalists = []
+    for number, candidate in enumerate(dict.fromkeys(map(_key, chosen))):
+        settings = IntervalConfig("interval", *candidate)
+        plan = resolve(job.policy, settings)
+        errors = judge.errors(plan, everything)
+        path = store.folder / f"finalist_{number}.json"
+        plan.save(path)
+        finalists.append(
+            {
+                **_record(job, settings),
+                "plan": path.name,
+                "digest": plan.digest(),
+                "flops_share": summarise(plan, job.policy).flops_share,
+                "error_mean": float(errors.mean()),
+                "error_p95": float(np.percentile(errors, 95)),
+                "latency": _latency(job, plan, queries),
+            }
+        )
+    front = pareto([(f["flops_share"], f["error_mean"]) for f in finalists])
+    for index, finalist in enumerate(finalists):
+        finalist["pareto"] = index in front
+    result = {
+        "runner": config.name,
+        "task": job.task.name,
+        "finalists": finalists,
+        "n_candidates": sum(map(len, tried.values())),
+        "provenance": {
+            "policy": job.policy.fingerprint(),
+            "sampler": job.policy.sampler_settings,
+            "objective": "mean over queries of the RMS distance of executed actions, normalised "
+            "units, from the plain policy's on the same noise",
+            "seeds": sorted(set(queries.seeds.tolist())),
+            "noise_seed": job.settings.noise_seed,
+            "n_queries": len(queries),
+            "n_screened": len(some),
+            "search": asdict(config),
+        },
+        "words": _kept(job_words()),
+        "wall_s": round(time.perf_counter() - started, 1),
+        "fingerprint": job.fingerprint,
+        "command": command(),
+        "versions": versions(),
+    }
+    write_whole(store.folder / FOUND, dump({**result, "candidates": tried}))
+    store.write_result(result)
+    return result
+
+
+def _kept(words: Sequence[str]) -> list[str]:
+    """What was typed that an evaluation of the finalists has too."""
+    groups = ("runner", "cache", "hydra", "latency")
+    return [word for word in words if key_of(word).split(".")[0].split("/")[0] not in groups]
+
+
+def _key(config: IntervalConfig) -> tuple[int, int, int, int | None]:
+    return config.start, config.interval, config.first_block, config.n_blocks
+
+
+def _record(job: Job, config: IntervalConfig) -> dict[str, Any]:
+    ratio = exact_ratio(job.policy.n_inference_steps, job.policy.sizes.n_layer, config)
+    return {**asdict(config), "ratio": round(ratio, 4)}
+
+
+def _latency(job: Job, plan: CachePlan, queries: Queries) -> dict[str, float] | None:
+    """Median milliseconds at batch 1, in turn with the same engine without a cache."""
+    with (
+        accelerated(job.policy, plan, engine=job.engine) as fast,
+        accelerated(job.policy, engine=job.engine) as plain,
+    ):
+        found = measure(fast, plain, queries.obs, job.settings.latency, job.settings.device)
+    if found is None:
+        return None
+    ms = {name: found[name]["p50_ms"] for name in ("accelerated", "plain")}
+    return {"p50_ms": ms["accelerated"], "uncached_p50_ms": ms["plain"], "ratio": found["ratio"]}
+
+
+def render_search(result: Mapping[str, Any], folder: Path) -> str:
+    """The finalists as lines of text, and the command that plays them."""
+    title = f"{result['task']}  search  {result['n_candidates']} windows"
+    lines = ["", title, "-" * len(title)]
+    lines.append("  start interval first blocks  ratio  FLOPs   error    p95  latency")
+    for f in result["finalists"]:
+        ms = (
+            f"{f['latency']['p50_ms']:.1f} ms ({f['latency']['ratio']:.2f}x)"
+            if f["latency"]
+            else ""
+        )
+        lines.append(
+            f"{'*' if f['pareto'] else ' '} {f['start']:5} {f['interval']:8} {f['first_block']:5} "
+            f"{'all' if f['n_blocks'] is None else f['n_blocks']:>6}  {f['ratio']:5.2f}  "
+            f"{f['flops_share']:5.1%}  {f['error_mean']:.4f} {f['error_p95']:.4f}  {ms}".rstrip()
+        )
+    plans = ",".join(str(folder / f["plan"]) for f in result["finalists"] if f["pareto"])
+    play = shlex.join(["python", "run.py", "-m", *result["words"], "cache=plan"])
+    return "\n".join(
+        [
+            *lines,
+            "* on the Pareto front of FLOPs and error (RMS, normalised units)",
+            f"success  {play} cache.path={plans}",
+            f"files    {folder / FOUND}",
+        ]
+    )
