@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,6 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-Run = Callable[[], Tensor]
-N_BLOCKS = 12
-HEAD = 64
-CAPTION = 32
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,150 +34,56 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def model_of(heads: int, size: int) -> Any:
-    """A PixArt with random weights (DiT reads its first block, which cache-dit takes away)."""
-    from diffusers import PixArtTransformer2DModel
-
-    torch.manual_seed(0)
-    model = PixArtTransformer2DModel(
-        num_attention_heads=heads,
-        attention_head_dim=HEAD,
-        in_channels=4,
-        out_channels=4,
-        num_layers=N_BLOCKS,
-        sample_size=size,
-        patch_size=2,
-        cross_attention_dim=HEAD * heads,
-        caption_channels=CAPTION,
-        use_additional_conditions=False,
-    )
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(torch.randn_like(value) * 0.03)
-    return model.eval()
+def cpu_ms(runs: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, list[float]]:
+    """CPU milliseconds of each arm, in a new order each round; on one thread, wall time if idle."""
+    random, found = np.random.default_rng(0), {name: list[float]() for name in runs}
+    for _ in range(rounds):
+        for name in random.permutation(list(runs)):
+            start = time.process_time_ns()
+            runs[name]()
+            found[name].append((time.process_time_ns() - start) / 1e6)
+    return found
 
 
-def generation(model: Any, steps: int, size: int, before: Callable[[int], None]) -> Tensor:
-    """Steps of an invented sampler."""
-    x = torch.randn((1, 4, size, size), generator=torch.Generator().manual_seed(1))
-    words = torch.randn((1, 8, CAPTION), generator=torch.Generator().manual_seed(2))
-    settings = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
-    with torch.inference_mode():
-        for step in range(steps):
-            before(step)
-            time = torch.full((1,), 900 - 50 * step)
-            x = x - 0.05 * model(x, words, time, **settings, return_dict=False)[0]
-    return x
+class Empty(torch.nn.Module):
+    """A block that does nothing, so that the time of calling it is all there is."""
+
+    def forward(self, hidden: Tensor, a: int, b: int) -> Tensor:
+        return hidden
 
 
-def plain(options: argparse.Namespace) -> Run:
-    model = model_of(options.heads, options.size)
-    return lambda: generation(model, options.steps, options.size, lambda step: None)
+def overhead_us(n_blocks: int = 100, repeats: int = 50) -> float:
+    """What `attach` adds to a block that is computed, least of many calls, in CPU time."""
+    from accel import attach
 
+    model = torch.nn.Module()
+    model.blocks = torch.nn.ModuleList(Empty() for _ in range(n_blocks))
+    cache, x = attach(model, ["blocks"], 1, streams=("hidden",)), torch.ones(1)
 
-def ours(cache: Any, kind: str) -> Callable[[argparse.Namespace], Run]:
-    def make(options: argparse.Namespace) -> Run:
-        from accel import attach
+    def call_us(prepare: Callable[[], None]) -> float:
+        least = float("inf")
+        for _ in range(repeats):
+            prepare()
+            start = time.process_time_ns()
+            for block in model.blocks:
+                block(x, a=1, b=2)
+            least = min(least, (time.process_time_ns() - start) / 1e3 / n_blocks)
+        return least
 
-        model = model_of(options.heads, options.size)
-        attached = attach(model, ["transformer_blocks"], options.steps, cache, kind=kind)
+    def begin() -> None:
+        cache.begin()
+        cache.step(0)
 
-        def run() -> Tensor:
-            attached.begin()
-            return generation(model, options.steps, options.size, attached.step)
-
-        return run
-
-    return make
-
-
-def taylorseer(options: argparse.Namespace) -> Run:
-    """Diffusers' TaylorSeer of order 0 on the last block, the others skipped."""
-    from diffusers import TaylorSeerCacheConfig
-    from diffusers.models.cache_utils import CacheMixin
-
-    model = model_of(options.heads, options.size)
-    last = N_BLOCKS - 1
-    config = TaylorSeerCacheConfig(
-        cache_interval=2,
-        disable_cache_before_step=1,
-        max_order=0,
-        taylor_factors_dtype=torch.float32,
-        skip_predict_identifiers=[rf"transformer_blocks\.(?!{last}$)\d+"],
-        cache_identifiers=[rf"transformer_blocks\.{last}"],
-    )
-    model.__class__ = type("Cachable", (CacheMixin, type(model)), {})
-    model.enable_cache(config)
-
-    def run() -> Tensor:
-        model._reset_stateful_cache()
-        with model.cache_context("generation"):
-            return generation(model, options.steps, options.size, lambda step: None)
-
-    return run
-
-
-def cache_dit(options: argparse.Namespace) -> Run:
-    """cache-dit's DBCache, F1B0, with every second step in its static mask."""
-    from cache_dit import (
-        BlockAdapter,
-        DBCacheConfig,
-        ForwardPattern,
-        enable_cache,
-        refresh_context,
-    )
-
-    model = model_of(options.heads, options.size)
-    adapter = BlockAdapter(
-        transformer=model,
-        blocks=model.transformer_blocks,
-        forward_pattern=ForwardPattern.Pattern_3,
-        check_forward_pattern=False,
-    )
-    config = DBCacheConfig(
-        Fn_compute_blocks=1,
-        Bn_compute_blocks=0,
-        max_warmup_steps=0,
-        enable_separate_cfg=False,
-        num_inference_steps=options.steps,
-        steps_computation_mask=[1 - step % 2 for step in range(options.steps)],
-        steps_computation_policy="static",
-    )
-    enable_cache(adapter, cache_config=config)
-
-    def run() -> Tensor:
-        refresh_context(model, cache_config=config)
-        return generation(model, options.steps, options.size, lambda step: None)
-
-    return run
-
-
-def arms() -> dict[str, Callable[[argparse.Namespace], Run]]:
-    """Name -> how to make it; one that is compared with follows the one it is compared with."""
-    from accel import IntervalConfig
-
-    even = {"start": 0, "interval": 2}
-    return {
-        "plain": plain,
-        "attach, everything computed": ours(None, "delta"),
-        "diffusers TaylorSeer, order 0": taylorseer,
-        "attach, output of the stack": ours(IntervalConfig(**even), "output"),
-        "cache-dit, F1B0": cache_dit,
-        "attach, blocks after the first": ours(IntervalConfig(**even, first_block=1), "delta"),
-    }
-
-
-BESIDE = {
-    "attach, output of the stack": "diffusers TaylorSeer, order 0",
-    "attach, blocks after the first": "cache-dit, F1B0",
-}
+    on = call_us(begin)
+    cache.disable()
+    return on - call_us(lambda: None)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Median milliseconds of each arm, its speed beside its counterpart, and the largest gap."""
-    from benchmarks.rounds import interleave
+    """Median CPU milliseconds of each arm, and how it does beside its counterpart."""
+    from benchmarks.foreign_arms import BESIDE, arms
 
-    made: dict[str, Run] = {}
+    made: dict[str, Callable[[], Tensor]] = {}
     missing: dict[str, str] = {}
     for name, make in arms().items():
         try:
@@ -189,15 +91,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         except ImportError as error:
             missing[name] = str(error)
     outputs = {name: run() for name, run in made.items()}
-    times = interleave(made, options.rounds, warmup=2, seed=0)
+    times = cpu_ms(made, options.rounds)
     ms = {name: float(np.median(values)) for name, values in times.items()}
-    per_site = (ms["attach, everything computed"] - ms["plain"]) * 1e3 / options.steps / N_BLOCKS
     return {
         "settings": {key: str(value) for key, value in vars(options).items()},
         "missing": missing,
         "ms": ms,
         "overhead": {
-            "us_per_site": per_site,
+            "us_per_block": overhead_us(),
             "share": ms["attach, everything computed"] / ms["plain"] - 1,
             "bit_equal": torch.equal(outputs["attach, everything computed"], outputs["plain"]),
         },
@@ -215,7 +116,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def render(found: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["| arm | p50 ms | times as fast as plain | beside | ratio |", "|---|---|---|---|---|"]
+    lines = ["| arm | CPU ms | times as fast as plain | beside | ratio |", "|---|---|---|---|---|"]
     for name, ms in found["ms"].items():
         beside = found["beside"].get(name)
         words = f"{beside['other']} | {beside['speed_ratio']:.2f}" if beside else " | "
@@ -223,7 +124,7 @@ def render(found: dict[str, Any]) -> str:
     lines += [f"| {name} | | | {reason} | |" for name, reason in found["missing"].items()]
     over = found["overhead"]
     lines.append(
-        f"\neverything computed: {over['us_per_site']:.1f} us a block, {over['share']:+.1%}, "
+        f"\neverything computed: {over['us_per_block']:.1f} us a block, {over['share']:+.1%}, "
         f"{'bit-equal' if over['bit_equal'] else 'NOT bit-equal'}"
     )
     return "\n".join(lines)
