@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from accel import CACHES, accelerated, query_flops
 
+from .accepted import accept
 from .calibrations import plan_of
 from .clock import Clock
 from .command import baseline_command, command
@@ -45,6 +46,7 @@ def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
     """
     store = RunStore(folder, job.config, job.settings.force)
     try:
+        accept(job, store)
         merge(store)
         return run_missing(job, store, store.missing(job.seeds))
     finally:

@@ -121,6 +121,7 @@ class Settings:
     fail_fast: bool = False
     videos: int = 1
     shard: str | None = None
+    accept: str | None = None
     latency: LatencyConfig = field(default_factory=LatencyConfig)
 
     def __post_init__(self) -> None:
@@ -161,6 +162,7 @@ GROUPS = (
     "runner",
     "calibration",
     "realtime",
+    "also",
 )
 
 
