@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -187,6 +188,8 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     argv = spelled_out(argv)
+    # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
+    warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
         launches = validate(argv)
     except UserError as error:
