@@ -111,6 +111,16 @@ class Arm:
     def rate(self) -> float:
         return self.n_success / max(self.n, 1)
 
+    @property
+    def delay(self) -> float:
+        """Mean control delay of its queries, in steps."""
+        return float((self.run.result.get("realtime") or {}).get("mean", 0))
+
+    @property
+    def method(self) -> str:
+        """Its label without the delay."""
+        return ", ".join(w for w in self.label.split(", ") if not w.startswith("delay "))
+
 
 @dataclass(frozen=True)
 class Method:

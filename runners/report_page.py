@@ -123,6 +123,8 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
         charts.append(report_charts.differences(arms, colour, margin))
     if any(arm.latency for arm in arms):
         charts.append(report_charts.success_by_latency(arms, colour))
+    if len({arm.delay for arm in arms}) > 1:
+        charts.append(report_charts.success_by_delay(arms))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
     return Part(f"Success on {stratum}", tables, _charts(charts))
 

@@ -252,6 +252,22 @@ def test_another_sampler_is_an_arm_and_no_baseline(folder: Path) -> None:
     assert arms[KITCHEN].label == "none"
 
 
+def test_success_is_drawn_over_control_delay(folder: Path) -> None:
+    delayed = Path(shutil.copytree(folder / SLOWER, folder / "kitchen_uniform_none_s0_20000000"))
+    realtime = {"delay_steps": "2", "mean": 2.0, "said": "2 steps at 12.5 Hz (160 ms)"}
+    with (delayed / "config.yaml").open("a") as file:
+        file.write(f"realtime: {json.dumps(realtime)}\n")
+    change_result(delayed, realtime=realtime, baseline={"folder": KITCHEN})
+    arms = {arm.run.name: arm for arm in findings(read_study(folder), ReportConfig())}
+    assert arms[delayed.name].label == f"{arms[SLOWER].label}, delay 2"
+    assert arms[delayed.name].method == arms[SLOWER].method
+    assert [arms[name].delay for name in (SLOWER, delayed.name)] == [0.0, 2.0]
+    write_report(folder, ReportConfig())
+    page = Page((folder / "report/report.html").read_text())
+    assert page.labels.count("Success rate by control delay on kitchen") == 1
+    assert "Success rate by control delay on lift" not in page.labels
+
+
 def test_the_same_study_gives_the_same_files(folder: Path) -> None:
     time_it(folder / SLOWER, 250.0)
     first = {file.name: file.read_bytes() for file in write_report(folder, ReportConfig())}

@@ -217,3 +217,22 @@ def test_only_jobs_that_finished_make_a_sweep_whole(
     assert fake_episodes.run(monkeypatch, *SWEEP) == 130
     assert "run the same command again" in capsys.readouterr().err
     assert status("uniform") == "interrupted"
+
+
+def test_training_seeds_are_an_axis(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each checkpoint is a stratum with a baseline of its own."""
+    fake_episodes.fake(monkeypatch)
+    checkpoints = f"task.checkpoint={FIXTURE},{CONF.parent / 'checkpoints/kitchen'}"
+    words = ("-m", "n_episodes=4", "cache=none,uniform", checkpoints)
+    assert fake_episodes.run(monkeypatch, *words) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("multirun/main: 4 of 4 jobs finished") :].splitlines()[3:]
+    assert len(table) == 4
+    strata = [line.partition(":")[0] for line in table]
+    assert all("checkpoint" in stratum for stratum in strata)
+    assert len(set(strata)) == 2
+    assert sum("the baseline" in line for line in table) == 2
+    assert sum("+0.000" in line for line in table) == 2
+    assert len(list(Path("multirun/main").glob("kitchen_*"))) == 4
