@@ -93,6 +93,7 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     LOGGERS[logger.name].check()
     for setting, there in (
         ("shard", settings.shard),
+        ("film", settings.film),
         ("realtime", realtime_config(cfg.realtime).active),
     ):
         if there and cfg.runner.name != "evaluate":

@@ -167,7 +167,7 @@ def _discordant(arms: Sequence[Arm], here: Path) -> Part:
             pairs.append(_side_by_side(seed, pair))
         if pairs:
             blocks.append(page.details(f"Films of {len(pairs)} of them", "".join(pairs)))
-    said = "Solved by one of the two only. videos=k films the first k seeds of a run."
+    said = "Solved by one of the two only. film=[seed] on the same command films one."
     html = f'<p class="soft">{said}</p>{"".join(blocks)}'
     return Part("Discordant seeds", html=html, lines=[said, "", *lines])
 
