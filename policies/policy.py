@@ -131,6 +131,23 @@ class DiffusionPolicy(nn.Module):
         return twin.to(self.device).train(self.training)
 
     @property
+    def longest_chunk(self) -> int:
+        """The most actions that one query predicts from the newest observation on."""
+        if self.config.pred_action_steps_only:
+            return self.n_action_steps
+        return self.horizon - (self.n_obs_steps - 1)
+
+    def with_n_action_steps(self, n: int) -> DiffusionPolicy:
+        """A policy that shares these weights and returns n actions a query.
+
+        Raises:
+            ValueError: the horizon has no room for them.
+        """
+        twin = DiffusionPolicy(replace(self.config, n_action_steps=n))
+        twin.load_state_dict(self.state_dict(), assign=True)
+        return twin.to(self.device).train(self.training)
+
+    @property
     def sampler_settings(self) -> dict[str, Any]:
         return asdict(self.config.sampler)
 
