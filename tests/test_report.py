@@ -274,6 +274,10 @@ def test_success_is_drawn_over_control_delay(folder: Path) -> None:
     page = Page((folder / "report/report.html").read_text())
     assert page.labels.count("Success rate by control delay on kitchen") == 1
     assert "Success rate by control delay on lift" not in page.labels
+    shutil.rmtree(folder / SLOWER)  # no method with and without a delay
+    write_report(folder, ReportConfig())
+    page = Page((folder / "report/report.html").read_text())
+    assert page.labels.count("Success rate by control delay on kitchen") == 1
 
 
 def test_the_same_study_gives_the_same_files(folder: Path) -> None:
