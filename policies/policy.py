@@ -126,7 +126,25 @@ class DiffusionPolicy(nn.Module):
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
         """A policy that shares these weights and samples differently."""
-        twin = DiffusionPolicy(replace(self.config, sampler=sampler))
+        return self._twin(replace(self.config, sampler=sampler))
+
+    @property
+    def longest_chunk(self) -> int:
+        """The most actions that one query predicts from the newest observation on."""
+        if self.config.pred_action_steps_only:
+            return self.n_action_steps
+        return self.horizon - (self.n_obs_steps - 1)
+
+    def with_n_action_steps(self, n: int) -> DiffusionPolicy:
+        """A policy that shares these weights and returns n actions a query.
+
+        Raises:
+            ValueError: the horizon has no room for them.
+        """
+        return self._twin(replace(self.config, n_action_steps=n))
+
+    def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
+        twin = DiffusionPolicy(config)
         twin.load_state_dict(self.state_dict(), assign=True)
         return twin.to(self.device).train(self.training)
 

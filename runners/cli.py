@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,8 +30,8 @@ from .sweep import (
     check_launcher,
     let_children_import,
     spelled_out,
+    sweeps_of,
     unaccelerated,
-    with_params,
 )
 from .sweep_table import summary
 
@@ -78,26 +79,31 @@ def validate(argv: Sequence[str]) -> list[Launch]:
     check_launcher(args.overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            is_study, params = _experiment(args.overrides)
-            words = with_params(args.overrides, params)
+            is_study, params, also = _experiment(args.overrides)
             if args.multirun or is_study:
-                launch = _checked_sweep(words)
+                sweeps = sweeps_of(args.overrides, params, also)
+                launches = [_checked_sweep(words) for words in sweeps]
             else:
-                launch = _checked(list(argv), [words], multirun=False)
-            if launch.baselines <= set(launch.folders):
-                return [launch]
-            return [_checked_sweep(unaccelerated(words)), launch]
+                sweeps = [args.overrides]
+                launches = [_checked(list(argv), sweeps, multirun=False)]
+            folders = {folder for launch in launches for folder in launch.folders}
+            if all(launch.baselines <= folders for launch in launches):
+                return launches
+            return [_checked_sweep(unaccelerated(sweeps[0])), *launches]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_lines(error)) from error
 
 
-def _experiment(words: Sequence[str]) -> tuple[bool, Mapping[str, object]]:
-    """Whether these words name a sweep without -m, and the settings that it sweeps."""
+def _experiment(
+    words: Sequence[str],
+) -> tuple[bool, Mapping[str, object], Sequence[Mapping[str, object]]]:
+    """Whether these words name a sweep without -m, what it sweeps, and its further sweeps."""
     own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
     if not own:
-        return False, {}
-    cfg = compose("config", own, return_hydra_config=True).hydra
-    return cfg.mode == RunMode.MULTIRUN, cfg.sweeper.get("params") or {}
+        return False, {}, ()
+    cfg = compose("config", own, return_hydra_config=True)
+    is_study = cfg.hydra.mode == RunMode.MULTIRUN
+    return is_study, cfg.hydra.sweeper.get("params") or {}, cfg.also or ()
 
 
 def _checked_sweep(words: Sequence[str]) -> Launch:
@@ -182,6 +188,8 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     argv = spelled_out(argv)
+    # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
+    warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
         launches = validate(argv)
     except UserError as error:

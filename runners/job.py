@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from accel import CACHES, accelerated, query_flops
 
+from .accepted import accept
 from .calibrations import plan_of
 from .clock import Clock
 from .command import baseline_command, command
-from .evaluate import act_padded, evaluate, query_noise
+from .evaluate import act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
+from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
 from .shards import merge
-from .store import TIME, RunStore, dump, read_episodes, write_whole
+from .store import TIME, RunStore, read_episodes
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
     """
     store = RunStore(folder, job.config, job.settings.force)
     try:
+        accept(job, store)
         merge(store)
         return run_missing(job, store, store.missing(job.seeds))
     finally:
@@ -65,7 +67,8 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
 
 def _is_complete(job: Job, store: RunStore, done: Mapping[str, Any]) -> bool:
     measured = done["latency"] or not job.settings.latency.repeats
-    return bool(measured) and done["n_episodes"] == len(job.seeds) and not store.missing(job.seeds)
+    played = done["n_episodes"] == len(job.seeds) and not store.missing(job.seeds)
+    return bool(measured) and played and not unfilmed(job, store)
 
 
 def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
@@ -77,7 +80,7 @@ def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
     clock = Clock.resume(store.folder / TIME)
     logger = NullLogger(store.folder, {}, job.config)
     with accelerated(job.policy, plan, job.quant, job.engine) as fast:
-        _episodes(job, store, logger, fast, clock, seeds, store.missing(seeds))
+        play_missing(job, store, logger, fast, clock, seeds, store.missing(seeds))
 
 
 def _calibrated_anew(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +107,8 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     exit_code = 1
     try:
         with accelerated(job.policy, plan, job.quant, job.engine) as fast:
-            _episodes(job, store, logger, fast, clock, job.seeds, missing)
+            play_missing(job, store, logger, fast, clock, job.seeds, missing)
+            film(job, store, fast, unfilmed(job, store))
             observations = store.observations()
             previous = store.result() or {}
             with clock.measuring():
@@ -142,64 +146,6 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
         return result
     finally:
         logger.close(exit_code)
-
-
-def save_time(store: RunStore, clock: Clock) -> None:
-    """Keep the seconds so far, for the process that goes on after this one."""
-    write_whole(store.folder / TIME, dump(clock.seconds()))
-
-
-def _episodes(
-    job: Job,
-    store: RunStore,
-    logger: NullLogger,
-    fast: Any,
-    clock: Clock,
-    seeds: Sequence[int],
-    missing: Sequence[int],
-) -> None:
-    """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
-    successes = n_ok = 0
-    filmed = set(job.seeds[: job.settings.videos])
-    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
-
-    def count(record: Mapping[str, Any]) -> None:
-        nonlocal successes, n_ok
-        n_ok += record["status"] == "ok"
-        successes += record["success"] is True
-        rate = successes / max(n_ok, 1)
-        bar.set_postfix_str(
-            f"success {rate:.2f}" + (f", errors {bar.n + 1 - n_ok}" if bar.n + 1 > n_ok else "")
-        )
-        bar.update()
-        logger.episode(record, rate)
-
-    with bar:
-        for seed in seeds:
-            if seed not in missing:
-                count(store.episodes[seed])
-        if not missing:
-            return
-        for episode in evaluate(
-            fast,
-            job.task,
-            missing,
-            job.n_envs,
-            job.settings.noise_seed,
-            policy_batch=job.settings.policy_batch,
-            video_of=lambda seed: (
-                store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
-            ),
-            clock=clock,
-            delays=job.delays,
-        ):
-            record = episode.record()
-            if episode.video:
-                record["video"] = str(Path(episode.video).relative_to(store.folder.absolute()))
-            store.append(record)
-            save_time(store, clock)
-            store.add_observations(episode.observations)
-            count(record)
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     LOGGERS[logger.name].check()
     for setting, there in (
         ("shard", settings.shard),
+        ("film", settings.film),
         ("realtime", realtime_config(cfg.realtime).active),
     ):
         if there and cfg.runner.name != "evaluate":
@@ -108,6 +109,7 @@ def prepare_job(
     identity_of_runner: Mapping[str, Any] | None = None,
     calibrates: bool = False,
     prefix: str = "",
+    delays: Delays | None = None,
 ) -> Job:
     """Check a run of episodes against the task and the checkpoint that it names.
 
@@ -118,6 +120,7 @@ def prepare_job(
         identity_of_runner: What of its settings changes an episode, for the fingerprint.
         calibrates: True where a calibration is used whatever the cache.
         prefix: Of the run folder's name.
+        delays: Of its queries; where there are none, those that `realtime` asks for.
 
     Raises:
         UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
@@ -129,6 +132,9 @@ def prepare_job(
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
+        if delays:  # of a chunk, as many actions come too late
+            n_steps = policy.n_action_steps + delays.lead
+            policy = policy.with_n_action_steps(min(n_steps, policy.longest_chunk))
         engine = settled(engine, policy)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
@@ -156,11 +162,13 @@ def prepare_job(
             of_cache["queries"] = recipe.key
     adapted = check_cache(policy, cache, recipe) if policy else ()
     name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
-    fingerprint = digest({**identity, **of_cache})
-    beside = Path("multirun", settings.study, name.format(cache.name, quant.name, fingerprint))
-    delays = delays_of(realtime_config(cfg.realtime), task.control_hz, beside)
-    if delays:
-        fingerprint = digest({**identity, **of_cache, "delays": delays.steps})
+    delayed = {"delays": delays.steps} if delays else {}
+    fingerprint = digest({**identity, **of_cache, **delayed})
+    if not delays:
+        beside = Path("multirun", settings.study, name.format(cache.name, quant.name, fingerprint))
+        delays = delays_of(realtime_config(cfg.realtime), task.control_hz, beside)
+        if delays:
+            return prepare_job(cfg, runner, delays=delays)
     baseline = digest(
         {
             **identity,

@@ -1,11 +1,12 @@
 """Latency in the loop: the simulator goes on while the policy thinks.
 
 A query asked at step q with a delay of d steps is answered at step q + d; its actions are those
-of the steps from q on, so the first d come too late and are dropped (n_latency_steps of
-real-stanford/diffusion_policy's runners). Until then the earlier chunk goes on, and after its end
-the robot holds. Differences: the first query is answered before the episode's first step, the world
-being at rest; a delay above half a chunk leaves gaps, which are held, where the reference would
-need several queries at once; delays may vary from query to query.
+of the steps from q on, so the first d come too late and are dropped. The policy returns d more for
+that, as far as its horizon reaches (n_latency_steps of real-stanford/diffusion_policy's runners
+and configurations). Until then the earlier chunk goes on, and after its end the robot holds.
+Differences: the first query is answered before the episode's first step, the world being at rest; a
+delay that the horizon has no room for asks earlier, and beyond half a chunk leaves gaps, which are
+held, where the reference would need several queries at once; delays may vary from query to query.
 """
 
 from __future__ import annotations

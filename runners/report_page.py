@@ -123,6 +123,8 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
         charts.append(report_charts.differences(arms, colour, margin))
     if any(arm.latency for arm in arms):
         charts.append(report_charts.success_by_latency(arms, colour))
+    if len({arm.delay for arm in arms}) > 1:
+        charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
     return Part(f"Success on {stratum}", tables, _charts(charts))
 
@@ -165,7 +167,7 @@ def _discordant(arms: Sequence[Arm], here: Path) -> Part:
             pairs.append(_side_by_side(seed, pair))
         if pairs:
             blocks.append(page.details(f"Films of {len(pairs)} of them", "".join(pairs)))
-    said = "Solved by one of the two only. videos=k films the first k seeds of a run."
+    said = "Solved by one of the two only. film=[seed] on the same command films one."
     html = f'<p class="soft">{said}</p>{"".join(blocks)}'
     return Part("Discordant seeds", html=html, lines=[said, "", *lines])
 

@@ -120,7 +120,9 @@ class Settings:
     baseline: bool = False
     fail_fast: bool = False
     videos: int = 1
+    film: list[int] | None = None
     shard: str | None = None
+    accept: str | None = None
     latency: LatencyConfig = field(default_factory=LatencyConfig)
 
     def __post_init__(self) -> None:
@@ -144,6 +146,11 @@ class Settings:
             raise ValueError(f"n_envs must be auto or a number, got {self.n_envs!r}")
         if not self.study or set(self.study) & set("/\\ ") or self.study.startswith("."):
             raise ValueError(f"study must be a folder name, got {self.study!r}")
+        last = self.start_seed + self.n_episodes - 1
+        if wrong := [s for s in self.film or () if not self.start_seed <= s <= last]:
+            raise ValueError(
+                f"film must name seeds of the run, {self.start_seed} to {last}, got {wrong}"
+            )
         if self.shard is not None:
             Shard.parse(self.shard)
             if self.force:
@@ -161,6 +168,7 @@ GROUPS = (
     "runner",
     "calibration",
     "realtime",
+    "also",
 )
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .accepted import accept
 from .job import play, run_evaluate, run_missing
 from .prepare import Job
 from .shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .store import MERGING, STATUS, RunStore, dump, write_whole
 from .table import render
-
-log = logging.getLogger(__name__)
 
 
 def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
@@ -27,7 +25,11 @@ def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
 
 def _play_share(job: Job, folder: Path) -> None:
     run = whole_run(folder)
-    RunStore(run, job.config, lock=MERGING).close()  # its settings are there from the beginning
+    whole = RunStore(run, job.config, lock=MERGING)  # its settings are there from the beginning
+    try:
+        accept(job, whole)
+    finally:
+        whole.close()
     shard = Shard.parse(job.settings.shard or "")
     elsewhere = known_episodes(run)
     seeds = [s for s in shard.share(job.seeds) if elsewhere.get(s, {}).get("status") != "ok"]

@@ -50,6 +50,22 @@ def with_params(words: Sequence[str], params: Mapping[str, object]) -> list[str]
     return [*kept, *words]
 
 
+def sweeps_of(
+    words: Sequence[str], params: Mapping[str, object], also: Sequence[Mapping[str, object]]
+) -> list[list[str]]:
+    """All sweeps of an experiment.
+
+    A further one is left out where something is typed that it sets otherwise than the first one,
+    which sweeps it.
+    """
+    swept = {key_of(word) for word in words} & params.keys()
+    further = [more for more in also if not swept & more.keys()]
+    return [
+        with_params(words, params),
+        *(with_params(with_params(words, more), params) for more in further),
+    ]
+
+
 def unaccelerated(words: Sequence[str]) -> list[str]:
     """The same sweep of the plain policy."""
     return [*without_method(words), *UNACCELERATED]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runners import cli, job
+from runners import cli, playing
 from runners.evaluate import EpisodeResult
 
 FIXTURE = (
@@ -43,14 +44,24 @@ def fake(
     played: list[int] = []
 
     def evaluate(
-        policy: Any, task: Any, seeds: Sequence[int], *_: Any, **__: Any
+        policy: Any,
+        task: Any,
+        seeds: Sequence[int],
+        *_: Any,
+        video_of: Callable[[int], Path | None],
+        **__: Any,
     ) -> Iterator[EpisodeResult]:
         for seed in seeds:
             before(policy, seed)
             played.append(seed)
-            yield result(seed, policy.policy)
+            video = video_of(seed)
+            if video:
+                video.parent.mkdir(exist_ok=True)
+                video.write_bytes(b"film")
+            name = str(video.absolute()) if video else None
+            yield replace(result(seed, policy.policy), video=name)
 
-    monkeypatch.setattr(job, "evaluate", evaluate)
+    monkeypatch.setattr(playing, "evaluate", evaluate)
     return played
 
 

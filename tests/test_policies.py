@@ -168,6 +168,18 @@ def test_another_sampler_shares_the_weights() -> None:
     assert twin.fingerprint() != policy.fingerprint()
 
 
+def test_a_longer_chunk_begins_with_the_same_actions() -> None:
+    policy = from_reference(live_policy()).eval()
+    longest = policy.with_n_action_steps(policy.longest_chunk)
+    assert longest.n_action_steps == policy.horizon - policy.n_obs_steps + 1
+    obs = torch.randn(2, policy.n_obs_steps, policy.obs_dim)
+    acted, longer = (p.act(obs, torch.Generator().manual_seed(3)) for p in (policy, longest))
+    assert longer.shape[1] > acted.shape[1]
+    assert torch.equal(longer[:, : acted.shape[1]], acted)
+    with pytest.raises(ValueError, match="n_action_steps must be from 1 to"):
+        policy.with_n_action_steps(policy.longest_chunk + 1)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from envs import make_task
-from runners.cli import validate
+from runners.cli import CONF, validate
 from runners.delays import RealtimeConfig, delay_steps, delays_of
 from runners.errors import UserError
 from runners.evaluate import evaluate
 from runners.realtime import Delays, Timeline
+from runners.registry import prepare
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE
 from tests.test_evaluate import SEEDS, facts, toy, toy_policy
@@ -37,14 +39,16 @@ def test_a_delay_is_rounded_up(latency_ms: float, hz: float, steps: int) -> None
     assert delay_steps(latency_ms, hz) == steps
 
 
-def played(delays: list[int], lead: int, n_queries: int) -> tuple[list[float], list[int]]:
+def played(
+    delays: list[int], lead: int, n_queries: int, n_actions: int = CHUNK
+) -> tuple[list[float], list[int]]:
     """Actions by step, each of them the step it was meant for; and the steps of the queries."""
     timeline = Timeline(lambda query: delays[query % len(delays)], lead, lambda last: last + 0.5)
     done: list[float] = []
     asked: list[int] = []
     for _ in range(n_queries):
         asked.append(len(done))
-        chunk = len(done) + np.arange(CHUNK, dtype=np.float64)[:, None]
+        chunk = len(done) + np.arange(n_actions, dtype=np.float64)[:, None]
         done += timeline.execute(chunk)[:, 0].tolist()
     return done, asked
 
@@ -53,7 +57,10 @@ def played(delays: list[int], lead: int, n_queries: int) -> tuple[list[float], l
 def test_a_short_delay_drops_the_actions_that_come_too_late(delay: int) -> None:
     done, asked = played([delay], delay, 6)
     assert done == list(range(len(done)))  # no gap: the old chunk lasts until the new one comes
-    assert set(np.diff(asked)) == {CHUNK - delay}  # as n_latency_steps has it
+    assert set(np.diff(asked)) == {CHUNK - delay}
+    done, asked = played([delay], delay, 6, CHUNK + delay)
+    assert done == list(range(len(done)))
+    assert set(np.diff(asked)) == {CHUNK}  # as n_latency_steps has it
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,16 @@ def test_the_delay_is_part_of_a_run(
     (result,) = (r for r in results if "realtime" in r)
     assert result["realtime"]["delay_steps"] == "2"
     assert result["baseline"]["folder"].startswith("kitchen_none_none_s0_")
+
+
+@pytest.mark.parametrize(("latency_ms", "n_actions"), [(0, 8), (80, 9), (400, 13), (1000, 13)])
+def test_the_policy_returns_what_comes_too_late_besides(latency_ms: int, n_actions: int) -> None:
+    """Horizon 16 with 4 observations has room for 13."""
+    words = [*KITCHEN, f"realtime.latency_ms={latency_ms}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        job = prepare(compose("config", words))
+    assert job.policy.n_action_steps == n_actions
+    assert job.baseline_name == validate([*KITCHEN, "cache=none"])[0].folders[0].name
 
 
 def test_a_run_without_delays_is_what_it_was() -> None:

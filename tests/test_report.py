@@ -149,6 +149,14 @@ def test_latency_is_reported_with_its_ratio_and_the_front(folder: Path) -> None:
     arms = findings(read_study(folder), ReportConfig())
     assert [arm.run.name for arm in pareto(arms)] == [QUADRATIC, SLOWER, KITCHEN]
     assert not unsteady(arms)
+    as_timed = shutil.copy(folder / EVEN / "result.json", folder / "as_timed.json")
+    config = folder / EVEN / "config.yaml"
+    as_it_was = config.read_text()
+    config.write_text(as_it_was.replace("steps: 100", "steps: 16"))  # another sampler
+    time_it(folder / EVEN, 16.0, plain_ms=160.0)
+    assert not unsteady(findings(read_study(folder), ReportConfig()))
+    config.write_text(as_it_was)
+    shutil.copyfile(as_timed, folder / EVEN / "result.json")
     text = (folder / "report/report.md").read_text()
     assert "| 5 none | not measured |" in text
     time_it(folder / EVEN, 160.0, plain_ms=1500.0)
@@ -252,6 +260,26 @@ def test_another_sampler_is_an_arm_and_no_baseline(folder: Path) -> None:
     assert arms[KITCHEN].label == "none"
 
 
+def test_success_is_drawn_over_control_delay(folder: Path) -> None:
+    delayed = Path(shutil.copytree(folder / SLOWER, folder / "kitchen_uniform_none_s0_20000000"))
+    realtime = {"delay_steps": "2", "mean": 2.0, "said": "2 steps at 12.5 Hz (160 ms)"}
+    with (delayed / "config.yaml").open("a") as file:
+        file.write(f"realtime: {json.dumps(realtime)}\n")
+    change_result(delayed, realtime=realtime, baseline={"folder": KITCHEN})
+    arms = {arm.run.name: arm for arm in findings(read_study(folder), ReportConfig())}
+    assert arms[delayed.name].label == f"{arms[SLOWER].label}, delay 2"
+    assert arms[delayed.name].method == arms[SLOWER].method
+    assert [arms[name].delay for name in (SLOWER, delayed.name)] == [0.0, 2.0]
+    write_report(folder, ReportConfig())
+    page = Page((folder / "report/report.html").read_text())
+    assert page.labels.count("Success rate by control delay on kitchen") == 1
+    assert "Success rate by control delay on lift" not in page.labels
+    shutil.rmtree(folder / SLOWER)  # no method with and without a delay
+    write_report(folder, ReportConfig())
+    page = Page((folder / "report/report.html").read_text())
+    assert page.labels.count("Success rate by control delay on kitchen") == 1
+
+
 def test_the_same_study_gives_the_same_files(folder: Path) -> None:
     time_it(folder / SLOWER, 250.0)
     first = {file.name: file.read_bytes() for file in write_report(folder, ReportConfig())}
@@ -319,33 +347,69 @@ def chromium() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-@pytest.mark.skipif(chromium() is None, reason="no Chromium on the path or in $CHROMIUM")
+def look(page: Path, width: int, folder: Path) -> tuple[int, int, Path]:
+    """A page in a frame of this width, as a browser's own window is never so narrow as a phone.
+
+    Returns:
+        Pixels by which it is too wide, its charts, and a picture of the whole page.
+    """
+    browser = chromium()
+    assert browser is not None
+    folder.mkdir(exist_ok=True)
+    frame, shot = folder / "frame.html", folder / f"{page.stem}-{width}.png"
+    height = 3000
+
+    def ask(*more: str) -> str:
+        frame.write_text(
+            f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;'
+            f'height:{height}px;width:{width}px"></iframe><script>onload=()=>{{const d=frames[0]'
+            ".document.documentElement;document.title=[d.scrollWidth-d.clientWidth,"
+            "d.querySelectorAll('svg').length,d.scrollHeight]}</script>"
+        )
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
+        options += [f"--window-size={max(width, 500)},{height}"]
+        command = [browser, *options, *more, frame.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+    title = ask("--dump-dom").partition("<title>")[2].partition("</title>")[0]
+    too_wide, charts, height = map(int, title.split(","))
+    ask(f"--screenshot={shot}")
+    return too_wide, charts, shot
+
+
+def n_colours(shot: Path, width: int) -> int:
+    image = pytest.importorskip("PIL.Image")
+    with image.open(shot) as picture:
+        cropped = picture.convert("RGB").crop((0, 0, width, picture.height))
+        cropped.save(shot)
+        return len(cropped.getcolors(1 << 20))
+
+
+with_browser = pytest.mark.skipif(
+    chromium() is None, reason="no Chromium on the path or in $CHROMIUM"
+)
+
+
+@with_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_a_desk_and_a_phone(width: int, folder: Path) -> None:
-    """Nothing is wider than the window: a frame, as a browser's own is never so narrow."""
-    image = pytest.importorskip("PIL.Image")
     for name in (KITCHEN, SLOWER, QUADRATIC):
         time_it(folder / name, 250.0)
     write_report(folder, ReportConfig())
-    browser = chromium()
-    assert browser is not None
-    probe = (
-        '<body style="margin:0"><iframe src="report.html" style="border:0;height:3000px;'
-        f'width:{width}px"></iframe><script>onload=()=>{{const d=frames[0].document.'
-        "documentElement;document.title=[d.scrollWidth-d.clientWidth,"
-        "d.querySelectorAll('svg').length]}</script>"
-    )
-    (folder / "report/frame.html").write_text(probe)
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    options += [f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, 500)},3000"]
-    page = (folder / "report/frame.html").as_uri()
+    too_wide, charts, shot = look(folder / "report/report.html", width, folder / "look")
+    assert (too_wide, charts) == (0, 3 + 2 + 7)
+    assert n_colours(shot, width) > 50
 
-    def ask(*more: str) -> str:
-        command = [browser, *options, *more, page]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
-    assert f"<title>0,{3 + 2 + 7}</title>" in ask("--dump-dom")
-    ask(f"--screenshot={folder / 'shot.png'}")
-    with image.open(folder / "shot.png") as shot:
-        colours = shot.convert("RGB").crop((0, 0, width, 3000)).getcolors(1 << 20)
-    assert len(colours) > 50
+@with_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_reference_study_fits_a_desk_and_a_phone(width: int, tmp_path: Path) -> None:
+    """With SCREENSHOTS=docs/results/reference/report, this makes the pictures that are there."""
+    page = PROJECT / "docs/results/reference/report/report.html"
+    too_wide, charts, shot = look(page, width, tmp_path / "look")
+    assert too_wide == 0
+    assert charts > 10
+    assert n_colours(shot, width) > 50
+    if kept := os.environ.get("SCREENSHOTS"):
+        shutil.copy(shot, kept)

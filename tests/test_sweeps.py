@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from runners import sweep
 from runners.cli import CONF, validate
 from runners.errors import UserError
-from runners.sweep import unaccelerated, with_params
+from runners.sweep import sweeps_of, unaccelerated, with_params
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE
 
@@ -42,6 +42,26 @@ def test_what_is_typed_replaces_what_an_experiment_sweeps(
     assert with_params(typed, PARAMS) == [*swept, *typed]
 
 
+ALSO = [{"cache": "none", "sampler": "ddim", "n_episodes": 9}, {"task": "lift", "n_episodes": 8}]
+DDIM = ["task=lift,kitchen", "cache=none", "sampler=ddim"]
+LIFT = ["cache=uniform", "cache.steps=5,10", "task=lift"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "further"),
+    [
+        ([], [[*DDIM, "n_episodes=9"], [*LIFT, "n_episodes=8"]]),
+        (["n_episodes=3"], [DDIM, LIFT]),
+        (["cache=bac"], [["task=lift", "n_episodes=8"]]),
+        (["task=kitchen"], [["cache=none", "sampler=ddim", "n_episodes=9"]]),
+    ],
+)
+def test_further_sweeps_of_an_experiment(typed: list[str], further: list[list[str]]) -> None:
+    first, *rest = sweeps_of(typed, PARAMS, ALSO)
+    assert first == with_params(typed, PARAMS)
+    assert rest == [[*words, *typed] for words in further]
+
+
 def test_the_unaccelerated_sweep_keeps_everything_but_the_method() -> None:
     words = ["task=lift,kitchen", "cache=uniform", "+cache.steps=5", "sampler=ddim", "n_episodes=3"]
     assert unaccelerated(words) == [
@@ -62,17 +82,27 @@ def sizes(*words: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "n_jobs"), [("ablation", [4]), ("uniform_all", [1, 8]), ("bac_all", [1, 12])]
+    ("name", "n_jobs"),
+    [
+        ("ablation", [4, 1]),
+        ("reference", [4, 1]),
+        ("uniform_all", [1, 8]),
+        ("bac_all", [1, 12]),
+    ],
 )
 def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
-    assert {path.stem for path in CONF.glob("experiment/*.yaml")} == {
-        "ablation",
-        "uniform_all",
-        "bac_all",
-    }
+    names = {path.stem for path in CONF.glob("experiment/*.yaml")}
+    assert names == {"ablation", "reference", "uniform_all", "bac_all"}
     assert sizes("-m", f"experiment={name}", *ONE_TASK) == n_jobs
-    (*_, launch) = validate([f"experiment={name}", *ONE_TASK, "cache=none"])
-    assert launch.folders == validate(["cache=none", f"study={name}", *ONE_TASK])[0].folders
+    words = ("cache=none", "threads=1", *ONE_TASK)
+    (*_, launch) = validate([f"experiment={name}", *words])
+    assert launch.folders == validate([f"study={name}", *words])[0].folders
+
+
+def test_the_reference_study_has_its_seeds() -> None:
+    launches = validate(["experiment=reference"])
+    assert [len(launch.folders) for launch in launches] == [4, 1, 4, 1]
+    assert [("n_episodes=100" in launch.argv) for launch in launches] == [False, False, True, True]
 
 
 def test_settings_of_a_swept_cache_are_left_to_the_jobs() -> None:
@@ -187,3 +217,22 @@ def test_only_jobs_that_finished_make_a_sweep_whole(
     assert fake_episodes.run(monkeypatch, *SWEEP) == 130
     assert "run the same command again" in capsys.readouterr().err
     assert status("uniform") == "interrupted"
+
+
+def test_training_seeds_are_an_axis(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each checkpoint is a stratum with a baseline of its own."""
+    fake_episodes.fake(monkeypatch)
+    checkpoints = f"task.checkpoint={FIXTURE},{CONF.parent / 'checkpoints/kitchen'}"
+    words = ("-m", "n_episodes=4", "cache=none,uniform", checkpoints)
+    assert fake_episodes.run(monkeypatch, *words) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("multirun/main: 4 of 4 jobs finished") :].splitlines()[3:]
+    assert len(table) == 4
+    strata = [line.partition(":")[0] for line in table]
+    assert all("checkpoint" in stratum for stratum in strata)
+    assert len(set(strata)) == 2
+    assert sum("the baseline" in line for line in table) == 2
+    assert sum("+0.000" in line for line in table) == 2
+    assert len(list(Path("multirun/main").glob("kitchen_*"))) == 4

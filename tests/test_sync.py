@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,9 @@ import pytest
 
 from runners import sync
 from runners.sync import sync_study
+from tests import wandb_file
+
+PROJECT = Path(__file__).parent.parent
 
 OLD, NEW = "offline-run-20260101_000000-a", "offline-run-20260102_000000-a"
 
@@ -100,3 +106,21 @@ def test_no_key_and_no_study_are_mistakes(
     lines = capsys.readouterr().err.splitlines()
     assert "wandb login" in lines[-2]
     assert "there is none at" in lines[-1]
+
+
+def test_the_report_is_an_artifact_in_a_file_read_back(study: Path) -> None:
+    """Offline, and in a process of its own: W&B's service belongs to whoever started it."""
+    words = f"from runners.sync import *; send_report(Path({str(study)!r}), {{'project': 'p'}})"
+    environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", words], env=environment, check=True, timeout=120)
+    (file,) = study.glob("wandb/offline-run-*/*.wandb")
+    run = wandb_file.read(file)["run"]
+    assert (run.project, run.run_group, run.job_type) == ("p", "s", "report")
+    assert run.run_id == "s-report"
+    (artifact,) = (
+        record.artifact
+        for record in wandb_file.records(file)
+        if record.WhichOneof("record_type") == "artifact"
+    )
+    assert (artifact.name, artifact.type) == ("s-report", "report")
+    assert [entry.path for entry in artifact.manifest.contents] == ["report.html"]

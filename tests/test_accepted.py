@@ -1,0 +1,89 @@
+"""Runs whose episodes are in the repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import fake_episodes
+
+WORDS = ("n_episodes=4", "cache=uniform", "cache.steps=7")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run as it would be committed: episodes, result and settings."""
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    (ran,) = Path("multirun/main").iterdir()
+    target = Path("docs/results/main") / ran.name
+    target.mkdir(parents=True)
+    for name in ("episodes.jsonl", "result.json", "config.yaml"):
+        shutil.copyfile(ran / name, target / name)
+    shutil.rmtree("multirun")
+    return target
+
+
+def result(committed: Path) -> dict[str, object]:
+    read: dict[str, object] = json.loads(
+        (Path("multirun/main") / committed.name / "result.json").read_text()
+    )
+    return read
+
+
+def test_they_are_done(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    assert played == []
+    assert result(committed) == json.loads((committed / "result.json").read_text())
+
+
+@pytest.mark.parametrize("shard", [[], ["shard=1/1"]])
+def test_they_are_extended(
+    committed: Path, shard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, "n_episodes=6", *shard) == 0
+    assert played == [100004, 100005]
+    assert result(committed)["n_episodes"] == 6
+
+
+@pytest.mark.parametrize("words", [["accept=null"], ["force=true"], ["study=other"]])
+def test_they_run_anew_where_they_are_not_accepted(
+    committed: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, *words) == 0
+    assert len(played) == 4
+
+
+def test_another_run_under_their_name_is_refused(
+    committed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = committed / "config.yaml"
+    path.write_text(path.read_text().replace("fingerprint: ", "fingerprint: x"))
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 2
+    assert played == []
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_another_plan_is_refused(
+    committed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = committed / "result.json"
+    ran = json.loads(path.read_text())
+    ran["stats"]["plan"] = "another"
+    path.write_text(json.dumps(ran))
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, "n_episodes=6") == 2
+    assert played == []
+    assert "ran under the plan another" in capsys.readouterr().err
