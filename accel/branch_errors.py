@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .engines.reference import Session, bias_of
-from .features import Moments, observe
+from .features import Moments, check_branches, observe
 from .plan import CachePlan, Site
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def branch_errors(
         progress: show a bar where there is a terminal.
 
     Raises:
-        PlanError: the plan was made for another policy.
+        PlanError: the plan was made for another policy, or the policy is a UNet.
         FloatingPointError: an output is not finite; names the site and the step.
     """
+    check_branches(policy, "branch_errors")
     plan.check(policy)
     errors, bias = Moments(), bias_of(plan, policy.device)
     actions: list[np.ndarray] = []

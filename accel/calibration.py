@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .features import Moments, compare, layer_gram, live_tokens, observe, squared_distances
+from .features import (
+    Moments,
+    check_branches,
+    compare,
+    layer_gram,
+    live_tokens,
+    observe,
+    squared_distances,
+)
 from .plan import PlanError, Site, sites_of
 from .sensitivity import measure_sensitivity
 
@@ -144,10 +152,11 @@ def calibrate(
         source: of the queries, kept in the calibration.
 
     Raises:
-        ValueError: fewer than 8 queries, or another shape than the policy's.
+        ValueError: fewer than 8 queries, another shape than the policy's, or a UNet.
         RuntimeError: the policy is in training mode.
         FloatingPointError: an output is not finite; names the site and the step.
     """
+    check_branches(policy, "a calibration")
     if len(observations) < MIN_QUERIES:
         raise ValueError(
             f"calibration needs at least {MIN_QUERIES} queries, got {len(observations)}"

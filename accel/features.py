@@ -8,13 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import sites_of
-from .protocol import Compute, Noise, StepBranch, Transparent
+from .plan import PlanError, sites_of
+from .protocol import Accelerable, Compute, Noise, StepBranch, Transparent
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:
     """The plain network as a `StepBranch`."""
     return compute()
+
+
+def check_branches(policy: Accelerable, what: str) -> None:
+    """Refuse a network without residual branches, which calibrations are statistics of.
+
+    Raises:
+        PlanError: names what was asked for.
+    """
+    if any(site.kind != "branch" for site in sites_of(policy)):
+        raise PlanError(
+            f"{what} needs a transformer, whose branches it observes; the policy is a UNet "
+            "(caches that run it: none, uniform, plan)"
+        )
 
 
 def live_tokens(policy: Transparent) -> int:

@@ -33,6 +33,7 @@ KEYS = {
     "digest",
 }
 OPTIONAL = {"bias", "sampler", "adapted"}
+KINDS = {"deep": "output"}  # by op; the others' is branch
 COMPUTED, HIT = "S", "R"
 
 
@@ -142,9 +143,11 @@ def _parse(content: Any, beside: Path) -> CachePlan:
     if content["bands"] is not None:
         raise PlanError("bands are not supported by any engine yet")
     sites = tuple(Site(**site) for site in content["sites"])
-    unsupported = [site.name for site in sites if site.kind != "branch"]
-    if unsupported:
-        raise PlanError(f"kind must be branch, got {sites[0].kind!r} for {unsupported[0]}")
+    for site in sites:
+        if site.kind != KINDS.get(site.op, "branch"):
+            raise PlanError(
+                f"kind must be {KINDS.get(site.op, 'branch')}, got {site.kind!r} for {site.name}"
+            )
     n_steps, n_slots = int(content["n_steps"]), int(content["n_slots"])
     rows = {name: from_run_lengths(row) for name, row in content["rows"].items()}
     for site in sites:

@@ -12,7 +12,8 @@ from .reader import CheckpointError
 from .reference import from_reference, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig, SamplerTable, sampler_table
-from .unet import Unet, UnetConfig
+from .unet import Unet
+from .unet_config import UnetConfig
 
 __all__ = [
     "CheckpointError",

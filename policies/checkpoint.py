@@ -25,7 +25,7 @@ from .reader import CheckpointError, describe_trusted, read_reference
 from .reference import own_keys, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig
-from .unet import UnetConfig
+from .unet_config import UnetConfig
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
     if not isinstance(raw, dict) or raw.pop("schema", None) != SCHEMA:
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
     network = UnetConfig if "down_dims" in raw.get("network", ()) else NetworkConfig
-    parts = {"network": network, "sampler": SamplerConfig, "task": TaskInfo}
+    parts: dict[str, Any] = {"network": network, "sampler": SamplerConfig, "task": TaskInfo}
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 

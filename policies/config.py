@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .network import NetworkConfig
 from .sampling import SamplerConfig
-from .unet import UnetConfig
+from .unet_config import UnetConfig
 
 
 @dataclass

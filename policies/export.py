@@ -13,12 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from .policy import DiffusionPolicy
 from .network import NetworkConfig
+from .policy import DiffusionPolicy
 from .reference import STEP_SETTINGS
 from .reference_networks import UNET_SETTINGS
 from .sampling import SamplerConfig
-from .unet import UnetConfig
+from .unet_config import UnetConfig
 
 PACKAGE = "diffusion_policy"
 DUMMIES = ("_dummy_variable", "mask_generator._dummy_variable")

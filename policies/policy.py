@@ -16,7 +16,8 @@ from .config import PolicyConfig
 from .network import Compute, DiffusionTransformer, NetworkConfig
 from .normalizer import Normalizer
 from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
-from .unet import Unet, UnetConfig
+from .unet import Unet
+from .unet_config import UnetConfig
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
@@ -79,7 +80,7 @@ class DiffusionPolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return next(self.parameters()).device
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
         """A policy that shares these weights and samples differently."""

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from .network import NetworkConfig
-from .unet import UnetConfig
+from .unet_config import UnetConfig
 
 TRANSFORMER, UNET = "DiffusionTransformerLowdimPolicy", "DiffusionUnetLowdimPolicy"
 UNET_SETTINGS = (

@@ -5,112 +5,15 @@ Parameter names and shapes are those of the reference implementation, so weights
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .network import Branch, TimeEmbedding
+from .unet_config import FINAL_GROUPS, UnetConfig
 
-OBS_AS = ("global", "local", "in-painting")
-FINAL_GROUPS = 8  # of the last convolution's norm, whatever n_groups is
-
-
-@dataclass
-class UnetConfig:
-    """Sizes of a `Unet`, where there are such under the reference implementation's names.
-
-    obs_as: global joins the observations to the embedding of time, which every block sees; local
-        adds features of them to the trajectory's, step by step; in-painting makes them a part of
-        the trajectory.
-    cond_dim: numbers of one observation; 0 with in-painting.
-    down_dims: channels of each level, which is half as long as the one before it.
-    cond_predict_scale: what blocks see scales their features as well as shifting them (FiLM).
-    oa_step_convention: the first executed action belongs to the newest observation; false: it is
-        the one after that.
-    """
-
-    family: ClassVar[str] = "unet"
-    encoder_only: ClassVar[bool] = False
-    causal_attn: ClassVar[bool] = False
-
-    input_dim: int
-    horizon: int
-    n_obs_steps: int
-    obs_as: str = "global"
-    cond_dim: int = 0
-    down_dims: list[int] = field(default_factory=lambda: [256, 512, 1024])
-    diffusion_step_embed_dim: int = 256
-    kernel_size: int = 3
-    n_groups: int = 8
-    cond_predict_scale: bool = False
-    oa_step_convention: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("input_dim", "horizon", "n_obs_steps", "n_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
-        if self.obs_as not in OBS_AS:
-            raise ValueError(
-                f"network.obs_as must be one of {', '.join(OBS_AS)}, got {self.obs_as!r}"
-            )
-        if self.obs_as_cond != (self.cond_dim > 0):
-            raise ValueError(
-                "network.cond_dim must be positive exactly if observations are a condition "
-                f"(obs_as={self.obs_as}), got {self.cond_dim}"
-            )
-        if len(self.down_dims) < 2 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
-            raise ValueError(
-                "network.down_dims must name at least two levels, all multiples of "
-                f"n_groups = {self.n_groups}, got {self.down_dims}"
-            )
-        if self.down_dims[0] % FINAL_GROUPS:
-            raise ValueError(
-                f"network.down_dims must begin with a multiple of {FINAL_GROUPS}, "
-                f"got {self.down_dims}"
-            )
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(
-                "network.kernel_size must be odd, or blocks change the length, "
-                f"got {self.kernel_size}"
-            )
-        if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
-            raise ValueError(
-                "network.diffusion_step_embed_dim must be even and at least 4, "
-                f"got {self.diffusion_step_embed_dim}"
-            )
-
-    @property
-    def obs_as_cond(self) -> bool:
-        return self.obs_as != "in-painting"
-
-    @property
-    def any_length(self) -> bool:
-        return self.obs_as == "global"
-
-    @property
-    def output_dim(self) -> int:
-        return self.input_dim
-
-    @property
-    def seen_dim(self) -> int:
-        """Width of what every block sees: time, and observations that are global."""
-        observed = self.n_obs_steps * self.cond_dim if self.obs_as == "global" else 0
-        return self.diffusion_step_embed_dim + observed
-
-    @property
-    def first_action(self) -> int:
-        return self.n_obs_steps - (1 if self.oa_step_convention else 0)
-
-    @property
-    def length_multiple(self) -> int:
-        """Every level but the last halves the length, and the way up doubles it."""
-        return 1 << (len(self.down_dims) - 1)
-
-    def __str__(self) -> str:
-        return f"UNet of widths {', '.join(map(str, self.down_dims))}"
+VECTOR = 32  # float32 that torch's kernels take at once, at most
 
 
 class ConvBlock(nn.Module):
@@ -127,6 +30,15 @@ class ConvBlock(nn.Module):
         return out
 
 
+def activated(x: Tensor) -> Tensor:
+    """Mish of (B, n), with rows of whole vectors: torch rounds the rest of a tensor otherwise.
+
+    So a row is the same wherever in the batch it is.
+    """
+    padded = nn.functional.mish(nn.functional.pad(x, (0, -x.shape[1] % VECTOR)))
+    return padded[:, : x.shape[1]]
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions, what time and observations say in between, and a shortcut."""
 
@@ -136,8 +48,8 @@ class ResidualBlock(nn.Module):
         self.blocks = nn.ModuleList(
             ConvBlock(n, n_out, config.kernel_size, config.n_groups) for n in (n_in, n_out)
         )
-        self.cond_encoder = nn.Sequential(
-            nn.Mish(), nn.Linear(config.seen_dim, n_out * (2 if self.scales else 1))
+        self.cond_encoder = nn.Sequential(  # activated before, as it is the same for all blocks
+            nn.Identity(), nn.Linear(config.seen_dim, n_out * (2 if self.scales else 1))
         )
         self.residual_conv = nn.Identity() if n_in == n_out else nn.Conv1d(n_in, n_out, 1)
 
@@ -147,8 +59,8 @@ class ResidualBlock(nn.Module):
         if self.scales:
             scale, said = said.chunk(2, dim=1)
             out = scale * out
-        out = self.blocks[1](out + said) + self.residual_conv(x)
-        return out
+        result: Tensor = self.blocks[1](out + said) + self.residual_conv(x)
+        return result
 
 
 class Resample(nn.Module):
@@ -161,6 +73,14 @@ class Resample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x)
         return out
+
+
+def parts(levels: nn.ModuleList, index: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Two residual blocks, and what changes the length."""
+    level = levels[index]
+    assert isinstance(level, nn.ModuleList)
+    first, second, resample = level
+    return first, second, resample
 
 
 class Unet(nn.Module):
@@ -228,6 +148,7 @@ class Unet(nn.Module):
         if self.config.obs_as == "global":
             assert cond is not None
             seen = torch.cat([seen, cond.flatten(1)], dim=-1)
+        seen = activated(seen)
         if self.config.obs_as == "local":
             assert cond is not None
             padding = (0, 0, 0, sample.shape[1] - cond.shape[1])  # nothing is known of the future
@@ -237,14 +158,14 @@ class Unet(nn.Module):
         return out.mT
 
     def _down(self, level: int, x: Tensor, seen: Tensor, added: Tensor | None = None) -> Tensor:
-        first, second, _ = self.down_modules[level]  # type: ignore[misc]
+        first, second, _ = parts(self.down_modules, level)
         x = first(x, seen)
         out: Tensor = second(x if added is None else x + added, seen)
         return out
 
     def _below(self, level: int, x: Tensor, seen: Tensor, branch: Branch | None) -> Tensor:
         """A level's features -> what comes back up to it from the levels below."""
-        x = self.down_modules[level][2](x)  # type: ignore[index]
+        x = parts(self.down_modules, level)[2](x)
         if level == len(self.down_modules) - 1:
             for block in self.mid_modules:
                 x = block(x, seen)
@@ -252,6 +173,6 @@ class Unet(nn.Module):
         skip = self._down(level + 1, x, seen)
         compute = partial(self._below, level + 1, skip, seen, branch)
         deep = compute() if branch is None else branch(level, compute)
-        first, second, longer = self.up_modules[-1 - level]  # type: ignore[misc]
+        first, second, longer = parts(self.up_modules, -1 - level)
         out: Tensor = longer(second(first(torch.cat([deep, skip], dim=1), seen), seen))
         return out
