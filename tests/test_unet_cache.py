@@ -38,7 +38,10 @@ from accel import (
 from accel.caches.uniform import update_steps
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
+from runners.initial import initial_policy
 from runners.plan_view import CELLS, cells
+from runners.settings import UserError
+from tests.stock import live_policy
 from tests.stock_unet import (
     OBS,
     TO,
@@ -279,6 +282,12 @@ def test_a_plan_moves_to_another_sampler() -> None:
     moved = adapt_plan(plan, shorter, remap=True)
     assert moved.mask[:, 0].all()
     assert 1 <= moved.mask[:, 1].sum() <= 3
+
+
+def test_a_training_does_not_go_on_from_a_unet(tmp_path: Path) -> None:
+    file = write_ckpt(tmp_path / "a.ckpt", live_unet())
+    with pytest.raises(UserError, match="is a UNet of widths 16, 24, 32, this training a transf"):
+        initial_policy(str(file), from_reference(live_policy()).config)
 
 
 @pytest.fixture
