@@ -23,9 +23,10 @@ from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
-from .plan import CachePlan, PlanError, Site, sites_of
+from .plan import CachePlan, PlanError
 from .quant import QUANTIZERS, NoQuantConfig
 from .row_plans import shared_plan
+from .sites import Site, sites_of
 from .summary import PlanSummary, summarise
 from .thresholds import Threshold, freeze
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
 from .calibration import Calibration
-from .engines import ENGINES
+from .engines import ENGINES, settled
 from .plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS
@@ -78,8 +78,8 @@ class AcceleratedPolicy:
         """What ran so far.
 
         Returns:
-            computed, hits: (steps, sites) how often each cell was computed and reused, as lists;
-                n_queries;
+            computed, hits: (steps, sites) how often each cell was computed and how often not (it
+                was reused, or inside of a site that was), as lists; n_queries;
             flops: of one query of one row, int; cache_bytes: held by the last query; kernels:
                 {layer: name};
             plan: hash of the plan;
@@ -114,7 +114,8 @@ def accelerated(
         policy: a `DiffusionPolicy` in eval mode.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
         quant: a config instance of `QUANTIZERS`, or None.
-        engine: a name in `ENGINES`, or a config instance of them.
+        engine: a name in `ENGINES`, or a config instance of them; fused with its defaults is
+            reference for a UNet.
         calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
 
     Raises:
@@ -133,7 +134,8 @@ def accelerated(
         raise RuntimeError(
             "the policy is in training mode (dropout is on): call policy.eval() first"
         )
-    fast = AcceleratedPolicy(policy, resolve(policy, cache, calibration), engine)
+    plan = resolve(policy, cache, calibration)
+    fast = AcceleratedPolicy(policy, plan, settled(engine, policy))
     try:
         yield fast
     finally:

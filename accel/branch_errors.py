@@ -12,8 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .engines.reference import bias_of, session
-from .features import Moments, observe
-from .plan import CachePlan, Site
+from .features import Moments, check_branches, observe
+from .plan import CachePlan
+from .sites import Site
 
 if TYPE_CHECKING:
     from .protocol import Transparent
@@ -64,9 +65,10 @@ def branch_errors(
         progress: show a bar where there is a terminal.
 
     Raises:
-        PlanError: the plan was made for another policy.
+        PlanError: the plan was made for another policy, or the policy is a UNet.
         FloatingPointError: an output is not finite; names the site and the step.
     """
+    check_branches(policy, "branch_errors")
     plan.check(policy)
     errors, bias = Moments(), bias_of(plan, policy.device)
     actions: list[np.ndarray] = []

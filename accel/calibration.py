@@ -14,9 +14,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .changes import depth_changes, probe_changes
-from .features import Moments, compare, layer_gram, live_tokens, observe, squared_distances
-from .plan import PlanError, Site, sites_of
+from .features import (
+    Moments,
+    check_branches,
+    compare,
+    layer_gram,
+    live_tokens,
+    observe,
+    squared_distances,
+)
+from .plan import PlanError
 from .sensitivity import measure_sensitivity
+from .sites import Site, sites_of
 from .thresholds import normed, time_tokens
 
 if TYPE_CHECKING:
@@ -157,10 +166,11 @@ def calibrate(
         source: of the queries, kept in the calibration.
 
     Raises:
-        ValueError: fewer than 8 queries, or another shape than the policy's.
+        ValueError: fewer than 8 queries, another shape than the policy's, or a UNet.
         RuntimeError: the policy is in training mode.
         FloatingPointError: an output is not finite; names the site and the step.
     """
+    check_branches(policy, "a calibration")
     if len(observations) < MIN_QUERIES:
         raise ValueError(
             f"calibration needs at least {MIN_QUERIES} queries, got {len(observations)}"

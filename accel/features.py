@@ -8,13 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import sites_of
-from .protocol import Compute, Noise, StepBranch, Transparent
+from .plan import PlanError
+from .protocol import Accelerable, Compute, Noise, StepBranch, Transparent
+from .sites import sites_of
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:
     """The plain network as a `StepBranch`."""
     return compute()
+
+
+def check_branches(policy: Accelerable, what: str) -> None:
+    """Refuse a network without residual branches, which calibrations are statistics of.
+
+    Raises:
+        PlanError: names what was asked for.
+    """
+    if policy.sizes.family == "unet":
+        raise PlanError(
+            f"{what} needs a transformer, whose branches it observes; the policy is a UNet "
+            "(caches that run it: none, uniform, deepcache, taylor, plan)"
+        )
 
 
 def live_tokens(policy: Transparent) -> int:

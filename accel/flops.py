@@ -5,12 +5,16 @@ Softmax, norms and the sampler are not counted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .sites import sites_of
+from .unet_flops import level_costs, shallow_flops
+
 if TYPE_CHECKING:
-    from .protocol import Accelerable, Transparent
+    from .protocol import Accelerable, NetworkSizes, Transparent
 
 
 def site_flops(kind: str, n: int, m: int, dim: int) -> int:
@@ -22,8 +26,8 @@ def site_flops(kind: str, n: int, m: int, dim: int) -> int:
     }[kind]
 
 
-def site_costs(policy: Accelerable) -> np.ndarray:
-    """(n_sites,) FLOPs of each residual branch of one row, all tokens."""
+def branch_costs(policy: Accelerable) -> np.ndarray:
+    """(n_sites,) of each residual branch of a transformer."""
     sizes = policy.sizes
     each = [
         site_flops(kind, policy.n_tokens, sizes.n_memory, sizes.n_emb) for kind in sizes.branches
@@ -33,7 +37,8 @@ def site_costs(policy: Accelerable) -> np.ndarray:
 
 def memory_flops(policy: Accelerable) -> int:
     """The condition encoder of one denoising call."""
-    sizes, m = policy.sizes, policy.sizes.n_memory
+    sizes: NetworkSizes = policy.sizes
+    m = sizes.n_memory
     if not sizes.n_cond_layers:
         return 16 * m * sizes.n_emb**2
     layer = site_flops("sa", m, 0, sizes.n_emb) + site_flops("ff", m, 0, sizes.n_emb)
@@ -42,7 +47,8 @@ def memory_flops(policy: Accelerable) -> int:
 
 def embedding_flops(policy: Accelerable) -> int:
     """Input, observation embeddings and head of one denoising call."""
-    sizes, n = policy.sizes, policy.n_tokens - policy.sizes.encoder_only
+    sizes: NetworkSizes = policy.sizes
+    n = policy.n_tokens - sizes.encoder_only
     ends = 2 * n * sizes.n_emb * (sizes.input_dim + sizes.output_dim)
     return ends + 2 * sizes.n_obs_steps * sizes.cond_dim * sizes.n_emb
 
@@ -72,6 +78,28 @@ def live_query_flops(policy: Transparent, computed: np.ndarray) -> int:
     return total + observed * (16 * dim**2 + keys_values + 2 * sizes.cond_dim * dim)
 
 
+class Costs(NamedTuple):
+    """FLOPs of one row in one denoising call.
+
+    sites: policy -> (n_sites,), each without the sites inside of it.
+    rest: policy -> what no cache saves.
+    """
+
+    sites: Callable[[Accelerable], np.ndarray]
+    rest: Callable[[Accelerable], int]
+
+
+COSTS: dict[str, Costs] = {
+    "transformer": Costs(branch_costs, lambda p: memory_flops(p) + embedding_flops(p)),
+    "unet": Costs(level_costs, shallow_flops),
+}
+
+
+def site_costs(policy: Accelerable) -> np.ndarray:
+    """(n_sites,) FLOPs of each site of one row, all tokens, without the sites inside of it."""
+    return COSTS[policy.sizes.family].sites(policy)
+
+
 def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
     """FLOPs of one query of one row.
 
@@ -80,22 +108,21 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
         computed: (N, n_sites) how often each cell was computed in the query (0 or 1; a mean over
             queries is fine).
     """
-    fixed = len(computed) * (memory_flops(policy) + embedding_flops(policy))
+    fixed = len(computed) * COSTS[policy.sizes.family].rest(policy)
     return round(float(computed.sum(axis=0) @ site_costs(policy))) + fixed
 
 
 def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.ndarray]:
-    """What `query_flops` adds up, by kind of branch and denoising step.
+    """What `query_flops` adds up, by operation and denoising step.
 
     Returns:
-        {"sa" | "ca" | "ff" | "rest": (N,) float64}; rest is the condition encoder, the embeddings
-        and the head, which a cache does not save.
+        {"sa" | "ca" | "ff" | "deep" | "rest": (N,) float64}; rest is what a cache does not save:
+        the condition encoder, the embeddings and the head, or the shallow part of a UNet.
     """
-    sizes, width = policy.sizes, len(policy.sizes.branches)
+    ops, costs = np.array([site.op for site in sites_of(policy)]), site_costs(policy)
     parts = {
-        kind: computed[:, index::width].sum(axis=1, dtype=np.float64)
-        * site_flops(kind, policy.n_tokens, sizes.n_memory, sizes.n_emb)
-        for index, kind in enumerate(sizes.branches)
+        str(op): (computed[:, ops == op] @ costs[ops == op]).astype(np.float64)
+        for op in dict.fromkeys(ops.tolist())
     }
-    rest = float(memory_flops(policy) + embedding_flops(policy))
+    rest = float(COSTS[policy.sizes.family].rest(policy))
     return {**parts, "rest": np.full(len(computed), rest)}

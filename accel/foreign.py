@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .caches import CACHES
-from .plan import CachePlan, PlanError, Site
+from .plan import CachePlan, PlanError
+from .sites import Site
 
 Values = tuple[Tensor | None, ...]
 KINDS = ("delta", "output")
@@ -116,11 +117,13 @@ def foreign_plan(
         if name not in usable or not isinstance(config, CACHES[name].config):
             raise TypeError(f"cache must be a config of {', '.join(usable)}, got {config!r}")
         stack: Any = SimpleNamespace(
-            sizes=SimpleNamespace(n_layer=len(blocks), branches=("block",), encoder_only=False),
+            sizes=SimpleNamespace(
+                family="blocks", sites=sites, n_layer=len(blocks), branches=("block",)
+            ),
             n_inference_steps=n_steps,
             fingerprint=lambda: model,
         )
-        plan = replace(CACHES[name].resolve(config, stack), sites=sites)
+        plan = CACHES[name].resolve(config, stack)
     if plan.sites != sites:
         raise PlanError("the plan was made for other blocks, or another kind: their sites differ")
     if plan.n_steps != n_steps:

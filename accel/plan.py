@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .sites import Site, sites_of
 from .thresholds import Threshold
 
 if TYPE_CHECKING:
     from .protocol import Accelerable
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place in the network whose value is added to the residual stream.
-
-    Attributes:
-        name: of the layer and the branch.
-        op: "sa", "ca" or "ff".
-        kind: what is stored; "branch" is the addend itself ("delta" and "output" are whole blocks).
-    """
-
-    name: str
-    op: str
-    kind: str = "branch"
 
 
 class PlanError(ValueError):
@@ -54,23 +40,13 @@ class PlanSampler:
         return f"{self.settings.get('kind', 'sampler')} with {len(self.alpha_bar)} steps"
 
 
-def sites_of(policy: Accelerable) -> tuple[Site, ...]:
-    """The sites of a policy in the order in which the network runs them."""
-    stack = "encoder" if policy.sizes.encoder_only else "decoder"
-    return tuple(
-        Site(f"{stack}.layers.{layer}.{op}", op)
-        for layer in range(policy.sizes.n_layer)
-        for op in policy.sizes.branches
-    )
-
-
 @dataclass(frozen=True)
 class CachePlan:
     """A filling of the grid of denoising steps x sites.
 
     Attributes:
         sites: in the order in which the network runs them.
-        mask: (N, n_sites) bool; true where the branch is computed and stored, false for a hit.
+        mask: (N, n_sites) bool; true where a site is computed and stored, false for a hit.
         policy: fingerprint of the policy (weights and sampler) that the plan was made for.
         method: what made it, for people to read.
         alpha: (N, n_sites, n_slots) float64; a hit adds sum_j alpha[s, u, j] X_j, X_0 the newest
@@ -109,6 +85,14 @@ class CachePlan:
         if not self.mask[:1].all():
             site = self.sites[int(np.argmin(self.mask[0]))].name
             raise PlanError(f"plan reuses {site} in step 0, before anything was computed")
+        lost = np.argwhere(self.mask & ~self.reached)
+        if len(lost):
+            step, site_index = lost[0]
+            around = self.sites[int(np.argmin(self.mask[step]))].name
+            raise PlanError(
+                f"plan computes {self.sites[site_index].name} in step {step}, inside of {around}, "
+                "which it reuses there"
+            )
         if self.alpha is not None:
             self._check_alpha(self.alpha, grid)
         if self.bias is not None:
@@ -135,6 +119,8 @@ class CachePlan:
                 f"plan.bias must be float32 {(*grid, 'tokens', 'width')}, "
                 f"got {bias.dtype} {bias.shape}"
             )
+        if any(site.kind != "branch" for site in self.sites):
+            raise PlanError(f"plan.bias is of branches, got {self.sites[0].name}")
         wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & ~self.mask)
         if len(wrong):
             step, site = wrong[0]
@@ -167,6 +153,14 @@ class CachePlan:
     def n_slots(self) -> int:
         """Stored values per site that a hit may combine."""
         return 1 if self.alpha is None else int(self.alpha.shape[2])
+
+    @property
+    def reached(self) -> np.ndarray:
+        """(N, n_sites) bool; false inside of a nested site that is a hit."""
+        found = np.ones_like(self.mask)
+        if self.sites and self.sites[0].op == "deep":
+            found[:, 1:] = np.logical_and.accumulate(self.mask, axis=1)[:, :-1]
+        return found
 
     def forecast(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
         """What a hit adds: ((anchor step, coefficient), ...), newest first, zeros left out."""
@@ -221,12 +215,13 @@ class CachePlan:
                 f"the plan has {self.n_steps} steps, "
                 f"the policy's sampler {policy.n_inference_steps}"
             )
-        tokens = policy.n_live + policy.sizes.encoder_only
-        if self.bias is not None and self.bias.shape[2:] != (tokens, policy.sizes.n_emb):
-            raise PlanError(
-                f"plan.bias must have {tokens} live tokens of width {policy.sizes.n_emb}, "
-                f"got {self.bias.shape[2:]}"
-            )
+        if self.bias is not None:
+            wanted = (policy.n_live + policy.sizes.encoder_only, policy.sizes.n_emb)
+            if self.bias.shape[2:] != wanted:
+                raise PlanError(
+                    f"plan.bias must have {wanted[0]} live tokens of width {wanted[1]}, "
+                    f"got {self.bias.shape[2:]}"
+                )
         if self.policy != policy.fingerprint():
             raise PlanError(
                 "the plan was made for another checkpoint or sampler (fingerprints differ)"

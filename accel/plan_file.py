@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .files import write_whole
-from .plan import CachePlan, PlanError, PlanSampler, Site
+from .plan import CachePlan, PlanError, PlanSampler
+from .sites import Site
 from .thresholds import Threshold
 
 SCHEMA = "skipstep-plan/1"
@@ -34,7 +35,7 @@ KEYS = {
     "digest",
 }
 OPTIONAL = {"bias", "sampler", "adapted", "decide"}
-KINDS = ("branch", "delta", "output")
+KINDS = {"deep": ("output",), "block": ("delta", "output")}  # by op; the others' is branch
 COMPUTED, HIT = "S", "R"
 
 
@@ -147,10 +148,9 @@ def _parse(content: Any, beside: Path) -> CachePlan:
         raise PlanError("bands are not supported by any engine yet")
     sites = tuple(Site(**site) for site in content["sites"])
     for site in sites:
-        if site.kind not in KINDS:
-            raise PlanError(
-                f"kind must be one of {', '.join(KINDS)}, got {site.kind!r} for {site.name}"
-            )
+        kinds = KINDS.get(site.op, ("branch",))
+        if site.kind not in kinds:
+            raise PlanError(f"kind must be {' or '.join(kinds)}, got {site.kind!r} for {site.name}")
     n_steps, n_slots = int(content["n_steps"]), int(content["n_slots"])
     rows = {name: from_run_lengths(row) for name, row in content["rows"].items()}
     for site in sites:

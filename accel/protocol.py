@@ -15,7 +15,13 @@ Noise = torch.Generator | Sequence[torch.Generator]
 
 
 class NetworkSizes(Protocol):
-    """Sizes from which sites are named and FLOPs are counted."""
+    """Sizes of a transformer, from which sites are named and FLOPs are counted; a UNet's are below.
+
+    family: "transformer"; whose sites, costs and engines these are.
+    """
+
+    @property
+    def family(self) -> str: ...
 
     n_layer: int
     n_emb: int
@@ -35,9 +41,32 @@ class NetworkSizes(Protocol):
     def branches(self) -> tuple[str, ...]: ...
 
 
-class Accelerable(Protocol):
-    """A diffusion policy whose denoising network shows its residual branches.
+class UnetSizes(Protocol):
+    """Sizes of a UNet, family "unet".
 
+    obs_as: "global", "local" or "in-painting"; seen_dim: width of what every block is conditioned
+        on; cond_predict_scale: whether that scales features as well as shifting them.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    input_dim: int
+    cond_dim: int
+    obs_as: str
+    down_dims: list[int]
+    diffusion_step_embed_dim: int
+    kernel_size: int
+    cond_predict_scale: bool
+
+    @property
+    def seen_dim(self) -> int: ...
+
+
+class Accelerable(Protocol):
+    """A diffusion policy whose denoising network shows its sites.
+
+    sizes: a `NetworkSizes` or a `UnetSizes`.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
     fingerprint: of weights and settings; with `sampler`, as it would be with these settings.
@@ -60,7 +89,7 @@ class Accelerable(Protocol):
     def n_live(self) -> int: ...
 
     @property
-    def sizes(self) -> NetworkSizes: ...
+    def sizes(self) -> Any: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -77,7 +106,7 @@ class Accelerable(Protocol):
 
 
 class Transparent(Accelerable, Protocol):
-    """What the fused engine needs besides: the network's parts, under the reference's names.
+    """A transformer, and what the fused engine needs besides: its parts, by the reference's names.
 
     model: input_emb, pos_emb, time_emb, ln_f, head, mask, memory_mask; encoder or decoder with
         `layers` (self_attn, multihead_attn, norm1, norm2, norm3, linear1, linear2); cond_obs_emb,
@@ -89,6 +118,9 @@ class Transparent(Accelerable, Protocol):
     model: Any
     table: Any
     normalizer: Any
+
+    @property
+    def sizes(self) -> NetworkSizes: ...
 
     @property
     def pred_action_steps_only(self) -> bool: ...

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .plan import CachePlan, sites_of
+from .plan import CachePlan
 from .protocol import Accelerable
+from .sites import sites_of
 
 
-def shared_plan(policy: Accelerable, steps: Sequence[int], method: str) -> CachePlan:
-    """All sites computed on the same update steps."""
-    return blocks_plan(policy, steps, range(policy.sizes.n_layer), method)
+def shared_plan(
+    policy: Accelerable, steps: Sequence[int], method: str, always: int = 0
+) -> CachePlan:
+    """All sites computed on the same update steps, the first `always` of them on every step.
+
+    Of a UNet, the first sites are the shallow levels.
+    """
+    sites = sites_of(policy)
+    mask = np.zeros((policy.n_inference_steps, len(sites)), dtype=bool)
+    mask[list(steps)] = True
+    mask[:, :always] = True
+    return CachePlan(sites, mask, policy.fingerprint(), method)
 
 
 def last_steps(n_steps: int, cool_down: int | None) -> int:

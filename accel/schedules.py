@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .calibration import METRICS, Calibration
-from .plan import PlanError, Site
+from .plan import PlanError
+from .sites import Site
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .plan import CachePlan, sites_of
+from .plan import CachePlan
 from .protocol import Transparent
+from .sites import sites_of
 
 PLACES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # short runs at the end
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
+from .config import PolicyConfig, TaskInfo
 from .datasets import DatasetError, Demonstrations, Windows, read_dataset, split_episodes
 from .export import export_reference
 from .network import DiffusionTransformer, NetworkConfig
-from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
+from .policy import DiffusionPolicy
 from .reader import CheckpointError
-from .reference import UnsupportedPolicy, from_reference, policy_config
+from .reference import from_reference, policy_config
+from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig, SamplerTable, sampler_table
+from .unet import Unet
+from .unet_config import UnetConfig
 
 __all__ = [
     "CheckpointError",
@@ -22,6 +26,8 @@ __all__ = [
     "SamplerConfig",
     "SamplerTable",
     "TaskInfo",
+    "Unet",
+    "UnetConfig",
     "UnsupportedPolicy",
     "Windows",
     "export_reference",

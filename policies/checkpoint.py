@@ -17,12 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .config import PolicyConfig, TaskInfo
 from .interpolation import resolve
 from .network import NetworkConfig
-from .policy import DiffusionPolicy, PolicyConfig, TaskInfo
+from .policy import DiffusionPolicy
 from .reader import CheckpointError, describe_trusted, read_reference
-from .reference import UnsupportedPolicy, own_keys, policy_config
+from .reference import own_keys, policy_config
+from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig
+from .unet_config import UnetConfig
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +159,8 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         raise CheckpointError(f"{folder}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or raw.pop("schema", None) != SCHEMA:
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
-    parts = {"network": NetworkConfig, "sampler": SamplerConfig, "task": TaskInfo}
+    network = UnetConfig if "down_dims" in raw.get("network", ()) else NetworkConfig
+    parts: dict[str, Any] = {"network": network, "sampler": SamplerConfig, "task": TaskInfo}
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 

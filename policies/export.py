@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from .network import NetworkConfig
 from .policy import DiffusionPolicy
-from .reference import POLICY, STEP_SETTINGS
+from .reference import STEP_SETTINGS
+from .reference_networks import UNET_SETTINGS
 from .sampling import SamplerConfig
+from .unet_config import UnetConfig
 
 PACKAGE = "diffusion_policy"
-DUMMIES = ("_dummy_variable", "model._dummy_variable", "mask_generator._dummy_variable")
+DUMMIES = ("_dummy_variable", "mask_generator._dummy_variable")
 SCHEDULER_TARGETS = {
     "ddpm": "diffusers.schedulers.scheduling_ddpm.DDPMScheduler",
     "ddim": "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
@@ -34,7 +38,8 @@ def export_reference(policy: DiffusionPolicy, path: str | Path) -> None:
     its config are the reference's own defaults.
     """
     path = Path(path)
-    state: dict[str, Tensor] = {name: torch.empty(0) for name in DUMMIES}
+    layout = LAYOUTS[type(policy.sizes)]
+    state: dict[str, Tensor] = {name: torch.empty(0) for name in (*DUMMIES, *layout.dummies)}
     state |= {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
     payload = {
         "cfg": OmegaConf.create(reference_cfg(policy)),
@@ -49,26 +54,77 @@ def export_reference(policy: DiffusionPolicy, path: str | Path) -> None:
     os.replace(temporary, path)
 
 
+class Layout(NamedTuple):
+    """What the reference's files of one network have that those of the other have not.
+
+    Attributes:
+        kind: in the names of its modules and classes.
+        target: of the network.
+        sizes: network config -> flags that cfg and cfg.policy share, cfg.policy's own, the model's.
+        optimizer: its defaults.
+        dummies: empty parameters.
+    """
+
+    kind: str
+    target: str
+    sizes: Callable[[Any], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
+    optimizer: dict[str, Any]
+    dummies: tuple[str, ...] = ()
+
+
+def _transformer(net: NetworkConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    # our network is told whether observations are conditions, the reference's finds out
+    return {"obs_as_cond": net.obs_as_cond}, {}, asdict(net)
+
+
+def _unet(net: UnetConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    flags = {f"obs_as_{kind}_cond": net.obs_as == kind for kind in ("local", "global")}
+    model = {name: value for name, value in asdict(net).items() if name in UNET_SETTINGS}
+    model["local_cond_dim"] = net.cond_dim if net.obs_as == "local" else None
+    model["global_cond_dim"] = net.cond_dim * net.n_obs_steps if net.obs_as == "global" else None
+    return flags, {"oa_step_convention": net.oa_step_convention}, model
+
+
+LAYOUTS: dict[type, Layout] = {
+    NetworkConfig: Layout(
+        "transformer",
+        "transformer_for_diffusion.TransformerForDiffusion",
+        _transformer,
+        {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
+        ("model._dummy_variable",),
+    ),
+    UnetConfig: Layout(
+        "unet",
+        "conditional_unet1d.ConditionalUnet1D",
+        _unet,
+        {
+            **{"_target_": "torch.optim.AdamW", "lr": 1e-4, "betas": [0.95, 0.999]},
+            **{"eps": 1e-8, "weight_decay": 1e-6},
+        },
+    ),
+}
+
+
 def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
     """The policy's settings in the reference's layout, as plain containers."""
     config, net = policy.config, policy.sizes
+    layout = LAYOUTS[type(net)]
+    kind, name = layout.kind, layout.kind.capitalize()
+    flags, own, model = layout.sizes(net)
     shared = {
         "horizon": net.horizon,
         "obs_dim": config.obs_dim,
         "action_dim": config.action_dim,
         "n_action_steps": config.n_action_steps,
         "n_obs_steps": net.n_obs_steps,
-        "obs_as_cond": net.obs_as_cond,
+        **flags,
         "pred_action_steps_only": config.pred_action_steps_only,
     }
-    # our network is told whether observations are conditions, the reference's finds out
-    model = {**asdict(net), "_target_": f"{PACKAGE}.model.diffusion.transformer_for_diffusion."}
-    model["_target_"] += "TransformerForDiffusion"
     extra = {k: v for k, v in asdict(config.sampler).items() if k in STEP_SETTINGS and v}
     return {
-        "name": "train_diffusion_transformer_lowdim",
-        "_target_": f"{PACKAGE}.workspace.train_diffusion_transformer_lowdim_workspace."
-        "TrainDiffusionTransformerLowdimWorkspace",
+        "name": f"train_diffusion_{kind}_lowdim",
+        "_target_": f"{PACKAGE}.workspace.train_diffusion_{kind}_lowdim_workspace."
+        f"TrainDiffusion{name}LowdimWorkspace",
         **shared,
         "task_name": config.task.name,
         "exp_name": "default",
@@ -76,11 +132,13 @@ def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
         "past_action_visible": False,
         "keypoint_visible_rate": 1.0,
         "policy": {
-            "_target_": f"{PACKAGE}.policy.diffusion_transformer_lowdim_policy.{POLICY}",
-            "model": model,
+            "_target_": f"{PACKAGE}.policy.diffusion_{kind}_lowdim_policy."
+            f"Diffusion{name}LowdimPolicy",
+            "model": {**model, "_target_": f"{PACKAGE}.model.diffusion.{layout.target}"},
             "noise_scheduler": _scheduler(config.sampler),
             "num_inference_steps": config.sampler.steps,
             **shared,
+            **own,
             **extra,
         },
         "ema": {
@@ -88,7 +146,7 @@ def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
             **{"update_after_step": 0, "inv_gamma": 1.0, "power": 0.75},
             **{"min_value": 0.0, "max_value": 0.9999},
         },
-        "optimizer": {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
+        "optimizer": layout.optimizer,
         "training": {"device": "cuda:0", "seed": 42, "use_ema": True, "resume": True},
         "task": _task(policy),
     }

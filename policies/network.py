@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ Branch = Callable[[int, Compute], Tensor]
 @dataclass
 class NetworkConfig:
     """Sizes of a `DiffusionTransformer`, under the reference implementation's names."""
+
+    family: ClassVar[str] = "transformer"
+    length_multiple: ClassVar[int] = 1
 
     input_dim: int
     output_dim: int
@@ -78,6 +82,19 @@ class NetworkConfig:
     @property
     def branches(self) -> tuple[str, ...]:
         return ("sa", "ff") if self.encoder_only else ("sa", "ca", "ff")
+
+    @property
+    def any_length(self) -> bool:
+        """Whether the trajectory may be the executed actions alone."""
+        return self.obs_as_cond
+
+    @property
+    def first_action(self) -> int:
+        """Index in the trajectory of the first executed action, that of the newest observation."""
+        return self.n_obs_steps - 1
+
+    def __str__(self) -> str:
+        return f"{self.n_layer} layers of width {self.n_emb}"
 
 
 class TimeEmbedding(nn.Module):

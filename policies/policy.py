@@ -5,69 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .config import PolicyConfig
 from .network import Compute, DiffusionTransformer, NetworkConfig
 from .normalizer import Normalizer
 from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
+from .unet import Unet
+from .unet_config import UnetConfig
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
-"""(step, site index, how to compute the branch) -> what is added to the stream."""
-
-
-@dataclass
-class TaskInfo:
-    """What the checkpoint says of the task it was trained on; None where it does not say."""
-
-    name: str = ""
-    abs_action: bool | None = None
-    robot_noise_ratio: float | None = None
-
-
-@dataclass
-class PolicyConfig:
-    """Everything but the weights."""
-
-    network: NetworkConfig
-    obs_dim: int
-    action_dim: int
-    n_action_steps: int
-    pred_action_steps_only: bool = False
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    task: TaskInfo = field(default_factory=TaskInfo)
-
-    def __post_init__(self) -> None:
-        net = self.network
-        width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)
-        if (net.input_dim, net.output_dim) != (width, width):
-            raise ValueError(
-                f"network.input_dim and output_dim must be {width} for obs_dim {self.obs_dim}, "
-                f"action_dim {self.action_dim} and obs_as_cond {net.obs_as_cond}, "
-                f"got {net.input_dim}, {net.output_dim}"
-            )
-        if net.obs_as_cond and net.cond_dim != self.obs_dim:
-            raise ValueError(
-                f"network.cond_dim must be obs_dim = {self.obs_dim}, got {net.cond_dim}"
-            )
-        first = 0 if self.pred_action_steps_only else net.n_obs_steps - 1
-        if not 1 <= self.n_action_steps <= net.horizon - first:
-            raise ValueError(
-                f"n_action_steps must be from 1 to {net.horizon - first} (horizon {net.horizon}, "
-                f"n_obs_steps {net.n_obs_steps}), got {self.n_action_steps}"
-            )
-        if self.pred_action_steps_only and net.causal_attn:
-            raise ValueError(
-                "pred_action_steps_only=true with causal_attn=true is refused: the mask is made "
-                "for the horizon, and the reference implementation fails on it too"
-            )
-        if self.pred_action_steps_only and not net.obs_as_cond:
-            raise ValueError("pred_action_steps_only=true needs obs_as_cond=true")
+"""(step, site index, how to compute its value) -> the value that the network goes on with."""
+NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
+    NetworkConfig: DiffusionTransformer,
+    UnetConfig: Unet,
+}
 
 
 class DiffusionPolicy(nn.Module):
@@ -83,7 +41,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = DiffusionTransformer(config.network)
+        self.model: Any = NETWORKS[type(config.network)](config.network)
         self.normalizer = Normalizer({"obs": config.obs_dim, "action": config.action_dim})
         self.n_obs_steps = config.network.n_obs_steps
         self.n_action_steps = config.n_action_steps
@@ -102,8 +60,7 @@ class DiffusionPolicy(nn.Module):
     @property
     def n_tokens(self) -> int:
         """Tokens of the trajectory in one denoising call, a time token included."""
-        length = self.n_action_steps if self.config.pred_action_steps_only else self.horizon
-        return length + (1 if self.config.network.encoder_only else 0)
+        return self.config.length + (1 if self.config.network.encoder_only else 0)
 
     @property
     def n_live(self) -> int:
@@ -117,12 +74,13 @@ class DiffusionPolicy(nn.Module):
         return self.n_tokens - (1 if self.config.network.encoder_only else 0)
 
     @property
-    def sizes(self) -> NetworkConfig:
+    def sizes(self) -> Any:
+        """The network's config, a `NetworkConfig` or a `UnetConfig`."""
         return self.config.network
 
     @property
     def device(self) -> torch.device:
-        return self.model.pos_emb.device
+        return next(self.parameters()).device
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
         """A policy that shares these weights and samples differently."""
@@ -179,14 +137,14 @@ class DiffusionPolicy(nn.Module):
             noise: one CPU generator per row, or a single one that is consumed in the order of the
                 reference implementation (the initial trajectory, then one draw per stochastic step,
                 each of full horizon).
-            branch: intercepts the residual branches, see `StepBranch`; None is the plain policy.
+            branch: intercepts the network's sites, see `StepBranch`; None is the plain policy.
 
         Returns:
             (B, n_action_steps, action_dim), in the units of the env.
         """
         trajectory = self.sample(obs, noise, branch)
         actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
-        first = 0 if self.config.pred_action_steps_only else self.n_obs_steps - 1
+        first = self.config.first_action
         return actions[:, first : first + self.n_action_steps]
 
     def predict_action(self, obs_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -197,7 +155,7 @@ class DiffusionPolicy(nn.Module):
         """
         obs = obs_dict["obs"][:, : self.n_obs_steps]
         trajectory = self.sample(obs, torch.default_generator)
-        first = 0 if self.config.pred_action_steps_only else self.n_obs_steps - 1
+        first = self.config.first_action
         executed = slice(first, first + self.n_action_steps)
         pred = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
         result = {"action": pred[:, executed], "action_pred": pred}
@@ -212,8 +170,7 @@ class DiffusionPolicy(nn.Module):
         self.check(obs, noise)
         nobs = self.normalizer.normalize("obs", obs.to(self.device))
         net, table = self.config.network, self.table
-        length = self.n_action_steps if self.config.pred_action_steps_only else net.horizon
-        shape = (len(obs), length, net.input_dim)
+        shape = (len(obs), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
         for s, timestep in enumerate(table.timesteps):
             self._inpaint(x, nobs)

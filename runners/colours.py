@@ -10,9 +10,11 @@ CELL_COLOURS = (
     "#fdae61",
     "#e6701e",
     "#a63603",
+    "#f1f1f1",  # not reached
 )
 DIFFERENCE_COLOURS = ("#8a929b", "#e3e6ea", "#0072b2", "#d55e00", "#f7efa6")
-KIND_COLOURS = {"sa": "#0072b2", "ca": "#56b4e9", "ff": "#e69f00", "rest": "#999999"}
+KIND_COLOURS = {"sa": "#0072b2", "ca": "#56b4e9", "ff": "#e69f00"}
+KIND_COLOURS |= {"deep": "#0072b2", "rest": "#999999"}
 ARM_COLOURS = ("#0072b2", "#d55e00")
 SEPARATOR = "#707880"
 MATRIX = "cividis"

@@ -33,6 +33,8 @@ def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
         CheckpointError, FileNotFoundError, UnsupportedPolicy: as `load_policy`.
     """
     policy = load_policy(locate(path))
+    if policy.sizes.family != config.network.family:
+        raise UserError(f"runner.init={path} is a {policy.sizes}, this training a transformer")
     there, wanted = _meaning(policy.config), _meaning(config)
     for name, value in wanted.items():
         if there[name] != value:

@@ -20,13 +20,21 @@ CELLS = (
     "reused",
     *(f"forecast from {k}" for k in range(1, MAX_ORDER)),
     f"forecast from {MAX_ORDER} or more",
+    "not reached",
 )
+NOT_REACHED = len(CELLS) - 1  # inside of a reused level of a UNet
 DIFFERENCES = ("both computed", "same hit", "only A computed", "only B computed", "another hit")
 KINDS = {
     "sa": "self-attention",
     "ca": "cross-attention",
     "ff": "feed-forward",
+    "deep": "deep levels",
     "rest": "the rest",
+}
+STACKED = ("rest", "deep", "ff", "sa", "ca")  # from below in a bar
+ROWS = {
+    False: "one residual branch (sa self-attention, ca cross-attention, ff feed-forward)",
+    True: "everything below one level of the UNet, the rows under it included",
 }
 
 
@@ -38,7 +46,7 @@ class Arm:
         label: "cache=uniform", or the file or folder that it comes from.
         flops: {kind: (N,) float64} of one query of one row, see `KINDS`.
         plain: the same with every cell computed.
-        live: FLOPs of a query in the fused engine.
+        live: FLOPs of a query in the fused engine; None where it does not run.
         query: FLOPs of a query in the reference engine.
         share: `query` over that of the plain policy.
         equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
@@ -49,7 +57,7 @@ class Arm:
     plan: CachePlan
     flops: dict[str, np.ndarray]
     plain: dict[str, np.ndarray]
-    live: int
+    live: int | None
     query: int
     share: float
     equivalent_steps: float
@@ -68,7 +76,7 @@ def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
         plan,
         flops_by_step(policy, plan.mask),
         flops_by_step(policy, everything),
-        live_query_flops(policy, plan.mask),
+        live_query_flops(policy, plan.mask) if policy.sizes.family == "transformer" else None,
         query_flops(policy, plan.mask),
         spent.flops_share,
         spent.equivalent_steps,
@@ -90,6 +98,7 @@ def cells(plan: CachePlan) -> np.ndarray:
     if plan.bias is not None:
         code[(code < FORECAST) & plan.bias.any(axis=(2, 3))] = FORECAST
     code[plan.mask] = COMPUTED
+    code[~plan.reached] = NOT_REACHED
     return code
 
 
@@ -121,6 +130,11 @@ def differing_computed(a: CachePlan, b: CachePlan) -> int:
 def site_label(name: str) -> str:
     """decoder.layers.3.ca -> 3 ca."""
     return " ".join(name.rsplit(".", 2)[-2:])
+
+
+def row_words(plan: CachePlan) -> str:
+    """What a row of the grid is."""
+    return ROWS[plan.sites[0].op == "deep"]
 
 
 def layer_bounds(plan: CachePlan) -> list[int]:
@@ -158,7 +172,7 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         row("last step computed", (_fully(a.plan.mask[-1]) for a in arms)),
         row("hits", (_hits(a.plan) for a in arms)),
         row("FLOPs a query", (f"{a.query / 1e9:.3f} G ({a.share:.1%} of plain)" for a in arms)),
-        row("FLOPs, engine=fused", (f"{a.live / 1e9:.3f} G" for a in arms)),
+        row("FLOPs, engine=fused", (_live(a.live) for a in arms)),
     ]
     if len(arms) == 2:
         plans = arms[0].plan, arms[1].plan
@@ -167,6 +181,10 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         other = int((differences(*plans) == DIFFERENCES.index("another hit")).sum())
         rows.append(("hits that differ", [f"{other} cells", ""]))
     return rows
+
+
+def _live(flops: int | None) -> str:
+    return "it does not run UNets" if flops is None else f"{flops / 1e9:.3f} G"
 
 
 def _updates(updates: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
+from accel.features import check_branches
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
@@ -156,6 +157,7 @@ def prepare_job(
     if policy:
         of_cache["cache"] = CACHES[cache.name].identity(cache, policy)
     if policy and (calibrates or CACHES[cache.name].calibrated):
+        check_branches(policy, f"runner={runner.name}" if calibrates else f"cache={cache.name}")
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
         of_cache["calibration"] = recipe.identity()
         if recipe.choice.path is not None and calibrates:
@@ -239,7 +241,7 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %d layers of width %d; "
+        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %s; "
         "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
@@ -248,8 +250,7 @@ def describe(job: Job) -> None:
         "absolute" if policy.config.task.abs_action else "relative",
         sampler.kind,
         policy.n_inference_steps,
-        policy.sizes.n_layer,
-        policy.sizes.n_emb,
+        policy.sizes,
         job.n_envs,
         job.settings.policy_batch,
         job.settings.threads,

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
 from accel.caches.saved import PLAN_FILE
 from accel.calibration import METRICS, Calibration
+from accel.features import check_branches
 from policies import DiffusionPolicy
 
 from .calibrations import find
@@ -157,6 +158,8 @@ def calibration_for(
     """
     names = [getattr(source.cache, "name", None) for source in sources]
     needing = [name for name in names if name in CACHES and CACHES[name].calibrated]
+    if needing:
+        check_branches(policy, f"cache={needing[0]}")
     if needing or recipe.choice.path is not None:
         check_recipe(recipe, policy, settings)
     calibration = recipe.forced() or find(recipe, policy)

@@ -24,6 +24,7 @@ from .plan_view import (
     CELLS,
     DIFFERENCES,
     KINDS,
+    STACKED,
     Arm,
     cells,
     differences,
@@ -102,7 +103,7 @@ def _draw_grid(
     for bound in layer_bounds(plan):
         axes.axhline(bound - 0.5, color=SEPARATOR, linewidth=0.8)
     axes.set_yticks(range(len(plan.sites)), [site_label(s.name) for s in plan.sites], fontsize=6)
-    axes.set_ylabel("layer and branch", fontsize=8)
+    axes.set_ylabel("site", fontsize=8)
     axes.set_xlabel(STEP_AXIS, fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     patches = [
@@ -123,7 +124,7 @@ def _draw_flops(axes: Axes, arms: Sequence[Arm]) -> None:
     first = arms[0]
     steps = np.arange(first.plan.n_steps)
     floor = np.zeros(len(steps))
-    for kind in [k for k in ("rest", "ff", "sa", "ca") if k in first.flops]:
+    for kind in [k for k in STACKED if k in first.flops]:
         values = first.flops[kind] / 1e9
         axes.bar(steps, values, 1.0, floor, color=KIND_COLOURS[kind], label=KINDS[kind])
         floor += values

@@ -22,12 +22,14 @@ from .plan_view import (
     CELLS,
     DIFFERENCES,
     KINDS,
+    STACKED,
     Arm,
     cells,
     differences,
     differing_computed,
     layer_bounds,
     ranges,
+    row_words,
     site_label,
     summary,
     total,
@@ -60,7 +62,7 @@ def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, 
         ]
     first = arms[0]
     lead = (
-        f"{first.label} computes {first.plan.mask.mean():.1%} of the residual branches of a query, "
+        f"{first.label} computes {first.plan.mask.mean():.1%} of the cells of a query, "
         f"with {first.share:.1%} of the plain policy's FLOPs. A share of FLOPs is not a speed-up: "
         "runner=evaluate measures latency."
     )
@@ -114,10 +116,9 @@ def _grid(arm: Arm, index: int) -> str:
         _layered(arm.plan, code, CELLS, CELL_COLOURS),
         f"grid{index}",
         said,
-        f"{said}. A row is one residual branch (sa self-attention, ca cross-attention, ff "
-        "feed-forward), in the order in which the network runs them; lines separate layers. "
-        "Colours say what each step adds to the stream; forecasts are darker the more stored "
-        "values they combine.",
+        f"{said}. A row is {row_words(arm.plan)}, in the order in which the network runs them; "
+        "lines separate layers. Colours say what each step computes or adds instead; forecasts are "
+        "darker the more stored values they combine.",
         _present(code, CELL_COLOURS, CELLS),
     ) + details("The same as a table", text)
 
@@ -180,7 +181,7 @@ def _flops(arms: Sequence[Arm]) -> str:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         margin={"l": 64, "r": 12, "t": 56, "b": 48},
     )
-    for kind in [k for k in ("rest", "ff", "sa", "ca") if k in first.flops]:
+    for kind in [k for k in STACKED if k in first.flops]:
         plot.add_bar(
             x=list(range(first.plan.n_steps)),
             y=first.flops[kind] / 1e9,
@@ -216,7 +217,8 @@ def _flops(arms: Sequence[Arm]) -> str:
         "flops",
         f"FLOPs by denoising step, {first.label}: {first.query / 1e9:.3f} GFLOP a query",
         f"Two FLOPs per multiply-add, one row, engine=reference; bars are {first.label}. "
-        "The rest (condition encoder, embeddings and head) is computed in every step.",
+        "The rest (condition encoder, embeddings and head, or the shallow part of a UNet) is "
+        "computed in every step.",
     ) + table(
         ["part", "plain", *(a.label for a in arms)],
         [*kinds, ("all", in_all)],

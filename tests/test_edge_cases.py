@@ -7,8 +7,8 @@ test_bac_computes_its_schedules_and_the_union); no calibration (test_schedules) 
 test_accel); batches that change (test_accel); fewer stored values than the order needs
 (test_forecast; test_schedules, test_an_order_that_no_anchors_allow_is_lowered); a first step that
 is not computed (test_accel); NaN by the name of the block (test_calibration, test_schedules) and
-never hidden (test_fused); unknown metrics (test_cli, test_schedules); double acceleration and
-training mode at the start (test_accel).
+never hidden (test_fused); UNets (test_unet_cache); unknown metrics (test_cli, test_schedules);
+double acceleration and training mode at the start (test_accel).
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def test_the_encoder_only_form_has_two_sites_a_layer() -> None:
     in_both_engines(policy, plan)
 
 
-def test_a_unet_is_refused_by_name() -> None:
-    target = "diffusion_policy.policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy"
-    words = r"DiffusionUnetLowdimPolicy is not supported: .*no UNet"
+def test_an_image_policy_is_refused_by_name() -> None:
+    target = "diffusion_policy.policy.diffusion_unet_image_policy.DiffusionUnetImagePolicy"
+    words = r"DiffusionUnetImagePolicy is not supported: .*no image"
     with pytest.raises(UnsupportedPolicy, match=words):
         policy_config({"policy": {"_target_": target}})
 

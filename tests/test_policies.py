@@ -195,11 +195,11 @@ def test_what_changes_actions_and_is_not_known_is_refused(
 
 
 def test_another_live_object_is_refused_by_name() -> None:
-    class DiffusionUnetLowdimPolicy:
+    class IbcDfoLowdimPolicy:
         model = torch.nn.Linear(1, 1)
 
-    with pytest.raises(UnsupportedPolicy, match="DiffusionUnetLowdimPolicy is not supported"):
-        from_reference(DiffusionUnetLowdimPolicy())
+    with pytest.raises(UnsupportedPolicy, match="IbcDfoLowdimPolicy is not supported"):
+        from_reference(IbcDfoLowdimPolicy())
 
 
 def test_action_steps_only_with_causal_attention_is_refused() -> None:

@@ -21,7 +21,11 @@ class ToyStack:
     def __init__(self, slopes: Sequence[float], inputs: Sequence[float]) -> None:
         self.slopes, self.inputs = slopes, inputs
         self.sizes: Any = SimpleNamespace(
-            n_layer=len(slopes), branches=("ff",), encoder_only=False, n_emb=1
+            family="transformer",
+            n_layer=len(slopes),
+            branches=("ff",),
+            encoder_only=False,
+            n_emb=1,
         )
         self.n_inference_steps = len(inputs)
         self.n_live = 1

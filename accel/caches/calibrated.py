@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..calibration import METRICS, Calibration
+from ..features import check_branches
 from ..flops import site_costs
 from ..plan import PlanError
 from ..prefix import early_layers
@@ -138,8 +139,9 @@ def check_calibration(
     """The calibration, if it was made for this policy and sampler.
 
     Raises:
-        PlanError: there is none, or it is foreign.
+        PlanError: there is none, it is foreign, or the policy is a UNet.
     """
+    check_branches(policy, f"cache={method}")
     if calibration is None:
         raise PlanError(
             f"cache={method} needs a calibration of this checkpoint and sampler: make one with "

@@ -1,38 +1,45 @@
-"""DeepCache: deep blocks computed on some steps, shallow ones on all."""
+"""DeepCache: deep blocks, or levels of a UNet, computed on some steps, shallow ones on all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..calibration import Calibration
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan, last_steps
+from ..row_plans import blocks_plan, last_steps, shared_plan
+from ..sites import sites_of
 
 
 @dataclass
 class DeepCacheConfig:
-    """All blocks on some steps, a few on every step (Ma et al. 2023, arXiv 2312.00858).
+    """All of the network on some steps, a part on every step (Ma et al. 2023, arXiv 2312.00858).
 
-    The shallow part and the reused deep part meet in the residual stream, as they do in a U-Net's
-    skip connections, so blocks at either end that are always computed change the result. Ports to
-    transformers that replace the stream by a stale output waste the early ones.
+    The paper's is that of a UNet: its shallow levels, and stale deep features through the skips. In
+    a transformer the shallow part and the reused deep part meet in the residual stream, so blocks
+    at either end that are always computed change the result. Ports that replace the stream by a
+    stale output waste the early ones.
 
     compute_start: steps before this one are computed whole, at least 1.
     compute_end: steps from this one on are computed whole; null is the last tenth.
     compute_interval: in between, steps from one whole computation to the next; more is faster and
         less accurate.
-    always: blocks that are computed on every step; more is slower and more accurate.
+    always: of a transformer, blocks that are computed on every step; more is slower and more
+        accurate; null is block 0.
+    level: of a UNet, the deepest level that is computed on every step, from 1 on; more is slower
+        and more accurate; null is 1.
     """
 
     name: str = "deepcache"
     compute_start: int = 1
     compute_end: int | None = None
     compute_interval: int = 10
-    always: list[int] = field(default_factory=lambda: [0])
+    always: list[int] | None = None
+    level: int | None = None
 
     def __post_init__(self) -> None:
-        at_least = {"compute_start": 1, "compute_end": 0, "compute_interval": 1}
+        at_least = {"compute_start": 1, "compute_end": 0, "compute_interval": 1, "level": 1}
         for setting, least in at_least.items():
             value = getattr(self, setting)
             if value is not None and value < least:
@@ -45,16 +52,44 @@ def resolve_deepcache(
     """The plan.
 
     Raises:
-        PlanError: a block of `always` is not in the network.
+        PlanError: a block of `always`, or the level, is not in the network, or of another kind of
+            network.
     """
-    depth, n_steps = policy.sizes.n_layer, policy.n_inference_steps
-    if unknown := sorted(set(config.always) - set(range(depth))):
-        raise PlanError(f"cache.always must be blocks from 0 to {depth - 1}, got {unknown[0]}")
+    n_steps = policy.n_inference_steps
     end = last_steps(n_steps, None) if config.compute_end is None else config.compute_end
     steps = deepcache_steps(n_steps, config.compute_start, end, config.compute_interval)
-    cached = [block for block in range(depth) if block not in config.always]
     words = f"deepcache start={config.compute_start} end={end} interval={config.compute_interval}"
-    return blocks_plan(policy, steps, cached, f"{words} always={sorted(set(config.always))}")
+    return FAMILIES[policy.sizes.family](config, policy, steps, words)
+
+
+def _of_blocks(
+    config: DeepCacheConfig, policy: Accelerable, steps: Sequence[int], words: str
+) -> CachePlan:
+    if config.level is not None:
+        raise PlanError(f"cache.level is of UNets, a transformer has cache.always: {config.level}")
+    always, depth = {0} if config.always is None else set(config.always), policy.sizes.n_layer
+    if unknown := sorted(always - set(range(depth))):
+        raise PlanError(f"cache.always must be blocks from 0 to {depth - 1}, got {unknown[0]}")
+    cached = [block for block in range(depth) if block not in always]
+    return blocks_plan(policy, steps, cached, f"{words} always={sorted(always)}")
+
+
+def _of_levels(
+    config: DeepCacheConfig, policy: Accelerable, steps: Sequence[int], words: str
+) -> CachePlan:
+    if config.always is not None:
+        raise PlanError(f"cache.always is of transformers, a UNet has cache.level: {config.always}")
+    level, deepest = config.level or 1, len(sites_of(policy))
+    if level > deepest:
+        raise PlanError(f"cache.level must be from 1 to {deepest}, got {level}")
+    return shared_plan(policy, steps, f"{words} level={level}", always=level - 1)
+
+
+FAMILIES: dict[str, Callable[[DeepCacheConfig, Accelerable, Sequence[int], str], CachePlan]] = {
+    "transformer": _of_blocks,
+    "blocks": _of_blocks,
+    "unet": _of_levels,
+}
 
 
 def deepcache_steps(n_steps: int, start: int, end: int, interval: int) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..calibration import Calibration
+from ..features import check_branches
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import blocks_plan
@@ -44,8 +45,9 @@ def resolve_interval(
     """The plan.
 
     Raises:
-        PlanError: the window is not inside the network.
+        PlanError: the window is not inside the network, or that is a UNet.
     """
+    check_branches(policy, "cache=interval")
     depth = policy.sizes.n_layer
     if config.first_block >= depth:
         raise PlanError(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..calibration import Calibration
-from ..plan import CachePlan, PlanError, PlanSampler, sites_of
+from ..plan import CachePlan, PlanError, PlanSampler
 from ..protocol import Accelerable
+from ..sites import sites_of
 
 PLAN_FILE = "plan.json"
 

@@ -24,7 +24,7 @@ EXPONENTS: dict[str, Callable[[UniformConfig], float]] = {
 
 @dataclass
 class UniformConfig:
-    """Every branch computed on the same `steps` denoising steps.
+    """Every branch, or all of a UNet below level 1, computed on the same `steps` denoising steps.
 
     steps: update steps S, the first and the last step among them; more is slower and closer to the
         plain policy.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..flops import live_query_flops
 from ..plan import CachePlan
-from ..protocol import Noise, Transparent
+from ..protocol import Accelerable, Noise, Transparent
 from .native_program import NativeProgram, unsupported
+from .reference import ReferenceConfig
 from .schedule import compile_plan
 from .torch_program import TorchProgram
 
@@ -110,11 +111,23 @@ class FusedEngine:
         return {k: v for p in self._programs.values() for k, v in p.kernels.items()}
 
 
-def settled(config: Any, policy: Transparent) -> Any:
-    """An engine's config with nothing left to the machine, for a run's identity."""
+def settled(config: Any, policy: Accelerable) -> Any:
+    """An engine's config with nothing left to the machine or the network, for a run's identity.
+
+    Raises:
+        ValueError: settings of the program were asked for, and it cannot run this policy.
+    """
     if not isinstance(config, FusedConfig):
         return config
-    return replace(config, backend=choose_backend(policy, config))
+    if policy.sizes.family != "transformer":
+        if config != FusedConfig():
+            raise ValueError(
+                f"engine.backend={config.backend} with engine.precision={config.precision} "
+                "cannot run here: the policy is a UNet, which engine=reference runs"
+            )
+        log.info("engine=fused runs transformers; engine=reference runs this UNet")
+        return ReferenceConfig()
+    return replace(config, backend=choose_backend(cast("Transparent", policy), config))
 
 
 def choose_backend(policy: Transparent, config: FusedConfig) -> str:

@@ -1,0 +1,57 @@
+"""Analytic FLOPs of a UNet, 2 per multiply-add: what reuse at a level saves, and what it cannot.
+
+Norms, activations and the sampler are not counted; borders of convolutions count like the rest.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .protocol import Accelerable, UnetSizes
+
+DOWN_KERNEL, UP_KERNEL = 3, 4
+
+
+def block_flops(sizes: UnetSizes, n_in: int, n_out: int, length: int) -> int:
+    """A residual block: two convolutions, the shortcut where widths differ, and the condition."""
+    per_step = sizes.kernel_size * (n_in + n_out) * n_out + (n_in * n_out if n_in != n_out else 0)
+    condition = sizes.seen_dim * n_out * (2 if sizes.cond_predict_scale else 1)
+    return 2 * (length * per_step + condition)
+
+
+def below_flops(policy: Accelerable) -> list[int]:
+    """What lies between a level and the next one, there and back, for each level.
+
+    That is the way down, the next level's own blocks on both sides, and the way up; of the last
+    level, the blocks in the middle.
+    """
+    sizes, dims = policy.sizes, policy.sizes.down_dims
+    found = []
+    for level, (here, below) in enumerate(pairwise(dims)):
+        length = policy.n_tokens >> (level + 1)
+        blocks = ((here, below), (below, below), (2 * below, here), (here, here))
+        ways = 2 * length * here**2 * (DOWN_KERNEL + UP_KERNEL)
+        found.append(ways + sum(block_flops(sizes, *widths, length) for widths in blocks))
+    deepest = policy.n_tokens >> (len(dims) - 1)
+    return [*found, 2 * block_flops(sizes, dims[-1], dims[-1], deepest)]
+
+
+def level_costs(policy: Accelerable) -> np.ndarray:
+    """(n_sites,) of what each deep site computes besides the sites inside of it."""
+    return np.array(below_flops(policy)[1:])
+
+
+def shallow_flops(policy: Accelerable) -> int:
+    """The embedding of time, local conditions, level 0, and the blocks that join level 1 to it."""
+    sizes: UnetSizes = policy.sizes
+    length, first = policy.n_tokens, sizes.down_dims[0]
+    total = 2 * 8 * sizes.diffusion_step_embed_dim**2 + below_flops(policy)[0]
+    total += block_flops(sizes, sizes.input_dim, first, length)
+    total += block_flops(sizes, first, first, length)
+    if sizes.obs_as == "local":
+        total += block_flops(sizes, sizes.cond_dim, first, length)
+    return total + 2 * length * first * (sizes.kernel_size * first + sizes.input_dim)

@@ -1,0 +1,77 @@
+"""Everything of a diffusion policy but its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .network import NetworkConfig
+from .sampling import SamplerConfig
+from .unet_config import UnetConfig
+
+
+@dataclass
+class TaskInfo:
+    """What the checkpoint says of the task it was trained on; None where it does not say."""
+
+    name: str = ""
+    abs_action: bool | None = None
+    robot_noise_ratio: float | None = None
+
+
+@dataclass
+class PolicyConfig:
+    """Everything but the weights."""
+
+    network: NetworkConfig | UnetConfig
+    obs_dim: int
+    action_dim: int
+    n_action_steps: int
+    pred_action_steps_only: bool = False
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    task: TaskInfo = field(default_factory=TaskInfo)
+
+    def __post_init__(self) -> None:
+        net = self.network
+        width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)
+        if (net.input_dim, net.output_dim) != (width, width):
+            raise ValueError(
+                f"network.input_dim and output_dim must be {width} for obs_dim {self.obs_dim}, "
+                f"action_dim {self.action_dim} and obs_as_cond {net.obs_as_cond}, "
+                f"got {net.input_dim}, {net.output_dim}"
+            )
+        if net.obs_as_cond and net.cond_dim != self.obs_dim:
+            raise ValueError(
+                f"network.cond_dim must be obs_dim = {self.obs_dim}, got {net.cond_dim}"
+            )
+        first = self.first_action
+        if not 1 <= self.n_action_steps <= net.horizon - first:
+            raise ValueError(
+                f"n_action_steps must be from 1 to {net.horizon - first} (horizon {net.horizon}, "
+                f"n_obs_steps {net.n_obs_steps}), got {self.n_action_steps}"
+            )
+        if self.pred_action_steps_only and net.causal_attn:
+            raise ValueError(
+                "pred_action_steps_only=true with causal_attn=true is refused: the mask is made "
+                "for the horizon, and the reference implementation fails on it too"
+            )
+        if self.pred_action_steps_only and not net.any_length:
+            raise ValueError(
+                "pred_action_steps_only=true needs observations as a condition (obs_as_cond=true; "
+                "of a UNet: obs_as_global_cond=true)"
+            )
+        if self.length % net.length_multiple:
+            name = "n_action_steps" if self.pred_action_steps_only else "horizon"
+            raise ValueError(
+                f"{name} must be a multiple of {net.length_multiple} for a {net}, or the way up "
+                f"gives another length, got {self.length}"
+            )
+
+    @property
+    def length(self) -> int:
+        """Steps of the trajectory that is denoised."""
+        return self.n_action_steps if self.pred_action_steps_only else self.network.horizon
+
+    @property
+    def first_action(self) -> int:
+        """Index in the trajectory of the first executed action."""
+        return 0 if self.pred_action_steps_only else self.network.first_action
