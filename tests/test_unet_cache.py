@@ -246,7 +246,7 @@ def test_deepcache_and_taylor_reuse_at_a_level() -> None:
         with pytest.raises(PlanError, match=words):
             resolve(policy, config)
     transformer = from_reference(live_policy())
-    with pytest.raises(PlanError, match="cache.level is of UNets.*: 1"):
+    with pytest.raises(PlanError, match=r"cache\.level is of UNets.*: 1"):
         resolve(transformer, DeepCacheConfig(level=1))
 
 
