@@ -20,6 +20,7 @@ from benchmarks.actions.choose import Chooser
 from benchmarks.actions.measure import Program, actions_of, own_spread, rms, scores
 from benchmarks.actions.questions import Ground, Questions
 from benchmarks.actions.study import Table, ordered, run_sampler
+from benchmarks.actions.transformer_caches import METHODS, NEAR
 from runners.queries import Queries
 from tests.test_calibration import small_policy
 
@@ -47,7 +48,7 @@ def ground() -> Ground:
 
 
 def budget(ground: Ground, steps: int = S) -> Budget:
-    return Budget(ground.policy, ground.calibration, steps)
+    return Budget(ground.policy, ground.calibration, steps, ground.choosing)
 
 
 def test_distances_follow_their_definition() -> None:
@@ -76,7 +77,8 @@ def test_every_cell_computed_has_no_error(ground: Ground) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
-    plans = budget(ground)
+    first_layer_always = arm in ("deepcache like bac", "first_block like bac")  # one of two
+    plans = budget(ground, 2 * S if first_layer_always else S)
     first = plans.cached(BacConfig(steps=S))
     candidates = list(ARMS[arm].candidates(plans, lambda name: first))
     assert candidates
@@ -86,6 +88,14 @@ def test_every_arm_makes_plans_that_run(arm: str, ground: Ground) -> None:
     error = rms(actions_of(candidates[-1].program, asked.obs, asked.noise()), asked.plain)
     assert np.all(error > 1e-4)
     assert 0 < flops_share(candidates[-1].program, ground.policy) < 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_transformer_caches_cost_what_bac_does(method: str, ground: Ground) -> None:
+    plans = budget(ground, 2 * S)
+    wanted = plans.equivalent_steps(BacConfig(steps=2 * S))
+    for candidate in METHODS[method](plans):
+        assert plans.measured_steps(candidate) == pytest.approx(wanted, rel=NEAR + 1e-9)
 
 
 def test_equal_flops_are_equal(ground: Ground) -> None:
@@ -141,7 +151,7 @@ def test_rows_are_written_kept_and_drawn(
     def measured_again(*args: Any) -> None:
         raise AssertionError("a row that is there was measured again")
 
-    monkeypatch.setattr(study, "actions_of", measured_again)
+    monkeypatch.setattr(study, "answers", measured_again)
     monkeypatch.setattr(study, "latencies", measured_again)
     run_sampler(ground, [S, 8], arms, 2, Table(tmp_path, rows))
     with pytest.raises(AssertionError):

@@ -17,6 +17,7 @@ from .candidates import (
     forecasts,
     with_forecast,
 )
+from .transformer_caches import METHODS
 
 Pick = Callable[[str], Candidate | None]
 FORECASTS = ("reuse", *KNOBS)
@@ -105,6 +106,12 @@ def quadratic_like_bac(b: Budget, pick: Pick) -> Iterable[Candidate]:
     return [b.cached(UniformConfig(steps=steps, spacing="quadratic"))]
 
 
+def transformer_cache(
+    candidates: Callable[[Budget], Iterable[Candidate]],
+) -> Callable[[Budget, Pick], Iterable[Candidate]]:
+    return lambda b, pick: candidates(b)
+
+
 ARMS: dict[str, ArmKind] = {
     "even": ArmKind("even", uniform(spacing="even")),
     "even without last": ArmKind("even without last", lambda b, pick: [b.without_last()]),
@@ -148,6 +155,10 @@ ARMS: dict[str, ArmKind] = {
     ),
     "hash_ab chosen": ArmKind("hash_ab chosen", any_forecast_on("bac")),
     "hash_ab equal": ArmKind("hash_ab equal", any_forecast_on("bac equal")),
+    **{
+        f"{method} like bac": ArmKind(method, transformer_cache(candidates))
+        for method, candidates in METHODS.items()
+    },
     "quadratic linear": ArmKind("quadratic linear", quadratic_with("linear", chosen=False)),
     "quadratic fitted": ArmKind("quadratic fitted", quadratic_with("fitted", chosen=False)),
     "quadratic chosen": ArmKind("quadratic chosen", quadratic_with(*KNOBS)),

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 from accel import (
     BacConfig,
     Calibration,
@@ -18,10 +20,12 @@ from accel import (
     summarise,
 )
 from accel.caches.hash_ab import coefficients, offline_bias
+from accel.flops import site_costs
 from accel.rules import ForecastSettings
 from policies import DiffusionPolicy
 
-from .measure import Program
+from .measure import Program, answers
+from .questions import Questions
 
 KS = (0, 5, 8)
 METRICS = ("cos", "mse", "l1")
@@ -51,11 +55,16 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """S update steps of one policy."""
+    """S update steps of one policy.
+
+    Attributes:
+        asked: queries on which settings that decide at run time are given their threshold.
+    """
 
     policy: DiffusionPolicy
     calibration: Calibration
     steps: int
+    asked: Questions
 
     def cached(self, config: Any) -> Candidate:
         """A cache of accel, its settings named where they are not the defaults."""
@@ -72,6 +81,12 @@ class Budget:
     def equivalent_steps(self, config: Any) -> float:
         plan = resolve(self.policy, config, self.calibration)
         return summarise(plan, self.policy).equivalent_steps
+
+    def measured_steps(self, candidate: Candidate) -> float:
+        """What ran, in steps of the whole network."""
+        _, computed = answers(candidate.program, self.asked.obs, self.asked.noise())
+        costs = site_costs(self.policy)
+        return float(computed.sum(axis=0) @ costs / costs.sum())
 
     def ddim(self, like: Any) -> Candidate:
         """As many steps of DDIM, nothing cached, as have the FLOPs of a cache."""
@@ -129,8 +144,9 @@ def with_forecast(schedule: BacConfig, **settings: Any) -> HashAbConfig:
     return HashAbConfig(**shared, **settings)
 
 
-def flops_share(program: Program, of: DiffusionPolicy) -> float:
-    """FLOPs of a query over those of `of` with everything computed."""
+def flops_share(program: Program, of: DiffusionPolicy, computed: np.ndarray | None = None) -> float:
+    """FLOPs of a query, by plan or by the cells that ran, over those of `of` all computed."""
     everything = resolve(of, None).mask
-    mask = program.plan.mask if program.plan else resolve(program.policy, None).mask
-    return query_flops(program.policy, mask) / query_flops(of, everything)
+    if computed is None:
+        computed = program.plan.mask if program.plan else resolve(program.policy, None).mask
+    return query_flops(program.policy, computed) / query_flops(of, everything)

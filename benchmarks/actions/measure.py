@@ -30,13 +30,24 @@ class Program:
 def actions_of(
     program: Program, obs: np.ndarray, noise: list[torch.Generator], title: str = ""
 ) -> np.ndarray:
-    """Executed actions in normalised units, (M, n_action_steps, action_dim) float64.
+    """Executed actions in normalised units, see `answers`."""
+    return answers(program, obs, noise, title)[0]
+
+
+def answers(
+    program: Program, obs: np.ndarray, noise: list[torch.Generator], title: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Executed actions in normalised units, and what was computed for them.
 
     Args:
         program: run by the fused engine.
         obs: (M, n_obs_steps, obs_dim) float32.
         noise: one generator per row.
         title: of a progress bar; none without.
+
+    Returns:
+        (M, n_action_steps, action_dim) float64; (N, n_sites) cells, mean over
+        batches.
     """
     policy, found = program.policy, []
     hidden = None if title else True  # None: a bar where there is a terminal
@@ -47,7 +58,8 @@ def actions_of(
             actions = fast.act(torch.from_numpy(obs[rows]), noise[rows])
             found.append(policy.normalizer.normalize("action", actions).double().cpu().numpy())
             bar.update(len(actions))
-    return np.concatenate(found)
+        computed = np.array(fast.stats()["computed"]) / fast.n_queries
+    return np.concatenate(found), computed
 
 
 def rms(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from accel import summarise
+from accel.flops import site_costs
 from runners.settings import digest
 from runners.store import dump, write_whole
 
 from .arms import ARMS
 from .candidates import Budget, Candidate, flops_share
 from .choose import Chooser
-from .measure import Program, actions_of, scores, unaccelerated
+from .measure import Program, answers, scores, unaccelerated
 from .questions import Ground
 from .speed import PLAIN, latencies
 
@@ -73,7 +73,7 @@ def run_sampler(
             table.rows[key] = row
     table.save()
     for budget_steps in steps:
-        budget = Budget(ground.policy, ground.calibration, budget_steps)
+        budget = Budget(ground.policy, ground.calibration, budget_steps, ground.choosing)
         mine = {arm: table.rows.get(key_of(ground.name, budget_steps, arm), {}) for arm in ARMS}
         mine = {arm: row for arm, row in mine.items() if row.get("basis") == basis}
         known = {arm: row["settings"] for arm, row in mine.items()}
@@ -93,22 +93,20 @@ def run_sampler(
 
 def _row(ground: Ground, steps: int, arm: str, candidate: Candidate, chooser: Chooser) -> Row:
     program, asked = candidate.program, ground.reporting
-    updates = program.policy.n_inference_steps
+    costs = site_costs(program.policy)
+    actions, computed = answers(program, asked.obs, asked.noise())
     row: Row = {
         "sampler": ground.name,
         "steps": steps,
         "arm": arm,
         "family": ARMS[arm].family,
         "settings": candidate.words,
-        "flops_share": flops_share(program, ground.policy),
-        "equivalent_steps": float(updates),
-        "plan": None,
+        "flops_share": flops_share(program, ground.policy, computed),
+        "equivalent_steps": float(computed.sum(axis=0) @ costs / costs.sum()),
+        "plan": program.plan.digest() if program.plan else None,
         "choosing_error": chooser.error(candidate),
     }
-    if program.plan is not None:
-        row["equivalent_steps"] = summarise(program.plan, program.policy).equivalent_steps
-        row["plan"] = program.plan.digest()
-    return row | scores(actions_of(program, asked.obs, asked.noise()), asked)
+    return row | scores(actions, asked)
 
 
 def _time(
