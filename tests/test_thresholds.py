@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from accel import (
+    AcceleratedPolicy,
     CachePlan,
     Calibration,
     FirstBlockConfig,
@@ -33,8 +35,10 @@ from accel.caches.thresholded import fitted_polynomial
 from accel.engines.reference import DecidingSession
 from accel.thresholds import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
+from runners.evaluate import evaluate
 from tests.features import calibration_of, features_of
 from tests.stock import OBS, TO, VARIANTS, live_policy
+from tests.toy import ToyTask
 from tests.toy_stack import ToyStack
 
 RULE = Threshold("norm", 0, 0.5, (1.0, 0.0), math.inf, True, (0, 5))
@@ -161,6 +165,36 @@ def test_a_row_decides_the_same_whatever_its_neighbours(engine: Any) -> None:
                 alone = fast.act(obs[row].expand(8, -1, -1), again)
                 assert torch.equal(alone[0], together[row])
                 assert fast.stats()["trace"][0] == trace[row]
+
+
+class Watched:
+    """An accelerated policy that keeps the decisions of every query by its noise."""
+
+    def __init__(self, fast: AcceleratedPolicy) -> None:
+        self.fast, self.n_obs_steps, self.n_action_steps = fast, TO, fast.n_action_steps
+        self.decided: dict[int, tuple[bool, ...]] = {}
+
+    def act(self, obs: torch.Tensor, noise: Sequence[torch.Generator]) -> torch.Tensor:
+        seeds = [generator.initial_seed() for generator in noise]
+        actions = self.fast.act(obs, noise)
+        rows = map(tuple, self.fast.stats()["trace"])
+        self.decided |= {seed: row for seed, row in zip(seeds, rows, strict=True) if seed}
+        return actions
+
+
+def test_an_episode_decides_the_same_for_one_environment_and_for_eight() -> None:
+    policy = from_reference(live_policy(sampler="ddim"))
+    task = ToyTask(obs_dim=OBS, action_dim=3, max_steps=8)
+    found = []
+    for n_envs in (1, 8):
+        with accelerated(policy, plans(policy)[0]) as fast:
+            watched = Watched(fast)
+            episodes = list(evaluate(watched, task, range(100, 108), n_envs, 0))
+            found.append((watched.decided, {e.seed: e.n_queries for e in episodes}))
+    (alone, queries), (together, _) = found
+    assert together == alone
+    assert len(alone) == sum(queries.values())
+    assert len(set(alone.values())) > 2  # otherwise nothing is tested
 
 
 @pytest.mark.parametrize("engine", ["reference", FusedConfig(backend="torch"), FusedConfig()])
