@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .config import DuQuantConfig
+from .duquant import LayerReport, Quantised, plan, quantize
+from .file import load_quantised, save_quantised
+from .statistics import Statistics, collect
+
 
 @dataclass
 class NoQuantConfig:
@@ -15,4 +20,16 @@ class NoQuantConfig:
 
 QUANTIZERS: dict[str, tuple[type, Any]] = {"none": (NoQuantConfig, None)}
 
-__all__ = ["QUANTIZERS", "NoQuantConfig"]
+__all__ = [
+    "QUANTIZERS",
+    "DuQuantConfig",
+    "LayerReport",
+    "NoQuantConfig",
+    "Quantised",
+    "Statistics",
+    "collect",
+    "load_quantised",
+    "plan",
+    "quantize",
+    "save_quantised",
+]
