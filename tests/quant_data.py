@@ -27,7 +27,7 @@ def planted(kind: str, k: int = 256, n: int = 192, tokens: int = 256) -> tuple[n
         linear.bias.copy_(torch.randn(n, generator=generator))
     x = torch.randn(tokens, k, generator=generator)
     if kind == "channels":
-        x[:, [3, 50, 51, 200]] *= 20
+        x[:, [3, k // 5, k // 5 + 1, k - 9]] *= 20
     if kind == "massive":
         x[::8, 7] = 120
     return linear, x

@@ -84,7 +84,7 @@ def test_one_rotation_where_a_second_would_undo_it() -> None:
 
 def test_zigzag_gives_all_blocks_the_same_mean() -> None:
     score = torch.rand(256, generator=torch.Generator().manual_seed(0))
-    score[torch.arange(16) * 3] = 50 + torch.arange(16.0)  # in the first blocks
+    score[torch.arange(16) * 3] = 50 + torch.arange(16.0) / 4  # in the first blocks
     dealt = score[zigzag(score, 16)].view(16, 16)
     assert torch.equal((dealt > 10).sum(1), torch.ones(16, dtype=torch.long))
     before, after = score.view(16, 16).mean(1).std(), dealt.mean(1).std()
@@ -171,7 +171,9 @@ def test_packs_of_the_fork_can_be_read(tmp_path: Path) -> None:
     transform = read_pack(path)
     x, w = torch.randn(5, 32).double(), torch.randn(8, 32).double()
     moved = transform.activations(x)
-    assert torch.allclose(moved[:, :8], x[:, perm[:8]] @ torch.from_numpy(arrays["Rin_0"]))
+    assert torch.allclose(
+        moved[:, :8], x[:, perm[:8]] @ torch.from_numpy(arrays["Rin_0"]), atol=1e-5
+    )
     assert torch.allclose(moved @ transform.weight(w).T, x @ w.T, atol=1e-12)
     np.savez(path, perm=np.zeros(32, int), meta=meta, **packed)
     with pytest.raises(ValueError, match=r"layer\.npz: perm must be"):

@@ -9,9 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-FIELDS = ("embed_dim", "num_heads", "batch_first", "cross", "bias")
-"""What makes an `Attention`, by the names of its attributes."""
-
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A layer that shares these tensors."""
@@ -30,6 +27,10 @@ class Attention(nn.Module):
             (3E, E), so that one transform and one quantisation serve all three.
     """
 
+    in_proj: nn.Module
+    q_proj: nn.Module
+    kv_proj: nn.Module
+    out_proj: nn.Module
     in_proj_bias = None  # nn.TransformerEncoderLayer's fast path, which bypasses layers, looks here
     _qkv_same_embed_dim = False
 
@@ -53,7 +54,7 @@ class Attention(nn.Module):
         if stock.in_proj_weight is None or stock.bias_k is not None or stock.add_zero_attn:
             raise ValueError(
                 f"attention {name or 'module'} must have keys and values as wide as queries, and "
-                f"no bias_k, bias_v or add_zero_attn: exclude it"
+                f"no bias_k, bias_v or add_zero_attn"
             )
         e, weight, bias = stock.embed_dim, stock.in_proj_weight, stock.in_proj_bias
         with torch.device("meta"):

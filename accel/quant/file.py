@@ -76,7 +76,7 @@ def load_quantised(
             raise ValueError("it was made from other weights than this model's")
         return _restore(header, stored, dict(load_file(path)), model)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def refuse_difference(stored: DuQuantConfig, asked: DuQuantConfig) -> None:
@@ -97,13 +97,13 @@ def _restore(
     if missing:
         raise ValueError(f"the model has no attention {min(missing)}")
     replaced = replace_layers(model, layers, header["attentions"])
+    present = {id(module) for module in replaced.modules()}
     for name, layer in layers.items():
-        if name not in {n for n, m in replaced.named_modules() if m is layer}:
+        if id(layer) not in present:
             raise ValueError(f"the model has no layer {name}")
         state[f"{name}.{EXTRA}"] = layer.get_extra_state()
     replaced.load_state_dict(state)
-    for tensor in (*model.parameters(), *model.buffers()):
-        replaced.to(tensor.device)
-        break
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
+    replaced.to(device)
     reports = [LayerReport(**{**r, "shape": tuple(r["shape"])}) for r in header["layers"]]
     return Quantised(replaced, config, tuple(reports), header["fingerprint"])

@@ -16,7 +16,10 @@ def linears(model: nn.Module, statistics: Statistics) -> dict[str, nn.Linear]:
     found: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            opened = Attention.from_stock(module, statistics.attentions.get(name, False), name)
+            if name not in statistics.attentions:
+                found[f"{name}.out_proj"] = module.out_proj
+                continue
+            opened = Attention.from_stock(module, statistics.attentions[name], name)
             for child, linear in opened.named_children():
                 assert isinstance(linear, nn.Linear)
                 found[f"{name}.{child}"] = linear
@@ -48,7 +51,9 @@ def select(model: nn.Module, statistics: Statistics, config: DuQuantConfig) -> d
         if min(linear.in_features, linear.out_features) < config.min_features:
             continue
         if name not in statistics.layers:
-            raise ValueError(f"layer {name} was never called in the calibration: exclude it")
+            raise ValueError(
+                f"layer {name} was never called in the calibration or is not supported: exclude it"
+            )
         bits = [b for p, b in config.layer_bits.items() if re.search(p, name)]
         chosen[name] = bits[-1] if bits else config.weight_bits
     if not chosen:

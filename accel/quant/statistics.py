@@ -38,7 +38,8 @@ class LayerStatistics:
 class Statistics:
     """Of every linear layer that was called, by name; an attention's are named as in `Attention`.
 
-    attentions: {name of an nn.MultiheadAttention: whether its keys come from elsewhere}.
+    attentions: {name of an nn.MultiheadAttention: whether its keys come from elsewhere}, those that
+        an `Attention` can stand for in every call seen; others have no layers here.
     """
 
     layers: dict[str, LayerStatistics]
@@ -78,7 +79,9 @@ class _Recorder:
     def result(self) -> LayerStatistics:
         assert self.maximum is not None
         assert self.rows is not None
-        return LayerStatistics(self.maximum, self.rows, tuple(self.peaks), self.n_tokens)
+        return LayerStatistics(
+            self.maximum.clone(), self.rows.clone(), tuple(self.peaks), self.n_tokens
+        )
 
 
 def collect(
@@ -100,7 +103,7 @@ def collect(
         seed: of the draw of tokens.
 
     Raises:
-        ValueError: fewer batches than asked, training mode, or an attention of another form.
+        ValueError: fewer batches than asked, or training mode.
         FloatingPointError: an input is not finite.
     """
     if model.training:
@@ -110,6 +113,7 @@ def collect(
             raise ValueError(f"{setting} must be at least 1, got {value}")
     recorders: dict[str, _Recorder] = {}
     attentions: dict[str, Attention] = {}
+    refused: dict[str, str] = {}
 
     def record(name: str, x: Tensor) -> None:
         if name not in recorders:
@@ -127,13 +131,16 @@ def collect(
         given = inspect.signature(stock.forward).bind(*args, **kwargs).arguments
         query, key, value = (given.pop(n) for n in ("query", "key", "value"))
         cross = key is not query
-        if name not in attentions:
-            attentions[name] = Attention.from_stock(stock, cross, name)
+        if name not in attentions and not refused.get(name):
+            try:
+                attentions[name] = Attention.from_stock(stock, cross, name)
+            except ValueError as error:
+                refused[name] = str(error)
+        if name in refused:
+            return
         if key is not value or attentions[name].cross != cross or query.dim() != 3:
-            raise ValueError(
-                f"attention {name} must always be self-attention, or cross-attention to one "
-                f"memory, on batches: exclude it"
-            )
+            refused[name] = "must always be self-attention, or cross-attention to one memory"
+            return
         for linear, x in (("q_proj", query), ("kv_proj", key)) if cross else (("in_proj", query),):
             record(f"{name}.{linear}", x)
         if not stock.batch_first:
@@ -163,5 +170,10 @@ def collect(
         raise ValueError(
             f"n_batches must be at most the batches there are, {done}, got {n_batches}"
         )
-    layers = {name: recorder.result() for name, recorder in recorders.items()}
-    return Statistics(layers, {name: a.cross for name, a in attentions.items()})
+    kinds = {name: a.cross for name, a in attentions.items() if name not in refused}
+    layers = {
+        name: recorder.result()
+        for name, recorder in recorders.items()
+        if name.rpartition(".")[0] not in refused
+    }
+    return Statistics(layers, kinds)

@@ -62,7 +62,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     size = rotation.shape[-1]
     if rotation.dim() == 2:
         return (x.reshape(-1, size) @ rotation).view(x.shape)
-    return torch.einsum("tbi,bij->tbj", x.view(len(x), -1, size), rotation).reshape(x.shape)
+    return torch.einsum("tbi,bij->tbj", x.reshape(len(x), -1, size), rotation).reshape(x.shape)
 
 
 def padded(features: int, block: int) -> int:
