@@ -26,7 +26,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # name: (module, text, what stands 
     "first call only": (
         "statistics",
         "    def add(self, x: Tensor) -> None:\n",
-        "    def add(self, x: Tensor) -> None:\n        if self.rows is not None:\n            return\n",
+        "    def add(self, x: Tensor) -> None:\n"
+        "        if self.rows is not None:\n            return\n",
     ),
     "input changed in place": (L, "x = x * self.inverse_smooth", "x = x.mul_(self.inverse_smooth)"),
     "rounded with scale 1": (
