@@ -17,8 +17,12 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	$(BIN)/pip install --quiet --editable '.[sim,data,report,dev]' --constraint constraints.txt
 	touch $(STAMP)
 
+# they kill and count processes, or take times: nothing of ours may run beside them
+ALONE := tests/test_runs.py tests/test_evaluate.py tests/test_benchmarks.py
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 check: setup
 	$(BIN)/ruff check .

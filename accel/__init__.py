@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from .api import AcceleratedPolicy, accelerated, resolve
 from .branch_errors import BranchErrors, branch_errors
-from .caches import CACHES, BacConfig, HashAbConfig, NoCacheConfig, UniformConfig
+from .caches import (
+    CACHES,
+    BacConfig,
+    HashAbConfig,
+    NoCacheConfig,
+    SavedPlanConfig,
+    UniformConfig,
+)
+from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
@@ -28,9 +36,11 @@ __all__ = [
     "PlanError",
     "PlanSummary",
     "ReferenceConfig",
+    "SavedPlanConfig",
     "Site",
     "UniformConfig",
     "accelerated",
+    "adapt_plan",
     "branch_errors",
     "calibrate",
     "query_flops",

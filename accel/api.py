@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -11,9 +13,11 @@ from torch import Tensor
 from .caches import CACHES, NoCacheConfig
 from .calibration import Calibration
 from .engines import ENGINES
-from .plan import CachePlan
+from .plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS
+
+log = logging.getLogger(__name__)
 
 
 def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> Any:
@@ -35,12 +39,15 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
         TypeError: an unknown config. PlanError: a plan or a calibration for another policy, or none
             where one is needed. ValueError: settings that do not fit the policy.
     """
-    if not isinstance(cache, CachePlan):
+    if isinstance(cache, CachePlan):
+        cache.check(policy)
+        plan = cache
+    else:
         cache = cache or NoCacheConfig()
-        plan: CachePlan = _entry(CACHES, cache, "cache")(cache, policy, calibration)
-        return plan
-    cache.check(policy)
-    return cache
+        plan = _entry(CACHES, cache, "cache")(cache, policy, calibration)
+        if plan.mask.all() and not isinstance(cache, NoCacheConfig):
+            log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
+    return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
 
 
 class AcceleratedPolicy:
@@ -58,6 +65,11 @@ class AcceleratedPolicy:
         """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
         if self.closed:
             raise RuntimeError("the context of this accelerated policy has ended")
+        if self.policy.n_inference_steps != self.plan.n_steps:
+            raise RuntimeError(
+                f"the model would be called {self.policy.n_inference_steps} times a query, "
+                f"the plan has {self.plan.n_steps} steps: the policy's sampler was changed"
+            )
         actions: Tensor = self._engine.act(obs, noise)
         self.n_queries += 1
         return actions

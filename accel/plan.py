@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,26 @@ class PlanError(ValueError):
     """The plan does not fit the policy, the sampler or itself."""
 
 
+@dataclass(frozen=True)
+class PlanSampler:
+    """The sampler whose steps a plan fills, so that they can be found again in another one.
+
+    Attributes:
+        settings: the policy's sampler settings.
+        alpha_bar: (N,) of the trajectory that each step sees, from 0 (noise) to 1.
+    """
+
+    settings: dict[str, Any]
+    alpha_bar: tuple[float, ...]
+
+    @classmethod
+    def of(cls, policy: Accelerable) -> PlanSampler:
+        return cls(policy.sampler_settings, tuple(float(a) for a in policy.alpha_bar))
+
+    def __str__(self) -> str:
+        return f"{self.settings.get('kind', 'sampler')} with {len(self.alpha_bar)} steps"
+
+
 def sites_of(policy: Accelerable) -> tuple[Site, ...]:
     """The sites of a policy in the order in which the network runs them."""
     stack = "encoder" if policy.sizes.encoder_only else "decoder"
@@ -57,6 +77,8 @@ class CachePlan:
         bias: (N, n_sites, live tokens, width) float32 that hits add besides, the same for every
             observation; None is zero. Live tokens are the leading ones on which an executed action
             depends (the time token among them, where it is one).
+        sampler: whose steps these are; None where a file of an older version does not say.
+        adapted: what was done to a plan of another checkpoint or sampler to make this one.
     """
 
     sites: tuple[Site, ...]
@@ -65,6 +87,8 @@ class CachePlan:
     method: str
     alpha: np.ndarray | None = None
     bias: np.ndarray | None = None
+    sampler: PlanSampler | None = None
+    adapted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         grid = (len(self.mask), len(self.sites))
@@ -72,6 +96,11 @@ class CachePlan:
             raise PlanError(
                 f"plan.mask must be bool (steps, {len(self.sites)}), "
                 f"got {self.mask.dtype} {self.mask.shape}"
+            )
+        if self.sampler is not None and len(self.sampler.alpha_bar) != len(self.mask):
+            raise PlanError(
+                f"plan.sampler must have alpha_bar of {len(self.mask)} steps, "
+                f"got {len(self.sampler.alpha_bar)}"
             )
         if not self.mask[:1].all():
             site = self.sites[int(np.argmin(self.mask[0]))].name

@@ -1,11 +1,13 @@
 """Cache plans on disk: JSON that a person can read and diff; no pickle.
 
 A plan with a bias has it in a safetensors file beside the JSON, tied to it by the plan's digest.
+Files without "sampler" are an older version's; they load, and fit their own sampler only.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .files import write_whole
-from .plan import CachePlan, PlanError, Site
+from .plan import CachePlan, PlanError, PlanSampler, Site
 
 SCHEMA = "skipstep-plan/1"
 KEYS = {
@@ -30,7 +32,7 @@ KEYS = {
     "alpha",
     "digest",
 }
-OPTIONAL = {"bias"}
+OPTIONAL = {"bias", "sampler", "adapted"}
 COMPUTED, HIT = "S", "R"
 
 
@@ -77,6 +79,10 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
         "alpha": alpha or None,
         "digest": plan.digest(),
     }
+    if plan.sampler is not None:
+        content["sampler"] = asdict(plan.sampler)
+    if plan.adapted:
+        content["adapted"] = list(plan.adapted)
     path = Path(path)
     bias = plan.hit_bias()
     if bias is not None:
@@ -103,6 +109,13 @@ def _load_bias(path: Path, content: dict[str, Any]) -> np.ndarray:
     if list(bias.shape) != content["bias"]["shape"]:
         raise PlanError(f"bias must have shape {content['bias']['shape']}, got {list(bias.shape)}")
     return bias
+
+
+def _sampler(content: dict[str, Any]) -> PlanSampler:
+    alpha_bar = tuple(float(a) for a in content["alpha_bar"])
+    if not all(0 <= a <= 1 for a in alpha_bar):
+        raise PlanError("sampler.alpha_bar must be from 0 to 1")
+    return PlanSampler(dict(content["settings"]), alpha_bar)
 
 
 def load_plan(path: str | Path) -> CachePlan:
@@ -145,7 +158,11 @@ def _parse(content: Any, beside: Path) -> CachePlan:
             for step, coefficients in content["alpha"][site.name].items():
                 alpha[int(step), u] = coefficients
     bias = _load_bias(beside, content) if "bias" in content else None
-    plan = CachePlan(sites, mask, content["policy"], content["method"], alpha, bias)
+    sampler = _sampler(content["sampler"]) if "sampler" in content else None
+    adapted = tuple(str(words) for words in content.get("adapted", ()))
+    plan = CachePlan(
+        sites, mask, content["policy"], content["method"], alpha, bias, sampler, adapted
+    )
     if plan.digest() != content["digest"]:
         raise PlanError("digest does not match the content")
     return plan

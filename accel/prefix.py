@@ -47,8 +47,7 @@ def early_layers(
         extra: FLOPs of the further steps, in those of `full`.
     """
     n_layers, n_steps = stream.shape[:2]
-    last = np.maximum.accumulate(np.where(np.isin(np.arange(n_steps), full), np.arange(n_steps), 0))
-    whole = squared_distances(stream.sum(axis=(0, 2)))[last, np.arange(n_steps)]
+    whole = squared_distances(stream.sum(axis=(0, 2)))[_newest(full, n_steps), np.arange(n_steps)]
     best, least = (0, list(full)), float(whole @ sensitivity)
     for depth in range(1, n_layers):
         further = min(int(extra * len(full) * n_layers / depth + 1e-9), n_steps - len(full))
@@ -74,8 +73,14 @@ def stale_errors(stream: np.ndarray, depth: int, full: Sequence[int]) -> np.ndar
     late = stream[depth:, :, depth:].sum(axis=(0, 2))
     cross = stream[:depth, :, depth:].sum(axis=(0, 2))
     t = np.arange(len(first))
-    f = np.maximum.accumulate(np.where(np.isin(t, full), t, 0))
+    f = _newest(full, len(t))
     p = np.maximum(t[:, None], f)
     between = cross[p, f] - cross[p, t] - cross[t, f] + np.diag(cross)
     rest = squared_distances(late)[f, t]
     return np.asarray(np.maximum(squared_distances(first)[p, t] + rest + 2 * between, 0))
+
+
+def _newest(full: Sequence[int], n_steps: int) -> np.ndarray:
+    """(n_steps,): the newest of the steps `full` at every step."""
+    t = np.arange(n_steps)
+    return np.maximum.accumulate(np.where(np.isin(t, full), t, 0))

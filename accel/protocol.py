@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,8 @@ class Accelerable(Protocol):
     """A diffusion policy whose denoising network shows its residual branches.
 
     n_live: leading steps of the trajectory that can influence an executed action.
+    sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
+    fingerprint: of weights and settings; with `sampler`, as it would be with these settings.
     """
 
     n_obs_steps: int
@@ -62,7 +65,13 @@ class Accelerable(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def fingerprint(self) -> str: ...
+    @property
+    def sampler_settings(self) -> dict[str, Any]: ...
+
+    @property
+    def alpha_bar(self) -> np.ndarray: ...
+
+    def fingerprint(self, sampler: Mapping[str, Any] | None = None) -> str: ...
 
     def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor: ...
 

@@ -95,6 +95,10 @@ class KitchenTask(Task):
             return {}
         return {f"p_{n}": float(np.mean(counts >= n)) for n in range(1, N_TASKS + 1)}
 
+    def hold(self, action: FloatArray) -> FloatArray:
+        """The last target, or no velocity."""
+        return action if self.config.abs_action else np.zeros_like(action)
+
     def state(self, env: Env) -> FloatArray:
         """Joint positions (30) and velocities (29), without the noise."""
         data = cast(KitchenEnv, env).robot.data

@@ -105,6 +105,12 @@ class LiftTask(Task):
         best = float(np.max(rewards, initial=0.0))
         return EpisodeScore(success=best >= 1.0, score=best)
 
+    def hold(self, action: FloatArray) -> FloatArray:
+        """No change of pose, and the gripper as commanded: one that grasps must go on closing."""
+        if self.abs_action:
+            return action
+        return np.concatenate([np.zeros(len(action) - 1), action[-1:]])
+
     def state(self, env: Env) -> FloatArray:
         """Time, joint positions (16) and velocities (15), as robosuite flattens them."""
         return np.asarray(cast(LiftEnv, env).sim_env.sim.get_state().flatten(), np.float64)

@@ -72,6 +72,10 @@ class Task(ABC):
         """Summarise the `EpisodeScore.details` of many episodes in the task's own terms."""
         return {}
 
+    def hold(self, action: FloatArray) -> FloatArray:
+        """The action that keeps the robot where `action` sent it; an absolute target does."""
+        return action
+
     def state(self, env: Env) -> FloatArray:
         """The simulator's whole state now, as recorded in datasets."""
         return np.empty(0)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .network import Compute, DiffusionTransformer, NetworkConfig
 from .normalizer import Normalizer
-from .sampling import SamplerConfig, SamplerTable, sampler_table
+from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
@@ -128,9 +130,24 @@ class DiffusionPolicy(nn.Module):
         twin.load_state_dict(self.state_dict(), assign=True)
         return twin.to(self.device).train(self.training)
 
-    def fingerprint(self) -> str:
-        """Hash of the weights and of every setting that changes an action (sampler included)."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+    @property
+    def sampler_settings(self) -> dict[str, Any]:
+        return asdict(self.config.sampler)
+
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        """(N,) float32: alpha-bar of the trajectory that each denoising step sees."""
+        found: np.ndarray = alphas_cumprod(self.config.sampler)[self.table.timesteps]
+        return found
+
+    def fingerprint(self, sampler: Mapping[str, Any] | None = None) -> str:
+        """Hash of the weights and of every setting that changes an action (sampler included).
+
+        Args:
+            sampler: settings of another sampler: what the fingerprint would be under it.
+        """
+        settings = asdict(self.config) | ({} if sampler is None else {"sampler": dict(sampler)})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +17,8 @@ from omegaconf import DictConfig
 
 from accel import BranchErrors, branch_errors, resolve
 
-from .calibrations import calibration_of, locked, queries_of
+from .calibrations import calibration_of, find, locked, queries_of
+from .command import command
 from .prepare import Job, describe, prepare_job
 from .settings import UserError
 from .store import BRANCH_ERRORS, RunStore, write_whole
@@ -68,13 +67,24 @@ def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
     store = RunStore(folder, job.config, job.settings.force)
     try:
         done = store.result()
-        if done and not job.recipe.choice.force and Path(done["calibration"]["path"]).exists():
+        if done and not job.recipe.choice.force and _stands(job, done):
             log.info("finished already: %s", folder)
             return done
         with store.running():
             return _run(job, store)
     finally:
         store.close()
+
+
+def _stands(job: Job, done: Mapping[str, Any]) -> bool:
+    """Whether a finished run rests on the calibration that is there now."""
+    calibration = job.recipe.forced() or find(job.recipe, job.policy)
+    if calibration is None:
+        return False
+    stands = bool(calibration.digest() == done["calibration"]["digest"])
+    if not stands:
+        log.info("finished with another calibration: %s", done["calibration"]["digest"])
+    return stands
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
@@ -87,6 +97,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "task": job.task.name,
         "runner": job.runner.name,
         "cache": job.cache.name,
+        "adapted": list(job.adapted),
         "calibration": {"path": str(path), "digest": calibration.digest()},
         "n_queries": calibration.n_queries,
         "volatility": {site.name: value for site, value in volatility},
@@ -101,6 +112,8 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             torch.from_numpy(queries.obs),
             queries.noise(job.settings.noise_seed),
         )
+        seeds = sorted(set(queries.seeds.tolist()))
+        result["queries"] = {"data": job.recipe.choice.data, "seeds": seeds}
         content = as_json(errors)
         write_whole(store.folder / BRANCH_ERRORS, json.dumps(content))
         result["branch_errors"] = summarise(content)
@@ -108,7 +121,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "fingerprint": job.fingerprint,
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
     }
     store.write_result(result)
@@ -138,6 +151,12 @@ def summarise(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _from(queries: Mapping[str, Any]) -> str:
+    numbers = ", ".join(map(str, queries["seeds"]))
+    data = queries["data"]
+    return f"episodes {numbers} of {data}" if data else f"of seeds {numbers}"
+
+
 def _largest(values: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(values.items(), key=lambda item: -item[1])[:N_ROWS]
 
@@ -152,7 +171,9 @@ def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
     if errors := result["branch_errors"]:
         title += f"  cache={result['cache']}"
         by_step = errors["by_step"]
-        rows = [
+        rows = [("plan", words) for words in result.get("adapted", [])]
+        rows += [("queries", _from(result["queries"]))] if "queries" in result else []
+        rows += [
             (f"worst site {rank}", f"{value:.3f}  {name}")
             for rank, (name, value) in enumerate(_largest(errors["by_site"]), 1)
         ]

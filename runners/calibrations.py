@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,83 +17,14 @@ from accel.calibration_file import json_path
 from policies import DiffusionPolicy
 
 from .queries import Queries, play
-from .settings import CalibrationChoice, Settings, UserError, digest
+from .recipes import Recipe, load
 
 if TYPE_CHECKING:
     from .prepare import Job
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path("multirun/calibrations")
 QUERIES = "queries.npz"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which calibration a job uses.
-
-    Attributes:
-        choice: the settings.
-        task: name of the task.
-        depends_on: what changes the queries or what is observed on them.
-    """
-
-    choice: CalibrationChoice
-    task: str
-    depends_on: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        """Of the automatic calibration, known before it is made."""
-        settings = {k: v for k, v in asdict(self.choice).items() if k not in ("path", "force")}
-        return digest({**self.depends_on, "calibration": settings})
-
-    @property
-    def folder(self) -> Path:
-        """Of the automatic calibration."""
-        return FOLDER / f"{self.task}_{self.key}"
-
-    def forced(self) -> Calibration | None:
-        """The calibration that calibration.path names, if any."""
-        return None if self.choice.path is None else load(Path(self.choice.path))
-
-    def identity(self) -> str:
-        """What of the calibration changes an episode: the content, or what it will follow from."""
-        calibration = self.forced()
-        return self.key if calibration is None else calibration.digest()
-
-
-def load(path: Path) -> Calibration:
-    """Read a calibration, once for as long as its file stays."""
-    file = json_path(path)
-    return _load(file, file.stat().st_mtime_ns if file.exists() else 0)
-
-
-@lru_cache(maxsize=2)
-def _load(file: Path, stamp: int) -> Calibration:
-    return Calibration.load(file)
-
-
-def check_recipe(recipe: Recipe, policy: DiffusionPolicy, settings: Settings) -> None:
-    """Refuse a foreign calibration, and one of the episodes that the run evaluates.
-
-    Raises:
-        UserError: one line that names the setting.
-    """
-    choice = recipe.choice
-    calibration = recipe.forced()
-    if calibration is not None:
-        try:
-            calibration.check(policy)
-        except PlanError as error:
-            raise UserError(f"calibration.path {choice.path}: {error}") from error
-        return
-    tested = range(settings.start_seed, settings.start_seed + settings.n_episodes)
-    if choice.seeds[0] <= tested[-1] and tested[0] <= choice.seeds[-1]:
-        raise UserError(
-            f"calibration.start_seed: seeds {choice.seeds[0]} to {choice.seeds[-1]} are among the "
-            f"test seeds ({tested[0]} to {tested[-1]})"
-        )
 
 
 def plan_of(job: Job) -> tuple[CachePlan, dict[str, str] | None]:
@@ -138,10 +68,11 @@ def find(recipe: Recipe, policy: DiffusionPolicy) -> Calibration | None:
 
 def queries_of(job: Job, anew: bool = False) -> Queries:
     """The automatic calibration's queries; call it under its lock."""
-    path = job.recipe.folder / QUERIES
+    path, demos = job.recipe.folder / QUERIES, job.recipe.demos
     if path.exists() and not anew:
         return Queries.load(path)
-    queries = play(job)
+    n_queries = job.recipe.choice.n_queries
+    queries = demos.queries(job.policy.n_obs_steps, n_queries) if demos else play(job)
     queries.save(path)
     return queries
 
@@ -164,6 +95,7 @@ def _make(job: Job) -> Calibration:
             "policy_batch": job.settings.policy_batch,
             "threads": job.settings.threads,
             "device": job.settings.device,
+            "data": recipe.choice.data,
             "seeds": queries.seeds.tolist(),
             "queries": queries.numbers.tolist(),
         },

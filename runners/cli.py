@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
@@ -15,12 +15,24 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from .command import key_of
 from .registry import RUNNERS, prepare
 from .settings import PROJECT, UserError, check_writable
-from .store import StoreError
+from .shards import within
+from .store import StoreError, note_failure
+from .sweep import (
+    Launch,
+    check_launcher,
+    let_children_import,
+    spelled_out,
+    unaccelerated,
+    with_params,
+)
+from .sweep_table import summary
 
 CONF = PROJECT / "conf"
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
@@ -29,41 +41,85 @@ SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
 
 def run_name(*, _root_: DictConfig) -> str:
     """Resolver `${run_name:}`: the run's folder; it ends in a hash of what changes an episode."""
-    return str(prepare(_root_).name)
+    return within(prepare(_root_).name, _root_.shard)
 
 
-def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
-    """The overrides of every job of a sweep."""
-    if not multirun:
-        return [list(overrides)]
+def expand(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """A sweep as words for Hydra, and the overrides of each of its jobs.
+
+    Hydra first composes what is not swept, and would look for `cache.steps` in the default cache: a
+    choice of one value is left to the jobs.
+    """
     loader = GlobalHydra.instance().config_loader()
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides=list(overrides))
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides=list(words))
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(job) for job in jobs]
+    given = []
+    for word, override in zip(words, parsed, strict=True):
+        key, _, value = word.partition("=")
+        nested = "." in key and not key_of(word).startswith("hydra")
+        single = nested and value and not override.is_sweep_override()
+        given.append(f"{key}=choice({value})" if single else word)
+    return given, [list(job) for job in jobs]
 
 
-def validate(argv: Sequence[str]) -> None:
+def validate(argv: Sequence[str]) -> list[Launch]:
     """Compose and check every job of a command line; nothing is written.
+
+    Returns:
+        What Hydra is to be called with; none for words like --help, which run nothing.
 
     Raises:
         UserError: the first mistake, in one line.
     """
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     args = get_args_parser().parse_args(list(argv))
     if any(getattr(args, name) for name in SHOW_ONLY):
-        return
+        return []
+    check_launcher(args.overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            for overrides in expand(args.overrides, args.multirun):
-                cfg = _compose(overrides)
-                with open_dict(cfg):
-                    hydra_cfg = cfg.pop("hydra")
-                prepare(cfg)
-                where = OmegaConf.create({**cfg, "hydra": hydra_cfg})
-                check_writable(
-                    Path(where.hydra.sweep.dir if args.multirun else where.hydra.run.dir)
-                )
+            is_study, params = _experiment(args.overrides)
+            words = with_params(args.overrides, params)
+            if args.multirun or is_study:
+                launch = _checked_sweep(words)
+            else:
+                launch = _checked(list(argv), [words], multirun=False)
+            if launch.baselines <= set(launch.folders):
+                return [launch]
+            return [_checked_sweep(unaccelerated(words)), launch]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_lines(error)) from error
+
+
+def _experiment(words: Sequence[str]) -> tuple[bool, Mapping[str, object]]:
+    """Whether these words name a sweep without -m, and the settings that it sweeps."""
+    own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
+    if not own:
+        return False, {}
+    cfg = compose("config", own, return_hydra_config=True).hydra
+    return cfg.mode == RunMode.MULTIRUN, cfg.sweeper.get("params") or {}
+
+
+def _checked_sweep(words: Sequence[str]) -> Launch:
+    given, jobs = expand(words)
+    return _checked(["--multirun", *given, "hydra.sweeper.params=null"], jobs, multirun=True)
+
+
+def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
+    """Prepare every job, and forget it again: each may hold another policy."""
+    folders, baselines = [], set()
+    for overrides in jobs:
+        cfg = _compose(list(overrides))
+        with open_dict(cfg):
+            hydra_cfg = cfg.pop("hydra")
+        job = prepare(cfg)
+        where = OmegaConf.create({**cfg, "hydra": hydra_cfg}).hydra
+        study = Path(where.sweep.dir)
+        folders.append(study / within(job.name, cfg.shard) if multirun else Path(where.run.dir))
+        check_writable(folders[-1])
+        if cfg.baseline and cfg.runner.name == "evaluate":
+            baselines.add(study / job.baseline_name)
+    return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -93,11 +149,30 @@ def _first_lines(error: Exception) -> str:
 
 
 def app(cfg: DictConfig) -> None:
-    """One job, inside Hydra."""
+    """One job, inside Hydra; one that fails in a sweep says so and lets the others go on."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        _run_job(cfg, folder)
+        return
+    try:
+        _run_job(cfg, folder)
+    except Exception as error:
+        if not isinstance(error, StoreError):  # of a folder that is another process's
+            note_failure(folder)
+        print(f"failed: {_short(folder)}: {' '.join(str(error).split())}", file=sys.stderr)
+        if cfg.fail_fast:
+            raise SystemExit(1) from error
+
+
+def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = prepare(cfg)
     runner = RUNNERS[job.runner.name]
-    print(runner.render(runner.run(job, folder), _short(folder)))
+    try:
+        result = runner.run(job, folder)
+    except StoreError as error:  # Hydra would show a traceback and end with 1
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(runner.render(result, _short(folder)))
 
 
 def _short(folder: Path) -> Path:
@@ -106,16 +181,29 @@ def _short(folder: Path) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    argv = sorted(
-        argv, key=lambda word: word not in ("-m", "--multirun")
-    )  # argparse wants it first
-    sys.argv[1:] = argv
+    argv = spelled_out(argv)
     try:
-        validate(argv)
+        launches = validate(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if not launches:
+        return _hydra(argv)
+    let_children_import(argv)
+    code = 0
+    for launch in launches:
+        code = max(code, _hydra(launch.argv))
+        if code > 1 or (code and launch.fail_fast):
+            break
+    if launches[-1].multirun and code < 2:
+        text, whole = summary([folder for launch in launches for folder in launch.folders])
+        print(text)
+        code = max(code, int(not whole))
+    return code
+
+
+def _hydra(argv: Sequence[str]) -> int:
+    sys.argv[1:] = argv
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
     except (UserError, StoreError) as error:

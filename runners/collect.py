@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from accel import AcceleratedPolicy
 
+from .command import command
 from .demos import Demo, DemoSet
 from .evaluate import evaluate
 from .loggers import LOGGERS, NullLogger, wandb_run
@@ -112,6 +111,7 @@ def _write(
         "task": job.task.name,
         "runner": config.name,
         "source": config.source,
+        "adapted": list(job.adapted),
         "noise": config.largest_noise,
         "dataset": str(path),
         "format": config.format,
@@ -124,7 +124,7 @@ def _write(
         "n_errors": len(records) - len(ok),
         "errors": [{"seed": r["seed"], "error": r["error"]} for r in records if r not in ok],
         "fingerprint": job.fingerprint,
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
     }
 
@@ -194,5 +194,7 @@ def render_collect(result: Mapping[str, Any], folder: Path) -> str:
         result["format"]: result["dataset"],
         "files": str(folder),
     }
+    if adapted := result.get("adapted"):
+        rows["plan"] = "; ".join(adapted)
     lines = [f"{name:<9}  {value}" for name, value in rows.items()]
     return "\n".join(["", title, "-" * len(title), *lines])

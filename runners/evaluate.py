@@ -16,6 +16,7 @@ from torch import Tensor
 from envs import EnvPool, Event, Task
 
 from .clock import Clock
+from .realtime import Delays, Timeline
 from .trajectory import Recorder, Trajectory
 
 ATTEMPTS = 2
@@ -69,6 +70,7 @@ class Slot:
     rewards: list[float] = field(default_factory=list)
     observations: list[np.ndarray] = field(default_factory=list)
     recorder: Recorder | None = None
+    timeline: Timeline | None = None
 
 
 def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
@@ -113,6 +115,7 @@ def evaluate(
     disturb: Callable[[int, int, np.ndarray], np.ndarray] = lambda seed, query, actions: actions,
     record: bool = False,
     clock: Clock | None = None,
+    delays: Delays | None = None,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
@@ -129,6 +132,7 @@ def evaluate(
         disturb: (seed, query, the policy's actions) -> the actions that are executed.
         record: results have a trajectory, with the simulator's states.
         clock: counts the seconds in which the policy acts and simulators are waited for.
+        delays: the simulator goes on for so long while the policy thinks.
 
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then
@@ -145,7 +149,14 @@ def evaluate(
                 seed, attempt = queue.popleft()
                 history: deque[np.ndarray] = deque(maxlen=policy.n_obs_steps)
                 recorder = Recorder() if record else None
-                slots[index] = Slot(seed, attempt, time.perf_counter(), history, recorder=recorder)
+                slots[index] = Slot(
+                    seed,
+                    attempt,
+                    time.perf_counter(),
+                    history,
+                    recorder=recorder,
+                    timeline=_timeline(task, delays, noise_seed, seed),
+                )
                 pool.reset(index, seed, video_of(seed))
 
         for index in range(min(n_envs, len(queue))):
@@ -158,6 +169,8 @@ def evaluate(
                 for index, actions in zip(batch, chunks, strict=True):
                     slot = slots[index]
                     executed = disturb(slot.seed, len(slot.observations) - 1, actions)
+                    if slot.timeline:
+                        executed = slot.timeline.execute(executed)
                     if slot.recorder:
                         slot.recorder.ask(actions, executed)
                     pool.step(index, executed)
@@ -177,6 +190,12 @@ def evaluate(
                     continue
                 start(event.slot)
                 yield _result(task, slot, event)
+
+
+def _timeline(task: Task, delays: Delays | None, noise_seed: int, seed: int) -> Timeline | None:
+    if delays is None:
+        return None
+    return Timeline(lambda query: delays.of(noise_seed, seed, query), delays.lead, task.hold)
 
 
 def _observe(slot: Slot, event: Event) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import resource
-import shlex
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import accelerated, query_flops
+from accel import CACHES, accelerated, query_flops
 
 from .calibrations import plan_of
 from .clock import Clock
+from .command import baseline_command, command
 from .evaluate import act_padded, evaluate, query_noise
 from .latency import measure
-from .loggers import LOGGERS, NullLogger, wandb_run
+from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
 from .prepare import Job, describe
+from .shards import merge
 from .store import TIME, RunStore, dump, read_episodes, write_whole
 from .versions import versions
 
@@ -45,14 +45,22 @@ def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
     """
     store = RunStore(folder, job.config, job.settings.force)
     try:
-        done = store.result()
-        if done and _is_complete(job, store, done):
-            log.info("finished already: %s", folder)
-            return {**done, "baseline": compare(job, folder, store.episodes)}
-        with store.running():
-            return _run(job, store)
+        merge(store)
+        return run_missing(job, store, store.missing(job.seeds))
     finally:
         store.close()
+
+
+def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
+    """Play these seeds in an opened folder and finish the run, unless it is finished."""
+    done = store.result()
+    if done and _is_complete(job, store, done):
+        if job.recipe.choice.force and CACHES[job.cache.name].calibrated:
+            done = _calibrated_anew(job, store, done)
+        log.info("finished already: %s", store.folder)
+        return {**done, "baseline": compare(job, store.folder, store.episodes)}
+    with store.running():
+        return _run(job, store, missing)
 
 
 def _is_complete(job: Job, store: RunStore, done: Mapping[str, Any]) -> bool:
@@ -60,7 +68,29 @@ def _is_complete(job: Job, store: RunStore, done: Mapping[str, Any]) -> bool:
     return bool(measured) and done["n_episodes"] == len(job.seeds) and not store.missing(job.seeds)
 
 
-def _run(job: Job, store: RunStore) -> dict[str, Any]:
+def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
+    """Play what is missing of these seeds, and nothing else."""
+    torch.set_num_threads(job.settings.threads)
+    describe(job)
+    plan, _ = plan_of(job)
+    store.keep_to_plan(plan.digest())
+    clock = Clock.resume(store.folder / TIME)
+    logger = NullLogger(store.folder, {}, job.config)
+    with accelerated(job.policy, plan, job.quant, job.engine) as fast:
+        _episodes(job, store, logger, fast, clock, seeds, store.missing(seeds))
+
+
+def _calibrated_anew(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
+    """calibration.force=true on a finished run; StoreError if its plan comes out another."""
+    torch.set_num_threads(job.settings.threads)
+    plan, calibration = plan_of(job)
+    store.keep_to_plan(plan.digest())
+    log.info("calibrated anew, and the plan is the same: %s", plan.digest())
+    store.write_result(done | {"calibration": calibration})
+    return done | {"calibration": calibration}
+
+
+def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     started, clock = time.perf_counter(), Clock.resume(store.folder / TIME)
     torch.set_num_threads(job.settings.threads)
     describe(job)
@@ -74,7 +104,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     exit_code = 1
     try:
         with accelerated(job.policy, plan, job.quant, job.engine) as fast:
-            _episodes(job, store, logger, fast, clock)
+            _episodes(job, store, logger, fast, clock, job.seeds, missing)
             observations = store.observations()
             previous = store.result() or {}
             with clock.measuring():
@@ -95,17 +125,19 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 "share": stats["flops"] / plain_flops,
             },
             "baseline": compare(job, store.folder, store.episodes),
+            **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": calibration,
+            "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
             "time": clock.seconds(),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "fingerprint": job.fingerprint,
-            "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+            "command": command(),
             "versions": versions(),
         }
         store.write_result(result)
-        logger.finish(flat(result), [store.episodes[s] for s in job.seeds], store.folder)
+        logger.finish(summary_values(result), [store.episodes[s] for s in job.seeds], store.folder)
         exit_code = 0
         return result
     finally:
@@ -117,12 +149,19 @@ def save_time(store: RunStore, clock: Clock) -> None:
     write_whole(store.folder / TIME, dump(clock.seconds()))
 
 
-def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any, clock: Clock) -> None:
+def _episodes(
+    job: Job,
+    store: RunStore,
+    logger: NullLogger,
+    fast: Any,
+    clock: Clock,
+    seeds: Sequence[int],
+    missing: Sequence[int],
+) -> None:
     """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     successes = n_ok = 0
-    missing = store.missing(job.seeds)
     filmed = set(job.seeds[: job.settings.videos])
-    bar = tqdm(total=len(job.seeds), desc=job.name, unit="episode", disable=None)
+    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
 
     def count(record: Mapping[str, Any]) -> None:
         nonlocal successes, n_ok
@@ -136,7 +175,7 @@ def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any, clock: C
         logger.episode(record, rate)
 
     with bar:
-        for seed in job.seeds:
+        for seed in seeds:
             if seed not in missing:
                 count(store.episodes[seed])
         if not missing:
@@ -152,6 +191,7 @@ def _episodes(job: Job, store: RunStore, logger: NullLogger, fast: Any, clock: C
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),
             clock=clock,
+            delays=job.delays,
         ):
             record = episode.record()
             if episode.video:
@@ -197,38 +237,5 @@ def compare(
 
     result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
     if result is None:
-        changed = [
-            a
-            for a in sys.argv[1:]
-            if a.partition("=")[0].partition(".")[0] not in ("cache", "quant", "sampler")
-        ]
-        overrides = [a for a in changed if a not in ("-m", "--multirun")]
-        command = shlex.join(["python", "run.py", "cache=none", *overrides])
-        return {"folder": None, "command": command}
+        return {"folder": None, "command": baseline_command()}
     return {"folder": baseline.name, **asdict(result)}
-
-
-def flat(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result under W&B's summary names: ours, and diffusion_policy's test/*."""
-    low, high = result["success_interval"]
-    values = {
-        **{
-            k: result[k]
-            for k in ("success_rate", "n_episodes", "n_errors", "wall_s", "fingerprint")
-        },
-        "success_low": low,
-        "success_high": high,
-        "test/mean_score": result["mean_score"],
-        **{f"test/{k}": v for k, v in result["task_metrics"].items()},
-        **{f"flops/{k}": v for k, v in result["flops"].items()},
-        **{f"time/{k}": v for k, v in result["time"].items()},
-    }
-    if result["latency"]:
-        values["latency/ratio"] = result["latency"]["ratio"]
-        for arm in ("accelerated", "plain"):
-            values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
-    if result["baseline"] and result["baseline"]["folder"]:
-        values |= {
-            f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
-        }
-    return values

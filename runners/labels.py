@@ -69,6 +69,8 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
     beside = [r for r in runs if r.of(STRATUM) == run.of(STRATUM)]
     plain = {_sampler(r) for r in beside if is_baseline(r)} or {_sampler(r) for r in beside}
     found["sampler"] = "" if plain == {_sampler(run)} else _sampler(run)
+    delay = (run.config.get("realtime") or {}).get("delay_steps")
+    found["realtime"] = f"delay {delay}" if delay else ""
     return found | {k: str(run.config.get(k)) for k in ("threads", "policy_batch", "device")}
 
 
@@ -82,7 +84,7 @@ def _said(key: str, value: str) -> str:
     spoken = {
         "quant.name": "" if value == "none" else value,
         "cache.steps": f"{value} steps",
-        **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "device"), value),
+        **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "realtime", "device"), value),
     }
     return spoken.get(key, f"{_field(key)} {value}")
 

@@ -32,6 +32,41 @@ def wandb_run(job: Any, job_type: str, *tags: str) -> dict[str, Any]:
     }
 
 
+def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a result under W&B's summary names: ours, and diffusion_policy's test/*."""
+    low, high = result["success_interval"]
+    values = {
+        **{
+            k: result[k]
+            for k in ("success_rate", "n_episodes", "n_errors", "wall_s", "fingerprint")
+        },
+        "success_low": low,
+        "success_high": high,
+        "test/mean_score": result["mean_score"],
+        **{f"test/{k}": v for k, v in result["task_metrics"].items()},
+        **{f"flops/{k}": v for k, v in result["flops"].items()},
+        **{f"time/{k}": v for k, v in result["time"].items()},
+    }
+    if result["latency"]:
+        values["latency/ratio"] = result["latency"]["ratio"]
+        for arm in ("accelerated", "plain"):
+            values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
+    if realtime := result.get("realtime"):
+        values["realtime/delay_steps"] = realtime["mean"]
+    if result["baseline"] and result["baseline"]["folder"]:
+        values |= {
+            f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
+        }
+    return values
+
+
+def has_key() -> bool:
+    """Whether W&B knows who sends."""
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)
+
+
 class NullLogger:
     """logger=none."""
 
@@ -134,9 +169,7 @@ class OnlineLogger(WandbLogger):
     @staticmethod
     def check() -> None:
         WandbLogger.check()
-        import wandb
-
-        if not wandb.login(prompt=False, verify=False):
+        if not has_key():
             raise ValueError(
                 "logger=wandb needs a key: run `wandb login`, set WANDB_API_KEY, "
                 "or use logger=offline"

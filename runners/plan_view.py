@@ -148,7 +148,7 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         return name, [str(v) for v in values]
 
     rows = [
-        row("plan", (a.plan.method for a in arms)),
+        row("plan", ("; ".join((a.plan.method, *a.plan.adapted)) for a in arms)),
         row("digest", (a.plan.digest() for a in arms)),
         row("grid", (f"{len(first.mask)} steps x {len(first.sites)} sites" for _ in arms)),
         row("cells computed", (f"{a.plan.mask.sum()} ({a.plan.mask.mean():.1%})" for a in arms)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,11 +15,12 @@ from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
-from .calibrations import Recipe, check_recipe
+from .delays import delays_of, realtime_config
 from .loggers import LOGGERS
+from .realtime import Delays
+from .recipes import Recipe, check_recipe, recipe_of
 from .settings import (
     GROUPS,
-    CalibrationChoice,
     LoggerChoice,
     SamplerChoice,
     Settings,
@@ -46,7 +47,12 @@ MISTAKES = (
 
 @dataclass(frozen=True)
 class Job:
-    """One checked run of episodes; `loaded` is None where something else than a policy acts."""
+    """One checked run of episodes.
+
+    Attributes:
+        loaded: None where something else than a policy acts.
+        adapted: what had to be done to a saved plan to make it this policy's.
+    """
 
     settings: Settings
     task: Task
@@ -55,6 +61,7 @@ class Job:
     quant: Any
     engine: Any
     sampler: SamplerChoice
+    adapted: tuple[str, ...]
     recipe: Recipe
     logger: LoggerChoice
     runner: Any
@@ -64,6 +71,7 @@ class Job:
     name: str
     baseline_name: str
     config: dict[str, Any]
+    delays: Delays | None = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -83,6 +91,12 @@ def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:
     if logger.name not in LOGGERS:
         raise UserError(f"logger must be one of {', '.join(LOGGERS)}, got {logger.name!r}")
     LOGGERS[logger.name].check()
+    for setting, there in (
+        ("shard", settings.shard),
+        ("realtime", realtime_config(cfg.realtime).active),
+    ):
+        if there and cfg.runner.name != "evaluate":
+            raise UserError(f"{setting} needs runner=evaluate, got runner={cfg.runner.name}")
     return settings, logger
 
 
@@ -127,12 +141,26 @@ def prepare_job(
         "engine": asdict(engine),
     }
     of_cache: dict[str, Any] = {"cache": asdict(cache)}
-    if policy and (calibrates or CACHES[cache.name].calibrated):
-        check_recipe(recipe, policy, settings)
-        of_cache["calibration"] = recipe.identity()
+    queries = recipe.choice.seeds or recipe.choice.data
+    if queries and recipe.choice.path and not calibrates:
+        raise UserError(
+            "calibration.path excludes calibration.seeds and calibration.data with "
+            f"runner={runner.name}, got {recipe.choice.path} and {queries}"
+        )
     if policy:
-        check_cache(policy, cache, recipe)
+        of_cache["cache"] = CACHES[cache.name].identity(cache, policy)
+    if policy and (calibrates or CACHES[cache.name].calibrated):
+        check_recipe(recipe, policy, settings, evaluates=not calibrates)
+        of_cache["calibration"] = recipe.identity()
+        if recipe.choice.path is not None and calibrates:
+            of_cache["queries"] = recipe.key
+    adapted = check_cache(policy, cache, recipe) if policy else ()
+    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     fingerprint = digest({**identity, **of_cache})
+    beside = Path("multirun", settings.study, name.format(cache.name, quant.name, fingerprint))
+    delays = delays_of(realtime_config(cfg.realtime), task.control_hz, beside)
+    if delays:
+        fingerprint = digest({**identity, **of_cache, "delays": delays.steps})
     baseline = digest(
         {
             **identity,
@@ -141,7 +169,6 @@ def prepare_job(
             "cache": {"name": "none"},
         }
     )
-    name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     return Job(
         settings=settings,
         task=task,
@@ -150,6 +177,7 @@ def prepare_job(
         quant=quant,
         engine=engine,
         sampler=sampler,
+        adapted=adapted,
         recipe=recipe,
         logger=logger,
         runner=runner,
@@ -165,7 +193,7 @@ def prepare_job(
         name=name.format(cache.name, quant.name, fingerprint),
         baseline_name=name.format("none", "none", baseline),
         config={
-            **asdict(settings),
+            **{k: v for k, v in asdict(settings).items() if k != "shard"},
             "task": {**public(task), "checkpoint": checkpoint},
             "cache": asdict(cache),
             "quant": asdict(quant),
@@ -174,37 +202,19 @@ def prepare_job(
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
+            **({"realtime": delays.record()} if delays else {}),
             "fingerprint": fingerprint,
         },
+        delays=delays,
     )
 
 
-def calibration_values(cfg: DictConfig) -> Any:
-    """calibration=PATH is short for calibration.path=PATH, calibration=null for the defaults."""
-    node = cfg.get("calibration")
-    return node if isinstance(node, DictConfig) else {"path": node}
+def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[str, ...]:
+    """Refuse a cache that does not fit the policy's sampler, or its forced calibration.
 
-
-def recipe_of(
-    cfg: DictConfig, settings: Settings, task: Task, policy: DiffusionPolicy | None
-) -> Recipe:
-    """Which calibration a policy has under these settings."""
-    return Recipe(
-        build(CalibrationChoice, calibration_values(cfg), "calibration"),
-        task.name,
-        {
-            "task": public(task),
-            "policy": policy.fingerprint() if policy else None,
-            "noise_seed": settings.noise_seed,
-            "policy_batch": settings.policy_batch,
-            "threads": settings.threads,
-            "device": torch.device(settings.device).type,
-        },
-    )
-
-
-def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> None:
-    """Refuse a cache that does not fit the policy's sampler, or its forced calibration."""
+    Returns:
+        What had to be done to a saved plan, see `CachePlan.adapted`.
+    """
     budget = getattr(cache, "steps", 1)
     if budget > policy.n_inference_steps:
         raise UserError(
@@ -213,7 +223,8 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> None:
         )
     calibration = recipe.forced()
     if calibration or not CACHES[cache.name].calibrated:
-        resolve(policy, cache, calibration)
+        return resolve(policy, cache, calibration).adapted
+    return ()
 
 
 def describe(job: Job) -> None:
@@ -235,3 +246,7 @@ def describe(job: Job) -> None:
         job.settings.policy_batch,
         job.settings.threads,
     )
+    if job.delays:
+        log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
+    for words in job.adapted:
+        log.warning("cache=%s: %s", job.cache.name, words)

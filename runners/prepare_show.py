@@ -11,17 +11,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.caches.saved import PLAN_FILE
 from accel.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
-from .calibrations import Recipe, check_recipe, find
+from .calibrations import find
 from .page import check_report
-from .prepare import check_cache, recipe_of, settings_and_logger
+from .prepare import check_cache, settings_and_logger
+from .recipes import Recipe, check_recipe, recipe_of
 from .settings import SamplerChoice, Settings, UserError, build, choose, digest
 from .store import CONFIG, RESULT
 from .task_and_policy import policy_and_task
-
-PLAN = "plan.json"
 
 
 @dataclass
@@ -53,8 +53,10 @@ class Source:
     cache: Any
     digest: str | None = None
 
-    def identity(self) -> Any:
-        return self.cache.digest() if isinstance(self.cache, CachePlan) else asdict(self.cache)
+    def identity(self, policy: DiffusionPolicy) -> Any:
+        if isinstance(self.cache, CachePlan):
+            return self.cache.digest()
+        return CACHES[self.cache.name].identity(self.cache, policy)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
             "runner": asdict(runner) | {"compare": None},
             "task": task.name,
             "policy": policy.fingerprint(),
-            "plans": [source.identity() for source in sources],
+            "plans": [source.identity(policy) for source in sources],
             "calibration": calibration.digest() if calibration else None,
         }
     )
@@ -173,8 +175,8 @@ def compared(text: str) -> Source:
     path = Path(text)
     if path.is_file():
         return Source(path.name, CachePlan.load(path))
-    if (path / PLAN).is_file():
-        return Source(path.name, CachePlan.load(path / PLAN))
+    if (path / PLAN_FILE).is_file():
+        return Source(path.name, CachePlan.load(path / PLAN_FILE))
     if (path / CONFIG).is_file():
         config = OmegaConf.load(path / CONFIG)
         if "cache" in config:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,11 @@ from policies import (
     PolicyConfig,
     SamplerConfig,
     Windows,
-    read_dataset,
     split_episodes,
 )
-from policies.dataset_files import detect_kind
 from policies.datasets import Integers
 
+from .dataset_content import read_content
 from .initial import initial_policy
 from .prepare import settings_and_logger
 from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
@@ -201,12 +198,8 @@ def _policy_config(
 
 
 def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonstrations, str]:
-    kinds = [detect_kind(Path(f)) if runner.kind == "auto" else runner.kind for f in runner.files]
     keys = tuple(runner.obs_keys or ())
-    if not keys and set(kinds) == {"robomimic"}:
-        keys = defaults.robomimic_keys
-    stamps = tuple((p, p.stat().st_mtime_ns) for f in runner.files for p in _files(Path(f)))
-    data, content = _read(tuple(runner.files), runner.kind, keys, stamps)
+    data, content = read_content(runner.files, runner.kind, keys, defaults)
     try:
         obs, action = defaults.convert(data.obs, data.action, task)
     except ValueError as error:
@@ -221,18 +214,3 @@ def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonst
                 f"task={task.name} needs {dim}"
             )
     return replace(data, obs=obs, action=action), content
-
-
-@lru_cache(maxsize=2)
-def _read(
-    files: tuple[str, ...], kind: str, keys: tuple[str, ...], stamps: tuple[tuple[Path, int], ...]
-) -> tuple[Demonstrations, str]:
-    data = read_dataset(files, kind, keys or None)
-    content = hashlib.sha256()
-    for path, _ in stamps:
-        content.update(hashlib.sha256(path.read_bytes()).digest())
-    return data, content.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

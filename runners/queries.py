@@ -35,8 +35,8 @@ class Queries:
 
     Attributes:
         obs: (M, n_obs_steps, obs_dim) float32.
-        seeds: (M,) of the episodes.
-        numbers: (M,) which query of its episode each is.
+        seeds: (M,) of the episodes; of demonstrations: their numbers in the dataset.
+        numbers: (M,) which query of its episode each is; of demonstrations: the step.
     """
 
     obs: np.ndarray
@@ -91,7 +91,7 @@ def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int)
     if len(chosen) < MIN_QUERIES:
         raise TooFewQueriesError(
             f"{len(observed)} episodes hold {len(chosen)} queries, a calibration needs at least "
-            f"{MIN_QUERIES}: raise calibration.n_episodes"
+            f"{MIN_QUERIES}: raise calibration.n_episodes, or name more seeds"
         )
     if len(chosen) < n:
         log.warning("calibration.n_queries=%d: the episodes hold %d, all are used", n, len(chosen))
@@ -105,13 +105,14 @@ def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int)
 def play(job: Job) -> Queries:
     """Queries of episodes that the plain policy plays."""
     choice, settings = job.recipe.choice, job.settings
-    bar = tqdm(total=choice.n_episodes, desc="calibration", unit="episode", disable=None)
+    seeds = choice.episode_seeds
+    bar = tqdm(total=len(seeds), desc="calibration", unit="episode", disable=None)
     found: dict[int, np.ndarray] = {}
     with bar, accelerated(job.policy, engine="fused") as plain:
         for episode in evaluate(
             plain,
             job.task,
-            choice.seeds,
+            seeds,
             job.n_envs,
             settings.noise_seed,
             policy_batch=settings.policy_batch,
@@ -121,5 +122,5 @@ def play(job: Job) -> Queries:
                 found[episode.seed] = episode.observations
             else:
                 log.warning("seed %d is left out: %s", episode.seed, episode.error)
-    seeds = sorted(found)
-    return choose_queries(seeds, [found[s] for s in seeds], choice.n_queries)
+    played = sorted(found)
+    return choose_queries(played, [found[s] for s in played], choice.n_queries)

@@ -10,14 +10,14 @@ from omegaconf import DictConfig
 
 from .calibrate import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
 from .collect import render_collect, run_collect
-from .job import EvaluateConfig, run_evaluate
+from .job import EvaluateConfig
 from .prepare import MISTAKES, prepare_job
 from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
 from .settings import UserError, choose
+from .shard_job import render_evaluation, run_evaluation
 from .show import render_show, run_show
-from .table import render
 from .train import render_training, run_train
 from .train_settings import TrainConfig
 
@@ -32,7 +32,7 @@ class Runner(NamedTuple):
 
 
 RUNNERS: dict[str, Runner] = {
-    "evaluate": Runner(EvaluateConfig, prepare_job, run_evaluate, render),
+    "evaluate": Runner(EvaluateConfig, prepare_job, run_evaluation, render_evaluation),
     "collect": Runner(CollectConfig, prepare_collect, run_collect, render_collect),
     "calibrate": Runner(CalibrateConfig, prepare_calibrate, run_calibrate, render_calibrate),
     "train": Runner(TrainConfig, prepare_training, run_train, render_training),

@@ -84,6 +84,11 @@ def is_baseline(run: Run) -> bool:
     return bool(run.result) and run.result.get("baseline") is None
 
 
+def is_evaluation(run: Run) -> bool:
+    """Other runners leave folders of the same kind."""
+    return bool(run.config.get("runner", {}).get("name", "evaluate") == "evaluate")
+
+
 def is_run(path: Path) -> bool:
     marks = (CONFIG, STATUS, TRACEBACK, ".hydra")
     return path.is_dir() and any((path / mark).exists() for mark in marks)

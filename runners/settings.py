@@ -19,6 +19,7 @@ from accel.calibration import MIN_QUERIES
 
 from .errors import UserError as UserError
 from .latency import LatencyConfig
+from .shards import Shard
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +46,13 @@ class SamplerChoice:
     steps: int | None = None
 
 
+EXCLUSIVE = {
+    "path": ("force",),
+    "seeds": ("data", "n_episodes", "start_seed"),
+    "data": ("n_episodes", "start_seed"),
+}
+
+
 @dataclass
 class CalibrationChoice:
     """The calibration of methods that need one; conf/config.yaml says what each setting is for."""
@@ -54,6 +62,9 @@ class CalibrationChoice:
     n_queries: int = 64
     n_episodes: int = 8
     start_seed: int = 300000
+    seeds: list[int] | None = None
+    data: str | None = None
+    demos: list[int] | None = None
 
     def __post_init__(self) -> None:
         at_least = {"n_queries": MIN_QUERIES, "n_episodes": 2, "start_seed": 0}
@@ -62,10 +73,25 @@ class CalibrationChoice:
                 raise ValueError(
                     f"calibration.{name} must be at least {least}, got {getattr(self, name)}"
                 )
+        given = {f.name for f in fields(self) if getattr(self, f.name) != f.default}
+        for name, others in EXCLUSIVE.items():
+            if name in given and given & set(others):
+                both = sorted(given & set(others))[0]
+                raise ValueError(f"calibration.{name} excludes calibration.{both}, got both")
+        if "demos" in given and self.data is None:
+            raise ValueError(f"calibration.demos needs calibration.data, got {self.demos} alone")
+        for name in ("seeds", "demos"):
+            numbers = getattr(self, name)
+            if numbers is not None and sorted({n for n in numbers if n >= 0}) != sorted(numbers):
+                raise ValueError(f"calibration.{name} must be different and from 0, got {numbers}")
+            if numbers == []:
+                raise ValueError(f"calibration.{name} must not be empty")
 
     @property
-    def seeds(self) -> range:
-        return range(self.start_seed, self.start_seed + self.n_episodes)
+    def episode_seeds(self) -> list[int]:
+        """Of the episodes that are played."""
+        usual = range(self.start_seed, self.start_seed + self.n_episodes)
+        return sorted(usual if self.seeds is None else self.seeds)
 
 
 @dataclass
@@ -91,7 +117,10 @@ class Settings:
     threads: int = 2
     device: str = "cpu"
     force: bool = False
+    baseline: bool = False
+    fail_fast: bool = False
     videos: int = 1
+    shard: str | None = None
     latency: LatencyConfig = field(default_factory=LatencyConfig)
 
     def __post_init__(self) -> None:
@@ -115,10 +144,24 @@ class Settings:
             raise ValueError(f"n_envs must be auto or a number, got {self.n_envs!r}")
         if not self.study or set(self.study) & set("/\\ ") or self.study.startswith("."):
             raise ValueError(f"study must be a folder name, got {self.study!r}")
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if self.force:
+                raise ValueError("force must be false with shard: shards would undo each other")
         check_device(self.device)
 
 
-GROUPS = ("task", "cache", "quant", "engine", "sampler", "logger", "runner", "calibration")
+GROUPS = (
+    "task",
+    "cache",
+    "quant",
+    "engine",
+    "sampler",
+    "logger",
+    "runner",
+    "calibration",
+    "realtime",
+)
 
 
 def build(cls: type, values: Any, where: str) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accel.caches.saved import PLAN_FILE
+
+from .command import command
 from .plan_view import arm, differing_computed, summary
-from .prepare_show import PLAN, ShowJob, plans_of
+from .prepare_show import ShowJob, plans_of
 from .show_image import plan_image
 from .show_page import plan_page
 from .store import RunStore, write_whole
@@ -36,7 +37,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
         for letter, source, plan in zip(letters, job.sources, plans, strict=True)
     ]
     title = f"{job.task}, " + " and ".join(source.label for source in job.sources)
-    for name, plan in zip((PLAN, COMPARED), plans, strict=False):
+    for name, plan in zip((PLAN_FILE, COMPARED), plans, strict=False):
         plan.save(store.folder / name)
     plan_image(store.folder / IMAGE, title, arms, calibration, job.runner.metric)
     write_whole(store.folder / PAGE, plan_page(title, arms, calibration, job.runner.metric))
@@ -50,6 +51,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
             {
                 "digest": a.plan.digest(),
                 "method": a.plan.method,
+                "adapted": list(a.plan.adapted),
                 "mean_updates": float(a.updates.mean()),
                 "equivalent_steps": a.equivalent_steps,
                 "flops": {"query": a.query, "plain": round(a.query / a.share), "share": a.share},
@@ -58,7 +60,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
         ],
         "differing_cells": differing_computed(*plans) if plans[1:] else None,
         "fingerprint": job.fingerprint,
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
     }
     store.write_result(result)
@@ -70,7 +72,7 @@ def render_show(result: Mapping[str, Any], folder: Path) -> str:
     rows = [["", *result["labels"]], *([name, *values] for name, values in result["table"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    files = [str(folder / name) for name in (PAGE, IMAGE, PLAN)]
+    files = [str(folder / name) for name in (PAGE, IMAGE, PLAN_FILE)]
     return "\n".join(
         ["", result["title"], "-" * len(result["title"])]
         + [line.rstrip() for line in lines]

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
+MERGING, SHARDS = ".lock.merge", "shards"
 TRAINING = ("metrics.jsonl", "checkpoints", "policy")
 TRAJECTORIES, BRANCH_ERRORS, PLAN_DIGEST = "trajectories", "branch_errors.json", "plan.txt"
 SET_ASIDE = (
@@ -29,6 +30,7 @@ SET_ASIDE = (
     TRAJECTORIES,
     BRANCH_ERRORS,
     *TRAINING,
+    SHARDS,
     "videos",
     "wandb",
 )
@@ -62,19 +64,33 @@ def read_episodes(folder: Path) -> dict[int, dict[str, Any]]:
     return {record["seed"]: record for record in records}
 
 
+def note_failure(folder: Path) -> None:
+    """Keep the traceback of what is being handled, unless the run kept it."""
+    if not (folder / TRACEBACK).exists():
+        write_whole(folder / TRACEBACK, traceback.format_exc())
+
+
 class RunStore:
     """A run folder opened for one fingerprint.
+
+    Args:
+        folder: made where it is missing.
+        config: written to it; `fingerprint` in it is the run's.
+        force: start anew.
+        lock: LOCK, or MERGING: the process in charge of a run whose shards are running.
 
     Raises:
         StoreError: the folder belongs to another fingerprint, or another process is running in it.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], force: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], force: bool = False, lock: str = LOCK
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / LOCK).open("w")
+        self._lock = (folder / lock).open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if lock == MERGING else fcntl.LOCK_NB))
         except OSError:
             raise StoreError(f"another process is running in {folder}") from None
         if (folder / CONFIG).exists():
@@ -175,7 +191,7 @@ class RunStore:
             status("interrupted")
             raise
         except BaseException:
-            write_whole(self.folder / TRACEBACK, traceback.format_exc())
+            note_failure(self.folder)
             status("failed")
             raise
         status("finished")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .labels import STRATUM, labels_of, strata_of
-from .run_folder import Run, is_baseline, is_run, read_run
+from .run_folder import Run, is_baseline, is_evaluation, is_run, read_run
 
 CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
 
@@ -59,14 +59,9 @@ def read_study(folder: Path) -> Study:
     """
     if not folder.is_dir():
         raise UserError(f"the study must be a folder with runs, there is none at {folder}")
-    found = sorted(path for path in folder.iterdir() if is_run(path))
-    runs, others = [], []
-    for path in found:
-        run = read_run(path)
-        if run.config.get("runner", {}).get("name", "evaluate") == "evaluate":
-            runs.append(run)
-        else:
-            others.append(path.name)
+    found = [read_run(path) for path in sorted(folder.iterdir()) if is_run(path)]
+    runs = [run for run in found if is_evaluation(run)]
+    others = [run.name for run in found if not is_evaluation(run)]
     if not runs:
         raise UserError(f"the study must hold at least one evaluation, there is none in {folder}")
     strata = strata_of(runs)

@@ -46,6 +46,9 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
             f"{flops['query'] / 1e9:.2f} G a query, {flops['share']:.1%} of the plain policy's",
         )
     )
+    if realtime := result.get("realtime"):
+        rows.append(("delay", realtime["said"]))
+    rows += [("plan", words) for words in result.get("adapted", [])]
     rows.append(("paired", _paired(result["baseline"])))
     if seconds := result.get("time"):  # a result of an older version has none
         rows.append(("time", _time(seconds)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from policies import save_policy
 
+from .command import command
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .prepare_train import TrainJob, precision
@@ -75,7 +75,7 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
             "policy_fingerprint": trainer.ema.policy.fingerprint(),
             "wall_s": round(time.perf_counter() - started, 1),
             "fingerprint": job.fingerprint,
-            "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+            "command": command(),
             "versions": versions(),
         }
         store.write_result(result)
@@ -186,7 +186,7 @@ def render_training(result: Mapping[str, Any], folder: Path) -> str:
             ("rollouts", f"success {result['success_rate']:.2f} of {n}  [{low:.2f}, {high:.2f}]")
         )
     policy = folder / result["policy"]
-    command = ["python", "run.py", f"task={result['task']}", f"task.checkpoint={policy}"]
-    rows += [("policy", str(policy)), ("evaluate", shlex.join(command))]
+    words = ["python", "run.py", f"task={result['task']}", f"task.checkpoint={policy}"]
+    rows += [("policy", str(policy)), ("evaluate", shlex.join(words))]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", title, "-" * len(title), *(f"{k:<{width}}  {v}" for k, v in rows)])

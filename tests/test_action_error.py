@@ -122,7 +122,7 @@ def test_the_best_candidate_is_chosen_on_the_calibration_queries(
 def test_rows_are_written_kept_and_drawn(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arms = ["even", "quadratic", "bac", "ddim", "hash_ab reuse all"]
+    arms = ["even", "quadratic", "bac", "ddim", "hash_ab reuse"]
     table = Table(tmp_path)
     run_sampler(ground, [S, 8], arms, 2, table)
     rows = json.loads((tmp_path / "action_error.json").read_text())["rows"]
@@ -134,7 +134,7 @@ def test_rows_are_written_kept_and_drawn(
         row = rows[f"ddpm S={S} {arm}"]
         assert row["error_interval"][0] <= row["error_mean"] <= row["error_interval"][1]
         assert len(row["latency"]["samples_ms"]) == 2
-    reuse, bac = (rows[f"ddpm S={S} {arm}"] for arm in ("hash_ab reuse all", "bac"))
+    reuse, bac = (rows[f"ddpm S={S} {arm}"] for arm in ("hash_ab reuse", "bac"))
     assert reuse["errors"] == bac["errors"]
     assert rows["ddpm S=8 quadratic"]["flops_share"] > rows[f"ddpm S={S} quadratic"]["flops_share"]
 

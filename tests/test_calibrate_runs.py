@@ -17,9 +17,10 @@ import pytest
 
 from accel import CACHES, Calibration
 from policies import load_policy
-from runners.calibrations import Recipe, find
+from runners.calibrations import find
 from runners.cli import run as run_cli
 from runners.queries import Queries, TooFewQueriesError, choose_queries, spread
+from runners.recipes import Recipe
 from runners.settings import CalibrationChoice
 from tests import calibrated_run
 
@@ -195,7 +196,7 @@ MISTAKES = {
     "calibration=HERE runner=calibrate": "calibration.path must be null with runner=calibrate",
     "cache.name=toy calibration.n_queries=7": "calibration.n_queries must be at least 8, got 7",
     "cache.name=toy calibration.n_episodes=1": "calibration.n_episodes must be at least 2, got 1",
-    "cache.name=toy calibration.seeds=3": "calibration.seeds: unknown key, allowed: path, force",
+    "cache.name=toy calibration.seed=3": "calibration.seed: unknown key, allowed: path, force",
     "runner=calibrate calibration.start_seed=99998": "seeds 99998 to 100001 are among the test",
     "cache.name=toy start_seed=300001": "seeds 300000 to 300003 are among the test seeds (300001",
     "runner=calibrate runner.n=1": "runner.n: unknown key, allowed: name",

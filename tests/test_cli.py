@@ -16,7 +16,7 @@ FIXTURE = (
 )
 
 MISTAKES = {
-    "cache=hashab": "Available options in 'cache': bac hash_ab none uniform",
+    "cache=hashab": "Available options in 'cache': bac hash_ab none plan uniform",
     "cache=bac cache.metric=l3": "cache.metric must be one of cos, mse, l1, l2, got 'l3'",
     "cache=bac cache.steps=101": "cache.steps must be at most 100 (the steps of the sampler)",
     "cache=hash_ab cache.forecast=abm": "cache.forecast=abm is not offered: it is implicit",

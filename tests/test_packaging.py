@@ -60,7 +60,9 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
 
     wrong = run("cache=hashab")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip().endswith("Available options in 'cache': bac hash_ab none uniform")
+    assert wrong.stderr.strip().endswith(
+        "Available options in 'cache': bac hash_ab none plan uniform"
+    )
     shown = run("cache=uniform", "--cfg", "job")
     assert shown.returncode == 0, shown.stderr
     assert "spacing: quadratic" in shown.stdout

@@ -115,7 +115,7 @@ def test_the_plan_computes_first_layers_on_its_budget() -> None:
 
 
 def test_forecasts_of_scope_bu_are_in_the_first_layers() -> None:
-    config = HashAbConfig(steps=3, forecast="linear", scope="bu", drift=False)
+    config = HashAbConfig(steps=3, extra=0.5, forecast="linear", scope="bu", drift=False)
     plan = resolve(POLICY, config, CALIBRATION)
     assert plan.alpha is not None
     moved = (plan.alpha[..., 0] != 1) & ~plan.mask
@@ -145,7 +145,7 @@ def test_forecasts_with_drift_are_exact_for_the_mean(forecast: str) -> None:
         ({"extra": float("inf")}, "cache.extra must be at most 100, got inf"),
         ({"k": 3}, "cache.k=3 needs cache.layout=block, got cache.layout=prefix"),
         ({"metric": "l2"}, "cache.metric=l2 needs cache.layout=block"),
-        ({"layout": "block", "extra": 1.0}, "cache.extra=1.0 needs cache.layout=prefix"),
+        ({"layout": "block", "extra": 2.0}, "cache.extra=2.0 needs cache.layout=prefix"),
     ],
 )
 def test_a_setting_of_the_other_layout_is_refused(config: dict[str, object], words: str) -> None:

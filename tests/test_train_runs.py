@@ -225,7 +225,7 @@ def test_a_damaged_state_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     state = folder / "checkpoints/state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     capfd.readouterr()
-    assert run([*SMALL, *options]) == 1
+    assert run([*SMALL, *options]) == 2
     assert "is damaged" in capfd.readouterr().err
     assert run([*SMALL, *options, "force=true"]) == 0
     assert (folder / "previous/0/checkpoints/state.safetensors").exists()

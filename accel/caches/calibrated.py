@@ -66,7 +66,7 @@ class ScheduleConfig:
     name: str = ""
     steps: int = 10
     layout: str = "prefix"
-    extra: float = 0.7
+    extra: float = 1.0
     force_last: bool = True
     metric: str = "cos"
     caution: float = 0.0

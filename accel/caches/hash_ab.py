@@ -145,15 +145,15 @@ def offline_bias(
     bias = np.zeros((*mask.shape, *calibration.mean.shape[2:]), dtype=np.float32)
     for u in chosen:
         mean, updates = calibration.mean[u], np.flatnonzero(mask[:, u])
-        slopes = None if derivative is None else step_derivative(mean)
+        table = mean if derivative is None else step_derivative(mean)
         for t in np.flatnonzero(~mask[:, u]).tolist():
             anchors = updates[updates < t][::-1]
-            if derivative is not None and slopes is not None:
+            if derivative is not None:
                 anchors = anchors[: settings.order]
                 w = derivative(anchors, float(t), settings.order)[: len(anchors)]
-                bias[t, u] = np.tensordot(w, slopes[anchors], axes=1)
+                bias[t, u] = np.tensordot(w, table[anchors], axes=1)
             else:
                 row = np.ones(1) if alpha is None else alpha[t, u]
                 anchors = anchors[: len(row)]
-                bias[t, u] = mean[t] - np.tensordot(row[: len(anchors)], mean[anchors], axes=1)
+                bias[t, u] = mean[t] - np.tensordot(row[: len(anchors)], table[anchors], axes=1)
     return bias

@@ -124,13 +124,14 @@ ARMS: dict[str, ArmKind] = {
     "block equal": ArmKind("block equal", block_at_equal_flops),
     "hash_ab": ArmKind("hash_ab", hash_ab()),
     **{
-        f"hash_ab {forecast} {scope}": ArmKind(
-            f"hash_ab {forecast} {scope}",
-            hash_ab(forecast=forecast, scope=scope, damping=1.0, drift=False),
+        f"hash_ab {forecast}": ArmKind(
+            f"hash_ab {forecast}", hash_ab(forecast=forecast, damping=1.0, drift=False)
         )
         for forecast in FORECASTS
-        for scope in SCOPES
     },
+    "hash_ab adams_bashforth bu": ArmKind(
+        "hash_ab adams_bashforth bu", hash_ab(scope="bu", damping=1.0, drift=False)
+    ),
     **{
         f"hash_ab {forecast} drift": ArmKind(
             f"hash_ab {forecast} drift", hash_ab(forecast=forecast, damping=1.0)

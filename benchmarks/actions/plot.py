@@ -25,6 +25,12 @@ def _time_share(row: Mapping[str, Any]) -> float | None:
     return 1 / row["latency"]["times_as_fast"] if "latency" in row else None
 
 
+def axes_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Axis, ...]:
+    """Those of `AXES` of which the rows say anything: nothing was timed with --rounds 0."""
+    placed = [row for row in rows if row["steps"] is not None]
+    return tuple(axis for axis in AXES if any(axis[1](row) is not None for row in placed))
+
+
 def lines(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     """{(sampler, family): its rows, cheapest first}."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -45,16 +51,16 @@ def write_page(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
         from plotly.subplots import make_subplots
     except ImportError as error:
         raise Unavailable(f"{error}; pip install 'skipstep[report]'") from error
-    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
+    samplers, axes = list(dict.fromkeys(row["sampler"] for row in rows)), axes_of(rows)
     figure = make_subplots(
         rows=len(samplers),
-        cols=2,
-        subplot_titles=[f"{sampler}, by {name}" for sampler in samplers for name, _ in AXES],
+        cols=len(axes),
+        subplot_titles=[f"{sampler}, by {name}" for sampler in samplers for name, _ in axes],
     )
     families = list(dict.fromkeys(family for _, family in lines(rows)))
     seen: set[str] = set()
     for (sampler, family), points in lines(rows).items():
-        for column, (name, value) in enumerate(AXES, 1):
+        for column, (name, value) in enumerate(axes, 1):
             placed = sorted((x, p) for x, p in ((value(p), i) for i, p in enumerate(points)) if x)
             figure.add_trace(
                 graph_objects.Scatter(
@@ -96,13 +102,13 @@ def write_picture(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise Unavailable(f"{error}; pip install 'skipstep[report]'") from error
-    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
-    figure = Figure(figsize=(11, 4.2 * len(samplers)), layout="constrained")
-    axes = figure.subplots(len(samplers), 2, squeeze=False)
+    samplers, shown = list(dict.fromkeys(row["sampler"] for row in rows)), axes_of(rows)
+    figure = Figure(figsize=(5.5 * len(shown), 4.2 * len(samplers)), layout="constrained")
+    axes = figure.subplots(len(samplers), len(shown), squeeze=False)
     for (sampler, family), points in lines(rows).items():
         if family not in SHOWN:
             continue
-        for axis, (name, value) in zip(axes[samplers.index(sampler)], AXES, strict=True):
+        for axis, (name, value) in zip(axes[samplers.index(sampler)], shown, strict=True):
             placed = sorted((x, p["error_mean"]) for p in points if (x := value(p)) is not None)
             if placed:
                 colour = COLOURS[SHOWN.index(family)]

@@ -1,0 +1,60 @@
+"""An evaluation, whole or as one of its shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .job import play, run_evaluate, run_missing
+from .prepare import Job
+from .shards import Shard, beside_other_shards, known_episodes, merge, whole_run
+from .store import MERGING, STATUS, RunStore, dump, write_whole
+from .table import render
+
+log = logging.getLogger(__name__)
+
+
+def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
+    """Run what the settings ask for, in the run's folder or in a shard's below it."""
+    if job.settings.shard is None:
+        return run_evaluate(job, folder)
+    with beside_other_shards(whole_run(folder)):
+        _play_share(job, folder)
+        return _finish(job, whole_run(folder))
+
+
+def _play_share(job: Job, folder: Path) -> None:
+    run = whole_run(folder)
+    RunStore(run, job.config, lock=MERGING).close()  # its settings are there from the beginning
+    shard = Shard.parse(job.settings.shard or "")
+    elsewhere = known_episodes(run)
+    seeds = [s for s in shard.share(job.seeds) if elsewhere.get(s, {}).get("status") != "ok"]
+    store = RunStore(folder, job.config)
+    try:
+        with store.running():
+            if seeds:
+                play(job, store, seeds)
+    finally:
+        store.close()
+
+
+def _finish(job: Job, folder: Path) -> dict[str, Any]:
+    """Put the shards together where no seed is missing; the first shard to see that does it."""
+    store = RunStore(folder, job.config, lock=MERGING)
+    try:
+        done = sum(seed in known_episodes(folder) for seed in job.seeds)
+        if done < len(job.seeds):
+            said = f"{done} of {len(job.seeds)} episodes, in shards"
+            write_whole(folder / STATUS, dump({"status": said}))
+            return {"waiting": f"{job.name}: {said}; the last shard puts them together"}
+        merge(store)
+        return run_missing(job, store, [])
+    finally:
+        store.close()
+
+
+def render_evaluation(result: Mapping[str, Any], folder: Path) -> str:
+    """A result, or how far a run in shards is."""
+    return str(result["waiting"]) if "waiting" in result else render(result, folder)

@@ -1,0 +1,73 @@
+"""What a sweep ends with: one line per job, and the tracebacks of those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import UserError
+from .findings import Arm, ReportConfig, findings
+from .report_words import interval, ms
+from .run_folder import FINISHED, Run, read_run
+from .shards import whole_run
+from .store import TRACEBACK
+from .study import read_study
+
+HEADER = ("job", "success", "difference", "latency", "state")
+
+
+def summary(folders: Sequence[Path]) -> tuple[str, bool]:
+    """A table of these runs or shards, and whether all of them finished.
+
+    Differences are to the unaccelerated arm of the study, which may be of an earlier sweep.
+    """
+    runs = {folder: read_run(folder) for folder in dict.fromkeys(folders)}
+    names: dict[Path, str] = {}
+    arms: dict[Path, Arm] = {}
+    studies = list(dict.fromkeys(whole_run(folder).parent for folder in folders))
+    for path in studies:
+        with suppress(UserError):  # of a study of other runners' jobs, which have no table
+            study = read_study(path)
+            for run in study.runs:
+                names[run.folder] = f"{study.strata[run.name]}: {study.labels[run.name]}"
+            arms |= {arm.run.folder: arm for arm in findings(study, ReportConfig())}
+    rows = [HEADER, *(_row(run, names, arms) for run in runs.values())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    failed = [run for run in runs.values() if run.status != FINISHED or run.error]
+    count = f"{len(runs) - len(failed)} of {len(runs)} jobs finished"
+    again = "; the same command runs the others again" if failed else ""
+    title = f"{', '.join(map(str, studies))}: {count}{again}"
+    return "\n".join(["", title, "-" * len(title), *lines, *_tracebacks(failed)]), not failed
+
+
+def _row(run: Run, names: Mapping[Path, str], arms: Mapping[Path, Arm]) -> tuple[str, ...]:
+    folder = whole_run(run.folder)
+    shard = "" if folder == run.folder else f" {run.name}"
+    arm, title = arms.get(folder), names.get(folder, folder.name) + shard
+    success = difference = latency = ""
+    if arm:
+        success = f"{arm.rate:.3f} {interval(arm.interval)} of {arm.n}"
+        difference = "the baseline" if arm.is_baseline else "no baseline"
+        if arm.versus:
+            paired = arm.versus.success
+            difference = f"{paired.difference:+.3f} {interval(paired.difference_interval, '+.2f')}"
+        if arm.latency:
+            latency = f"{ms(arm.latency.p50_ms)} ms, {arm.latency.ratio:.3g}x"
+    state = f"{run.status}: {run.error}" if run.error else run.status
+    if arm and arm.run.n_errors:
+        state += f", {arm.run.n_errors} episodes with errors"
+    return title, success, difference, latency, state
+
+
+def _tracebacks(failed: Sequence[Run]) -> list[str]:
+    lines = []
+    for run in failed:
+        path = run.folder / TRACEBACK
+        if path.exists():
+            lines += ["", str(path), path.read_text().rstrip()]
+    return lines
