@@ -16,6 +16,7 @@ from policies.policy import PolicyConfig
 from policies.sampling import SamplerConfig
 
 EVERYTHING = (".",)
+BLOCKS = (r"layers\.\d",)  # with the keys and values of the memory
 
 
 def planted(kind: str, k: int = 256, n: int = 192, tokens: int = 256) -> tuple[nn.Linear, Tensor]:

@@ -181,3 +181,9 @@ def test_packs_of_the_fork_can_be_read(tmp_path: Path) -> None:
     np.savez(path, meta=meta, **{**packed, "Rin_0": 2 * packed["Rin_0"]})
     with pytest.raises(ValueError, match="orthogonal"):
         read_pack(path)
+    np.savez(path, perm=perm, meta=json.dumps({"in_features": 32}), **packed)
+    with pytest.raises(ValueError, match=r"layer\.npz: 'block_size'"):
+        read_pack(path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"layer\.npz: "):
+        read_pack(path)

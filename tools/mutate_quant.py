@@ -70,6 +70,9 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # name: (module, text, what stands 
         "x.reshape(-1, block), full_matrices=False)[2].T,",
     ),
     "unseeded search": (T, "block - 1, block - 1, generator=generator", "block - 1, block - 1"),
+    "foreign statistics": ("duquant", "    statistics.check(model)\n", ""),
+    "weights that are not finite": ("duquant", "bool(p.isfinite().all())", "True"),
+    "damaged file": ("file", 'if sha256(tensors) != header["digest"]:', "if False:"),
     "mask flipped": (A, "mask if means_masked else ~mask", "~mask if means_masked else mask"),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,13 +11,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .attention import Attention
-from .config import DuQuantConfig
+from .config import DuQuantConfig, QuantConfig
+from .hashes import fingerprint, sha256, stored
 from .linear import LinearSpec, QuantisedLinear
 from .selection import linears, select
 from .statistics import LayerStatistics, Statistics, stable_seed
 from .transform import crest, fit
 
 METHODS = ("rtn", "smooth", "duquant")  # the cheapest first
+MOST_INPUTS = 2**17  # whose products of codes add up to less than 2^31
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LayerReport:
         shape: (N, K).
         method: that was chosen; `errors` has what the others would have cost.
         arithmetic: integer or simulated.
+        simulated: which part is not executed as it is named; "" where all is.
         error: relative error of its outputs on the calibration's tokens.
         errors: {method: error} of all methods tried.
         crest_before, crest_after: mean over tokens of max / rms of its inputs, transformed or not.
@@ -43,6 +45,7 @@ class LayerReport:
     weight_bits: int
     activation_bits: int
     arithmetic: str
+    simulated: str
     error: float
     errors: dict[str, float]
     crest_before: float
@@ -55,34 +58,49 @@ class LayerReport:
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """A quantised model and how it came about; `fingerprint` is of the model it was made from."""
+    """A quantised model and how it came about.
+
+    Attributes:
+        model: a copy, in eval mode.
+        fingerprint: of the model it was made from.
+        statistics: digest of those it was fitted to.
+    """
 
     model: nn.Module
     config: DuQuantConfig
     layers: tuple[LayerReport, ...]
     fingerprint: str
+    statistics: str
+
+    def digest(self) -> str:
+        """Hash of what the quantised model computes with."""
+        return sha256(stored(self.model))[:16]
 
 
-def plan(
-    model: nn.Module, statistics: Statistics, config: DuQuantConfig
-) -> tuple[LayerReport, ...]:
+def plan(model: nn.Module, statistics: Statistics, config: QuantConfig) -> tuple[LayerReport, ...]:
     """What `quantize` would do, layer by layer; it takes as long. Raises as `quantize` does."""
-    return tuple(report for _, report in _fitted(model, statistics, config))
+    return tuple(report for _, report in _fitted(model, statistics, config.full()))
 
 
-def quantize(model: nn.Module, statistics: Statistics, config: DuQuantConfig) -> Quantised:
+def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantised:
     """A quantised copy of a model; `model` stays as it is, and shares nothing with the copy.
 
+    Args:
+        model: any module in eval mode; its nn.Linear layers and those in nn.MultiheadAttention.
+        statistics: of this very model, see `collect`.
+        config: a config of `QUANTIZERS`.
+
     Raises:
-        ValueError: training mode, a pattern that matches nothing, no layer to quantise, or one that
-            the calibration never called.
+        ValueError: training mode, statistics of another model, a pattern that does nothing, no
+            layer to quantise, one that the calibration never called, or weights that are not
+            finite.
     """
-    layers, reports = {}, []
-    for layer, report in _fitted(model, statistics, config):
+    layers, reports, settings = {}, [], config.full()
+    for layer, report in _fitted(model, statistics, settings):
         layers[report.name] = layer
         reports.append(report)
     replaced = replace_layers(model, layers, statistics.attentions)
-    return Quantised(replaced, config, tuple(reports), fingerprint(model))
+    return Quantised(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
 
 
 def replace_layers(
@@ -108,7 +126,9 @@ def _fitted(
 ) -> Iterator[tuple[QuantisedLinear, LayerReport]]:
     if model.training:
         raise ValueError("the model must be in eval mode: call model.eval() first")
-    chosen, found = select(model, statistics, config), linears(model, statistics)
+    statistics.check(model)
+    chosen = select(model, statistics, config)
+    found = linears(model, statistics.attentions)
     total = sum(s.n_tokens * found[n].weight.numel() for n, s in statistics.layers.items())
     for name, bits in tqdm(chosen.items(), "quantising", unit="layer", disable=None):
         yield _fit_layer(name, found[name], statistics.layers[name], config, bits, total)
@@ -138,6 +158,7 @@ def _fit_layer(
         weight_bits=bits,
         activation_bits=config.activation_bits,
         arithmetic=layer.spec.arithmetic,
+        simulated=layer.spec.simulated,
         error=errors[method],
         errors=errors,
         crest_before=crest(rows),
@@ -160,6 +181,12 @@ def fit_linear(
 ) -> QuantisedLinear:
     """One layer by one method: rtn does not transform, smooth only scales."""
     weight = linear.weight.detach()
+    if not all(bool(p.isfinite().all()) for p in linear.parameters()):
+        raise ValueError(f"layer {name}: its weight and bias must be finite")
+    if linear.in_features > MOST_INPUTS:
+        raise ValueError(
+            f"layer {name} must have at most {MOST_INPUTS} inputs, got {linear.in_features}"
+        )
     transform = fit(
         statistics.rows,
         statistics.maximum,
@@ -214,18 +241,3 @@ def n_bytes(module: nn.Module) -> int:
     """Of the tensors that are stored."""
     tensors = [t for t in module.state_dict().values() if isinstance(t, Tensor)]
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def sha256(tensors: dict[str, Tensor]) -> str:
-    """Of names, types, shapes and contents."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        content.update(data.numpy().data)
-    return content.hexdigest()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Of everything that a model stores."""
-    return sha256({n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)})

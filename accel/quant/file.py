@@ -13,40 +13,52 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from ..files import write_whole
 from .attention import Attention
-from .config import DuQuantConfig
-from .duquant import LayerReport, Quantised, fingerprint, replace_layers
+from .config import DuQuantConfig, QuantConfig
+from .duquant import LayerReport, Quantised, replace_layers
+from .hashes import fingerprint, sha256, stored
 from .linear import LinearSpec, QuantisedLinear
 
 SCHEMA = "skipstep-quant/1"
-KEYS = {"schema", "config", "fingerprint", "attentions", "specs", "layers"}
+KEYS = {
+    "schema",
+    "config",
+    "fingerprint",
+    "statistics",
+    "attentions",
+    "specs",
+    "layers",
+    "digest",
+}
 EXTRA = "_extra_state"
 
 
 def save_quantised(quantised: Quantised, path: str | Path) -> None:
     """Write a quantised model; the same model gives the same bytes."""
     modules = dict(quantised.model.named_modules())
+    tensors = {n: t.detach().cpu().clone() for n, t in stored(quantised.model).items()}
     header = {
         "schema": SCHEMA,
         "config": asdict(quantised.config),
         "fingerprint": quantised.fingerprint,
+        "statistics": quantised.statistics,
         "attentions": {n: m.cross for n, m in modules.items() if isinstance(m, Attention)},
         "specs": {n: asdict(m.spec) for n, m in modules.items() if isinstance(m, QuantisedLinear)},
         "layers": [asdict(report) for report in quantised.layers],
+        "digest": sha256(tensors),
     }
-    state = quantised.model.state_dict()
-    tensors = {n: t.detach().cpu().clone() for n, t in state.items() if isinstance(t, Tensor)}
     write_whole(Path(path), save(tensors, {"skipstep": json.dumps(header, sort_keys=True)}))
 
 
 def load_quantised(
     path: str | Path,
     model: nn.Module,
-    config: DuQuantConfig | None = None,
+    config: QuantConfig | None = None,
     check_source: bool = True,
+    statistics: str | None = None,
 ) -> Quantised:
     """Read what `save_quantised` wrote into a copy of a model of that architecture.
 
@@ -56,10 +68,11 @@ def load_quantised(
         config: refuse a file that was made with other settings.
         check_source: refuse a file that was made from other weights than the model has; without
             it, `model` only gives the architecture.
+        statistics: refuse a file that was fitted to others than those with this digest.
 
     Raises:
-        ValueError: no such file, another schema, other settings, other weights, or another
-            architecture; the message names the file.
+        ValueError: no such file, another schema, a damaged one, other settings, other weights or
+            statistics, or another architecture; the message names the file.
     """
     path = Path(path)
     try:
@@ -69,19 +82,24 @@ def load_quantised(
             raise ValueError(f"schema must be {SCHEMA}")
         if header.keys() != KEYS:
             raise ValueError(f"header must have {', '.join(sorted(KEYS))}")
-        stored = DuQuantConfig(**header["config"])
+        made_with = DuQuantConfig(**header["config"])
         if config is not None:
-            refuse_difference(stored, config)
+            refuse_difference(made_with, config.full())
         if check_source and fingerprint(model) != header["fingerprint"]:
             raise ValueError("it was made from other weights than this model's")
-        return _restore(header, stored, dict(load_file(path)), model)
+        if statistics not in (None, header["statistics"]):
+            raise ValueError("it was fitted to other statistics")
+        tensors = dict(load_file(path))
+        if sha256(tensors) != header["digest"]:
+            raise ValueError("digest does not match the content")
+        return _restore(header, made_with, tensors, model)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def refuse_difference(stored: DuQuantConfig, asked: DuQuantConfig) -> None:
+def refuse_difference(made_with: DuQuantConfig, asked: DuQuantConfig) -> None:
     """Raises ValueError with the first setting that differs."""
-    mine, theirs = asdict(asked), asdict(stored)
+    mine, theirs = asdict(asked), asdict(made_with)
     for key, value in mine.items():
         if theirs[key] != value:
             raise ValueError(
@@ -106,4 +124,5 @@ def _restore(
     device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
     replaced.to(device)
     reports = [LayerReport(**{**r, "shape": tuple(r["shape"])}) for r in header["layers"]]
-    return Quantised(replaced, config, tuple(reports), header["fingerprint"])
+    replaced.train(model.training)
+    return Quantised(replaced, config, tuple(reports), header["fingerprint"], header["statistics"])

@@ -58,6 +58,16 @@ class LinearSpec:
         integer = max(self.weight_bits, self.activation_bits) <= 8
         return "integer" if integer and self.activation == "symmetric" else "simulated"
 
+    @property
+    def simulated(self) -> str:
+        """Which part is not executed as it is named; "" where all is."""
+        if self.arithmetic == "simulated":
+            off = self.weight_bits == self.activation_bits == OFF
+            return "" if off else "all of it, in floating point"
+        narrow = {"weights": self.weight_bits, "inputs": self.activation_bits}
+        said = " and ".join(f"{bits}-bit {name}" for name, bits in narrow.items() if bits < 8)
+        return f"{said}, multiplied as 8-bit integers" if said else ""
+
 
 class QuantisedLinear(nn.Module):
     """y = rotate_back(T(x) W^T) + b in codes, with T of transform.py; for inference only.
@@ -117,7 +127,7 @@ class QuantisedLinear(nn.Module):
         layer = cls(spec)
         w = transform.weight(weight.detach().cpu().double())
         if spec.rows > 1:
-            w = rotate(w.T.contiguous(), hadamard(spec.rows)).T
+            w = rotate(w.T.contiguous(), hadamard(spec.rows)).T.contiguous()
         if spec.weight_bits == OFF:
             layer.codes = w.float().contiguous()
         else:

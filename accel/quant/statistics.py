@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .attention import Attention
+from .hashes import identity, sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,56 @@ class LayerStatistics:
 class Statistics:
     """Of every linear layer that was called, by name; an attention's are named as in `Attention`.
 
-    attentions: {name of an nn.MultiheadAttention: whether its keys come from elsewhere}, those that
-        an `Attention` can stand for in every call seen; others have no layers here.
+    Attributes:
+        layers: by name.
+        attentions: {name of an nn.MultiheadAttention: whether its keys come from elsewhere}, those
+            that an `Attention` can stand for in every call seen; others have no layers here.
+        model: `identity` of the model that was watched.
+        source: where the batches came from, for people and for the file.
     """
 
     layers: dict[str, LayerStatistics]
     attentions: dict[str, bool]
+    model: str
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything measured, by name."""
+        found = {}
+        for name, layer in self.layers.items():
+            found[f"{name}/maximum"], found[f"{name}/rows"] = layer.maximum, layer.rows
+            found[f"{name}/peaks"] = torch.tensor(layer.peaks, dtype=torch.float64)
+            found[f"{name}/n_tokens"] = torch.tensor(layer.n_tokens)
+        return found
+
+    def digest(self) -> str:
+        """Hash of what was measured and on what model (not of where the batches came from)."""
+        said = f"{self.model} {sorted(self.attentions.items())} {sha256(self.tensors())}"
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that was not the one watched.
+
+        Raises:
+            ValueError: other weights, or a policy with another sampler.
+        """
+        if identity(model) != self.model:
+            raise ValueError(
+                "the statistics are of another checkpoint or sampler (fingerprints differ)"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write safetensors, see statistics_file.py; a folder gets statistics.safetensors."""
+        from .statistics_file import save_statistics
+
+        return save_statistics(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what `save` wrote; `check` refuses another model."""
+        from .statistics_file import load_statistics
+
+        return load_statistics(path)
 
 
 def stable_seed(seed: int, name: str) -> int:
@@ -63,6 +110,8 @@ class _Recorder:
 
     def add(self, x: Tensor) -> None:
         x = x.detach().reshape(-1, x.shape[-1]).float().cpu()
+        if not len(x):
+            return
         if not torch.isfinite(x).all():
             raise FloatingPointError("an input of the calibration is not finite")
         maximum = x.abs().amax(0)
@@ -91,6 +140,7 @@ def collect(
     run: Callable[[nn.Module, Any], Any] = lambda model, batch: model(*batch),
     rows: int = 512,
     seed: int = 0,
+    source: dict[str, Any] | None = None,
 ) -> Statistics:
     """Run a model and watch its linear layers, those inside nn.MultiheadAttention too.
 
@@ -101,6 +151,7 @@ def collect(
         run: how a batch is run, e.g. `lambda policy, batch: policy.act(*batch)`.
         rows: tokens kept per layer.
         seed: of the draw of tokens.
+        source: of the batches, kept in the statistics.
 
     Raises:
         ValueError: fewer batches than asked, or training mode.
@@ -121,8 +172,10 @@ def collect(
             recorders[name] = _Recorder(rows, generator)
         recorders[name].add(x)
 
-    def on_linear(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        record(name, args[0])
+    def on_linear(
+        name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        record(name, args[0] if args else kwargs["input"])
 
     def on_attention(
         name: str, stock: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -157,7 +210,8 @@ def collect(
                 hook = partial(on_attention, name)
                 hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             elif type(module) is nn.Linear:
-                hooks.append(module.register_forward_pre_hook(partial(on_linear, name)))
+                hook = partial(on_linear, name)
+                hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         chosen = islice(batches, n_batches)
         with torch.no_grad():
             for batch in tqdm(chosen, "statistics", total=n_batches, unit="batch", disable=None):
@@ -174,6 +228,6 @@ def collect(
     layers = {
         name: recorder.result()
         for name, recorder in recorders.items()
-        if name.rpartition(".")[0] not in refused
+        if recorder.n_tokens and name.rpartition(".")[0] not in refused
     }
-    return Statistics(layers, kinds)
+    return Statistics(layers, kinds, identity(model), source or {})
