@@ -56,11 +56,13 @@ def output_error(linear: nn.Linear, x: Tensor, method: str, **settings: Any) -> 
     return relative(layer(fresh) - linear.bias, linear(fresh) - linear.bias)
 
 
-def small_policy() -> DiffusionPolicy:
+def small_policy(steps: int = 4, **network: Any) -> DiffusionPolicy:
     torch.manual_seed(0)
-    network = NetworkConfig(3, 3, 8, 2, cond_dim=5, n_layer=2, n_head=2, n_emb=64)
-    sampler = SamplerConfig(num_train_timesteps=4, steps=4)
-    policy = DiffusionPolicy(PolicyConfig(network, 5, 3, 4, sampler=sampler)).eval()
+    settings = {"cond_dim": 5, "n_layer": 2, "n_head": 2, "n_emb": 64, **network}
+    width = 3 if settings["cond_dim"] else 8
+    sizes = NetworkConfig(width, width, 8, 2, **settings)
+    sampler = SamplerConfig(num_train_timesteps=steps, steps=steps)
+    policy = DiffusionPolicy(PolicyConfig(sizes, 5, 3, 4, sampler=sampler)).eval()
     with torch.no_grad():
         for parameter in policy.model.parameters():
             if parameter.dim() > 1:

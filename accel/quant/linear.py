@@ -144,6 +144,11 @@ class QuantisedLinear(nn.Module):
             layer.bias = bias.detach().cpu().float().clone()
         return layer.to(weight.device)
 
+    @property
+    def kernel(self) -> str:
+        """What computes it, for people."""
+        return f"torch_{self.spec.arithmetic}"
+
     def transformed(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, width)."""
         if self.inverse_smooth is not None:
