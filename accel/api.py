@@ -21,7 +21,7 @@ from .quant.hashes import fingerprint
 
 log = logging.getLogger(__name__)
 
-SETTINGS = ("n_obs_steps", "n_action_steps", "horizon", "sampler_settings")
+SETTINGS = ("n_obs_steps", "n_action_steps", "sizes", "sampler_settings")
 
 
 def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> Any:
@@ -85,6 +85,11 @@ def quantised(policy: Any, quant: Any, statistics: Statistics | None = None) -> 
     return found
 
 
+def digest_of(plan: CachePlan, quantised: Quantised | None) -> str:
+    """Hash of what an accelerated policy does: its plan's, and of its codes if it has some."""
+    return "-".join([plan.digest(), *([quantised.digest()] if quantised else [])])
+
+
 class AcceleratedPolicy:
     """Acts like the policy it was made from, only cheaper."""
 
@@ -111,6 +116,10 @@ class AcceleratedPolicy:
         actions: Tensor = self._engine.act(obs, noise)
         self.n_queries += 1
         return actions
+
+    def digest(self) -> str:
+        """Hash of what it does, see `digest_of`."""
+        return digest_of(self.plan, self.quantised)
 
     def stats(self) -> dict[str, Any]:
         """What ran so far.
