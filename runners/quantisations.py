@@ -76,9 +76,8 @@ def warnings_of(job: Job, plan: CachePlan, copy: Quantised) -> tuple[str, ...]:
     loud = loud_forecasts(plan, calibration, copy.layers, job.policy.sizes.encoder_only)
     if loud is None:
         return ()
-    said = f"cache={job.cache.name} quant={job.quant.name}: {loud}"
-    log.warning("%s", said)
-    return (said,)
+    log.warning("cache=%s quant=%s: %s", job.cache.name, job.quant.name, loud)
+    return (str(loud),)
 
 
 def quantised_of(job: Job, queries_are_new: bool = False) -> tuple[Quantised, dict[str, str]]:
