@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 OFF = 16
@@ -30,7 +30,7 @@ class QuantConfig:
         activation: symmetric, or asymmetric codes (these are simulated in floating point).
         include: regular expressions searched in layer names; a layer needs one of them.
         exclude: and none of these.
-        layer_bits: {regular expression: weight bits}; the last that matches a layer counts.
+        layer_bits: {regular expression: weight bits} or None; the last that matches a layer counts.
         min_features: layers with fewer inputs or outputs stay as they are.
     """
 
@@ -42,7 +42,7 @@ class QuantConfig:
     activation: str = "symmetric"
     include: tuple[str, ...] = (LAYERS,)
     exclude: tuple[str, ...] = ()
-    layer_bits: dict[str, int] = field(default_factory=dict)
+    layer_bits: dict[str, int] | None = None
     min_features: int = 64
 
     def __post_init__(self) -> None:
@@ -53,7 +53,8 @@ class QuantConfig:
             if isinstance(getattr(self, setting), str):
                 self._refuse(setting, "a list of regular expressions")
             object.__setattr__(self, setting, tuple(getattr(self, setting)))
-        object.__setattr__(self, "layer_bits", dict(self.layer_bits))
+        layer_bits = dict(self.layer_bits or {})
+        object.__setattr__(self, "layer_bits", layer_bits)
         for setting in ("include", "exclude", "layer_bits"):
             for pattern in getattr(self, setting):
                 try:
@@ -63,7 +64,7 @@ class QuantConfig:
         if not self.include:
             self._refuse("include", "at least one regular expression")
         weights = (*range(2, 9), OFF)
-        if not all(_is_int(b) and b in weights for b in self.layer_bits.values()):
+        if not all(_is_int(b) and b in weights for b in layer_bits.values()):
             self._refuse("layer_bits", "{pattern: 2 to 8, or 16 for none}")
         if not _is_int(self.weight_bits) or self.weight_bits not in weights:
             self._refuse("weight_bits", "2 to 8, or 16 for none")

@@ -52,10 +52,11 @@ def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int
     names = [name for name in included if not _matches(config.exclude, name)]
     if not names:
         raise ValueError(f"quant.exclude leaves none of {len(included)} layers")
-    _refuse_idle("layer_bits", config.layer_bits, names, "layers that are quantised")
+    layer_bits = config.layer_bits or {}
+    _refuse_idle("layer_bits", layer_bits, names, "layers that are quantised")
     chosen = {}
     for name in names:
-        bits = [b for pattern, b in config.layer_bits.items() if re.search(pattern, name)]
+        bits = [b for pattern, b in layer_bits.items() if re.search(pattern, name)]
         chosen[name] = bits[-1] if bits else config.weight_bits
     return chosen
 
