@@ -62,7 +62,7 @@ def prepare_calibrate(cfg: DictConfig, config: CalibrateConfig) -> Job:
 
 
 def _plain(job: Job) -> bool:
-    return job.cache.name == job.quant.name == "none"
+    return bool(job.cache.name == job.quant.name == "none")
 
 
 def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:

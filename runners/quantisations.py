@@ -126,7 +126,7 @@ def _make_statistics(job: Job, path: Path, anew: bool) -> Statistics:
         job.policy,
         batches,
         len(batches),
-        run=lambda policy, batch: policy.act(*batch),
+        run=lambda _, batch: job.policy.act(*batch),
         source=source_of(job, queries),
     )
     statistics.save(path)

@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # name: (module, text, what stands 
     ),
     "inverse permutation": (L, "transform.perm.to(", "transform.perm.argsort().to("),
     "one-sided smoothing": (T, "else w * self.smooth)", "else w)"),
-    "scaled rotation": (T, "return matrix / size**0.5", "return matrix / size**0.5 * 1.01"),
+    "scaled rotation": (T, "= matrix / size**0.5", "= matrix / size**0.5 * 1.01"),
     "first call only": (
         "statistics",
         "    def add(self, x: Tensor) -> None:\n",
@@ -42,7 +42,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # name: (module, text, what stands 
         "    return torch.stack([o[: len(o) // 2], o.flip(0)[: len(o) // 2]], 1).flatten()\n"
         "    order = o",
     ),
-    "no rotation": (T, "return matrix / size**0.5", "return torch.eye(size, dtype=torch.float64)"),
+    "no rotation": (T, "= matrix / size**0.5", "= torch.eye(size, dtype=torch.float64)"),
     "one scale for the tensor": (
         C,
         "peak = w.abs().amax(1)",

@@ -61,7 +61,8 @@ def asymmetric(x: Tensor, bits: int, clip: float = 1.0) -> Tensor:
     high = x.amax(1, keepdim=True).clamp(min=0) * clip
     scale = ((high - low) / levels).clamp(min=TINY)
     zero = (-low / scale).round()
-    return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
+    values: Tensor = (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
+    return values
 
 
 def exact_product(a: Tensor, b: Tensor) -> Tensor:

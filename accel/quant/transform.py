@@ -82,7 +82,8 @@ def hadamard(size: int) -> Tensor:
     matrix = torch.ones(1, 1, dtype=torch.float64)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix / size**0.5
+    spread: Tensor = matrix / size**0.5
+    return spread
 
 
 def greedy(x: Tensor, block: int, steps: int, generator: torch.Generator) -> Tensor:
