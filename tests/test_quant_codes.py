@@ -34,18 +34,19 @@ def test_four_bits_are_packed_two_to_a_byte() -> None:
     assert torch.equal(codes.unpack4(packed), q)
 
 
+@pytest.mark.parametrize("k", [256, 1024, 1025, 3072])
 @pytest.mark.parametrize("rows", [1, 10, 33])
-def test_the_integer_product_is_exact(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    a = torch.randint(-127, 128, (rows, 256), dtype=torch.int8)
-    b = torch.randint(-127, 128, (48, 256), dtype=torch.int8)
-    a[0], b[0] = 127, -127
+def test_the_integer_product_is_exact(rows: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = torch.randint(-127, 128, (rows, k), dtype=torch.int8)
+    b = torch.randint(-127, 128, (48, k), dtype=torch.int8)
+    a[0], b[0], b[1] = 127, -127, 127
     expected = (a.long() @ b.long().T).to(torch.int32)
     assert torch.equal(codes.integer_product(a, b), expected)
     assert torch.equal(codes.exact_product(a, b), expected)
     monkeypatch.setattr(codes, "_int_mm", lambda a, b: expected + 1)
-    codes.int_mm_works.cache_clear()
+    codes.int_mm_pays.cache_clear()
     assert torch.equal(codes.integer_product(a, b), expected)  # a wrong _int_mm is not used
-    codes.int_mm_works.cache_clear()
+    codes.int_mm_pays.cache_clear()
 
 
 @pytest.mark.parametrize("weight_bits", [4, 8])
