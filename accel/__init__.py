@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .api import AcceleratedPolicy, accelerated, resolve
+from .api import AcceleratedPolicy, accelerated, quantised, resolve
 from .branch_errors import BranchErrors, branch_errors
 from .caches import (
     CACHES,
@@ -17,7 +17,20 @@ from .calibration import Calibration, calibrate
 from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
-from .quant import QUANTIZERS, NoQuantConfig
+from .quant import (
+    QUANTIZERS,
+    DuQuantConfig,
+    NoQuantConfig,
+    Quantised,
+    RtnConfig,
+    SmoothConfig,
+    Statistics,
+    collect,
+    load_quantised,
+    quantize,
+    save_quantised,
+)
+from .quant.noise import LoudForecasts, loud_forecasts
 from .summary import PlanSummary, summarise
 
 __all__ = [
@@ -29,22 +42,34 @@ __all__ = [
     "BranchErrors",
     "CachePlan",
     "Calibration",
+    "DuQuantConfig",
     "FusedConfig",
     "HashAbConfig",
+    "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
     "PlanSummary",
+    "Quantised",
     "ReferenceConfig",
+    "RtnConfig",
     "SavedPlanConfig",
     "Site",
+    "SmoothConfig",
+    "Statistics",
     "UniformConfig",
     "accelerated",
     "adapt_plan",
     "branch_errors",
     "calibrate",
+    "collect",
+    "load_quantised",
+    "loud_forecasts",
+    "quantised",
+    "quantize",
     "query_flops",
     "resolve",
+    "save_quantised",
     "settled",
     "shared_plan",
     "sites_of",

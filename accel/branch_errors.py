@@ -52,6 +52,7 @@ def branch_errors(
     noise: Sequence[torch.Generator],
     batch: int = 8,
     progress: bool = True,
+    quantised: Transparent | None = None,
 ) -> BranchErrors:
     """Run both policies on every query.
 
@@ -62,6 +63,7 @@ def branch_errors(
         noise: one CPU generator per query.
         batch: queries at once; both policies' features are held for that many.
         progress: show a bar where there is a terminal.
+        quantised: a copy of `policy` that runs under the plan in its place.
 
     Raises:
         PlanError: the plan was made for another policy.
@@ -80,7 +82,7 @@ def branch_errors(
                 generator.set_state(state)
             with torch.inference_mode():
                 plain_actions, plain = observe(policy, obs, noise[rows])
-                fast_actions, fast = observe(policy, obs, again, Session(plan, bias))
+                fast_actions, fast = observe(quantised or policy, obs, again, Session(plan, bias))
                 for ours, theirs in zip(fast, plain, strict=True):
                     error = relative_error(ours.flatten(2), theirs.flatten(2))
                     errors.add(error.T.double().cpu().numpy())

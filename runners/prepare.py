@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
+from accel.quant.selection import choose as choose_layers
+from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
@@ -127,7 +129,7 @@ def prepare_job(
     """
     settings, logger = settings_and_logger(cfg)
     cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
-    engine = choose(ENGINES, cfg.engine, "engine")
+    engine, quantises = choose(ENGINES, cfg.engine, "engine"), quant.name != "none"
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
@@ -135,9 +137,10 @@ def prepare_job(
         if delays:  # of a chunk, as many actions come too late
             n_steps = policy.n_action_steps + delays.lead
             policy = policy.with_n_action_steps(min(n_steps, policy.longest_chunk))
-        engine = settled(engine, policy)
+        plain_engine, engine = settled(engine, policy), settled(engine, policy, quantises)
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
+        plain_engine = engine
         check_simulator(task, f"task={task.name}")
     recipe = recipe_of(cfg, settings, task, policy)
     identity = {
@@ -155,8 +158,11 @@ def prepare_job(
         )
     if policy:
         of_cache["cache"] = CACHES[cache.name].identity(cache, policy)
-    if policy and (calibrates or CACHES[cache.name].calibrated):
+    if policy and (calibrates or CACHES[cache.name].calibrated or quantises):
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
+    if policy and quantises:
+        of_cache["statistics"] = check_quant(policy, quant, recipe)
+    if policy and (calibrates or CACHES[cache.name].calibrated):
         of_cache["calibration"] = recipe.identity()
         if recipe.choice.path is not None and calibrates:
             of_cache["queries"] = recipe.key
@@ -175,6 +181,7 @@ def prepare_job(
             "policy": plain.fingerprint() if plain else None,
             "quant": {"name": "none"},
             "cache": {"name": "none"},
+            "engine": asdict(plain_engine),
         }
     )
     return Job(
@@ -210,6 +217,7 @@ def prepare_job(
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
+            **({"statistics": of_cache["statistics"]} if "statistics" in of_cache else {}),
             **({"realtime": delays.record()} if delays else {}),
             "fingerprint": fingerprint,
         },
@@ -233,6 +241,18 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[st
     if calibration or not CACHES[cache.name].calibrated:
         return resolve(policy, cache, calibration).adapted
     return ()
+
+
+def check_quant(policy: DiffusionPolicy, quant: Any, recipe: Recipe) -> str:
+    """Refuse patterns that do nothing and foreign statistics; what identifies the statistics."""
+    choose_layers(linears(policy, usual_attentions(policy)), quant)
+    statistics = recipe.forced_statistics()
+    if statistics is not None:
+        try:
+            statistics.check(policy)
+        except ValueError as error:
+            raise UserError(f"calibration.path {recipe.choice.path}: {error}") from error
+    return recipe.statistics_identity()
 
 
 def describe(job: Job) -> None:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from accel import accelerated
 
-from .calibrations import plan_of
 from .evaluate import Acting
 from .expert import EXPERTS
 from .prepare import Job, describe
+from .quantisations import acceleration_of
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def _expert(job: Job) -> Iterator[Acting]:
 @contextmanager
 def _policy(job: Job) -> Iterator[Acting]:
     describe(job)
-    plan, _ = plan_of(job)
-    with accelerated(job.policy, plan, job.quant, job.engine) as fast:
+    cheaper = acceleration_of(job)
+    with accelerated(job.policy, cheaper.plan, cheaper.quantised, job.engine) as fast:
         yield fast
 
 

@@ -100,20 +100,25 @@ class FusedEngine:
         return {k: v for p in self._programs.values() for k, v in p.kernels.items()}
 
 
-def settled(config: Any, policy: Transparent) -> Any:
+def settled(config: Any, policy: Transparent, quantised: bool = False) -> Any:
     """An engine's config with nothing left to the machine, for a run's identity."""
     if not isinstance(config, FusedConfig):
         return config
-    return replace(config, backend=choose_backend(policy, config))
+    return replace(config, backend=choose_backend(policy, config, quantised))
 
 
-def choose_backend(policy: Transparent, config: FusedConfig) -> str:
+def choose_backend(policy: Transparent, config: FusedConfig, quantised: bool = False) -> str:
     """What runs the program of this policy on this machine: native or torch.
+
+    Args:
+        policy: or the one that it will be quantised from.
+        config: of the engine.
+        quantised: whether it will be.
 
     Raises:
         ValueError: native was asked for and cannot run, with the reason.
     """
-    reason = unsupported(policy, config.precision)
+    reason = unsupported(policy, config.precision, quantised)
     able = {"native": reason is None, "torch": True}
     wanted = [b for b in PRECISIONS[config.precision] if able[b]]
     if config.backend != "auto":

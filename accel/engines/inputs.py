@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from ..protocol import Noise, Transparent
-from .kernels import linear
+from ..quant.attention import opened
+from ..quant.linear import QuantisedLinear
+from .kernels import side_by_side
 
 
 def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
@@ -35,11 +37,15 @@ class Memory:
     def __init__(self, policy: Transparent, batch: int) -> None:
         model, sizes = policy.model, policy.sizes
         self.model, self.mixed = model, sizes.n_cond_layers > 0
-        layers = [layer.multihead_attn for layer in model.decoder.layers]
+        layers = [opened(layer.multihead_attn, cross=True) for layer in model.decoder.layers]
         dim, heads = sizes.n_emb, layers[0].num_heads
-        weight = torch.cat([a.in_proj_weight[dim:] for a in layers])
-        bias = torch.cat([a.in_proj_bias[dim:] for a in layers])
-        self.project = linear(weight, bias, batch * sizes.n_memory)
+        projections = [attention.kv_proj for attention in layers]
+        self.project = side_by_side(projections, batch * sizes.n_memory)
+        self.kernels = {
+            f"{index}.ca.kv": layer.kernel
+            for index, layer in enumerate(projections)
+            if isinstance(layer, QuantisedLinear)
+        }
         self.shape = (len(layers), 2, heads, dim // heads)
         self.buffer = torch.empty(
             (2, len(layers), batch, heads, sizes.n_memory, dim // heads), device=policy.device

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..quant.linear import QuantisedLinear
 from .inputs import Memory, draw_noise
 from .native import Linear, Net, Packed, Part, Site, library, threads
 from .schedule import Key, StepProgram, peak_values
@@ -21,17 +22,26 @@ COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END = range(7)
 OPS = {"sa": 0, "ca": 1, "ff": 2}
 
 
-def unsupported(policy: Transparent, precision: str = "exact") -> str | None:
+def unsupported(
+    policy: Transparent, precision: str = "exact", quantised: bool = False
+) -> str | None:
     """Why this policy runs through torch, or None.
 
     Everything on a CPU in float32 runs here but condition encoders, whose memory is recomputed.
+
+    Args:
+        policy: or the one that it will be quantised from.
+        precision: of the engine.
+        quantised: whether it will be.
     """
+    quantised |= any(isinstance(m, QuantisedLinear) for m in policy.model.modules())
     layers = (policy.model.encoder if policy.sizes.encoder_only else policy.model.decoder).layers
     width = policy.sizes.n_emb // layers[0].self_attn.num_heads
     loaded = library()
     reasons = {
         f"device is {policy.device}": policy.device.type != "cpu",
         "weights are not float32": policy.model.head.weight.dtype != torch.float32,
+        "its layers are quantised": quantised,
         "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
         f"heads are {width} wide, no multiple of 8": width % 8 != 0,
         "no compiled code": loaded is None,

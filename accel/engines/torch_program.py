@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..quant.attention import opened
 from .inputs import Memory, draw_noise
-from .kernels import PlainLinear, linear
+from .kernels import PlainLinear, kernel, linear
 from .schedule import Key, StepProgram, peak_values
 
 
@@ -43,8 +44,8 @@ class TorchProgram:
         self.live = policy.n_live
         self.tokens = self.live + (1 if sizes.encoder_only else 0)
         self.dim = sizes.n_emb
-        self.kernels: dict[str, str] = {}
         self.memory = None if sizes.encoder_only else Memory(policy, batch)
+        self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         ops = tuple(site.op for site in plan.sites)
         self.attends = [step.computes("ca", ops) for step in steps]
         layers = (model.encoder if sizes.encoder_only else model.decoder).layers
@@ -71,15 +72,15 @@ class TorchProgram:
         self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
 
-    def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
-        kernel = linear(weight, bias, self.batch * self.tokens, self.precision)
-        self.kernels[name] = kernel.name
-        return kernel
+    def _linear(self, name: str, layer: nn.Module) -> PlainLinear:
+        made = kernel(layer, self.batch * self.tokens, self.precision)
+        self.kernels[name] = made.name
+        return made
 
     def _self_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm = layer.self_attn, layer.norm1
-        project = self._linear(f"{index}.sa.in", attention.in_proj_weight, attention.in_proj_bias)
-        out = self._linear(f"{index}.sa.out", attention.out_proj.weight, attention.out_proj.bias)
+        attention, norm = opened(layer.self_attn, cross=False), layer.norm1
+        project = self._linear(f"{index}.sa.in", attention.in_proj)
+        out = self._linear(f"{index}.sa.out", attention.out_proj)
         shape = (self.batch, self.tokens, 3, attention.num_heads, -1)
         causal, dim = self.model.mask is not None, (self.dim,)
 
@@ -92,13 +93,11 @@ class TorchProgram:
         return branch
 
     def _cross_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm, memory = layer.multihead_attn, layer.norm2, self.memory
+        attention, norm = opened(layer.multihead_attn, cross=True), layer.norm2
+        memory = self.memory
         assert memory is not None
-        query = slice(None, self.dim)
-        project = self._linear(
-            f"{index}.ca.q", attention.in_proj_weight[query], attention.in_proj_bias[query]
-        )
-        out = self._linear(f"{index}.ca.out", attention.out_proj.weight, attention.out_proj.bias)
+        project = self._linear(f"{index}.ca.q", attention.q_proj)
+        out = self._linear(f"{index}.ca.out", attention.out_proj)
         shape = (self.batch, self.tokens, attention.num_heads, -1)
         mask = self.model.memory_mask
         mask = None if mask is None else mask[: self.tokens].contiguous()
@@ -115,8 +114,8 @@ class TorchProgram:
 
     def _feed_forward(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
         norm = layer.norm3 if layer.cross else layer.norm2
-        up = self._linear(f"{index}.ff.up", layer.linear1.weight, layer.linear1.bias)
-        down = self._linear(f"{index}.ff.down", layer.linear2.weight, layer.linear2.bias)
+        up = self._linear(f"{index}.ff.up", layer.linear1)
+        down = self._linear(f"{index}.ff.down", layer.linear2)
         dim = (self.dim,)
 
         def branch(x: Tensor) -> Tensor:
