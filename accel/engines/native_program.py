@@ -14,7 +14,8 @@ from torch import Tensor
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
 from .inputs import Memory, draw_noise
-from .native import Linear, Net, Packed, Part, Site, library, threads
+from .native import Part, library, threads
+from .packed import Linear, Net, Packed, Site
 from .schedule import Key, StepProgram, peak_values
 
 COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END = range(7)
@@ -128,6 +129,7 @@ class NativeProgram:
             "memory": sizes.n_memory,
             "layers": len(layers),
             "steps": len(table),
+            "n_sites": len(self.sites),
             "observed": policy.n_obs_steps if inpaint else 0,
             "observed_from": policy.action_dim,
             "sees": pointer(visible(model.mask, tokens, tokens)),
