@@ -9,6 +9,7 @@ and a run of hits is one addition. The program runs in C (native.c) where it can
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,12 +60,23 @@ class FusedConfig:
 
 
 class FusedEngine:
-    """Runs `policy` under `plan`; compiled for a batch size when it is first seen."""
+    """Runs `policy` under `plan`; compiled for a batch size when it is first seen.
 
-    def __init__(self, policy: Transparent, plan: CachePlan, config: FusedConfig) -> None:
+    kernels: {layer: kernel} of quantised layers, as `kernels()` names them and `quant.choice`
+        finds them; those it does not name run in integers. Names of other layers have no effect.
+    """
+
+    def __init__(
+        self,
+        policy: Transparent,
+        plan: CachePlan,
+        config: FusedConfig,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
         self.policy, self.plan, self.config = policy, plan, config
         self.backend = choose_backend(policy, config)
         self._compile = PROGRAMS[self.backend]
+        self._chosen = dict(kernels or {})
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
         self._steps = compile_plan(plan)
@@ -77,7 +89,12 @@ class FusedEngine:
             if len(obs) not in self._programs:
                 self._programs = {
                     len(obs): self._compile(
-                        policy, self.plan, self._steps, len(obs), self.config.precision
+                        policy,
+                        self.plan,
+                        self._steps,
+                        len(obs),
+                        self.config.precision,
+                        self._chosen,
                     )
                 }
             program = self._programs[len(obs)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..protocol import Noise, Transparent
 from .kernels import linear
+from .parts import Part, Weights, memory_projection
 
 
 def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
@@ -29,6 +34,11 @@ def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
     return drawn[:, :, : policy.n_live]
 
 
+def _each(parts: Sequence[Part], x: Tensor) -> Tensor:
+    """(T, E) -> (T, layers * 2E), layers of which some are quantised."""
+    return torch.cat([p(x) if not isinstance(p, Weights) else F.linear(x, *p) for p in parts], 1)
+
+
 class Memory:
     """Keys and values of the memory tokens of every layer, (2, layers, B, heads, m, head width)."""
 
@@ -37,9 +47,14 @@ class Memory:
         self.model, self.mixed = model, sizes.n_cond_layers > 0
         layers = [layer.multihead_attn for layer in model.decoder.layers]
         dim, heads = sizes.n_emb, layers[0].num_heads
-        weight = torch.cat([a.in_proj_weight[dim:] for a in layers])
-        bias = torch.cat([a.in_proj_bias[dim:] for a in layers])
-        self.project = linear(weight, bias, batch * sizes.n_memory)
+        parts = [memory_projection(attention) for attention in layers]
+        plain = [part for part in parts if isinstance(part, Weights)]
+        self.project: Callable[[Tensor], Tensor]
+        if len(plain) == len(parts):
+            weight, bias = (torch.cat(tensors) for tensors in zip(*plain, strict=True))
+            self.project = linear(weight, bias, batch * sizes.n_memory)
+        else:  # once per query; a time token once per engine
+            self.project = partial(_each, parts)
         self.shape = (len(layers), 2, heads, dim // heads)
         self.buffer = torch.empty(
             (2, len(layers), batch, heads, sizes.n_memory, dim // heads), device=policy.device

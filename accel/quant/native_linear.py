@@ -65,9 +65,7 @@ def pack(packed: Packed, layer: QuantisedLinear) -> Linear:
     )
     weight = packed.pointer(panels(packed, quant, layer.weight_codes()))
     padded = packed.pointer(F.pad(bias, (0, missing)))
-    return Linear(
-        weight, padded, spec.in_features, spec.out_features, False, ctypes.pointer(quant)
-    )
+    return Linear(weight, padded, spec.in_features, spec.out_features, False, ctypes.pointer(quant))
 
 
 def panels(packed: Packed, quant: Quant, codes: Tensor) -> Tensor:
@@ -77,13 +75,12 @@ def panels(packed: Packed, quant: Quant, codes: Tensor) -> Tensor:
     codes = F.pad(codes, (0, depth - codes.shape[1], 0, -len(codes) % packed.panel))
     grouped = codes.view(-1, packed.panel, depth // group, group).transpose(1, 2)
     offset = loaded.packing_offset(pointer)
-    if not offset:
-        return grouped.contiguous()
-    unsigned = (grouped.to(torch.int16) + offset).to(torch.uint8)
-    if quant.bits == 8:
-        return unsigned.contiguous()
-    low, high = unsigned.chunk(2, dim=2)
-    return low | (high << 4)
+    if offset:
+        grouped = (grouped.to(torch.int16) + offset).to(torch.uint8)
+    if quant.bits == 4:
+        half = packed.panel // 2
+        grouped = grouped[:, :, :half] | (grouped[:, :, half:] << 4)
+    return grouped.contiguous()
 
 
 class NativeLinear:
