@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..protocol import Noise, Transparent
+from ..quant.kernels import build, refusal
 from .kernels import linear
 from .parts import Part, Weights, memory_projection
 
@@ -34,9 +34,16 @@ def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
     return drawn[:, :, : policy.n_live]
 
 
-def _each(parts: Sequence[Part], x: Tensor) -> Tensor:
-    """(T, E) -> (T, layers * 2E), layers of which some are quantised."""
-    return torch.cat([p(x) if not isinstance(p, Weights) else F.linear(x, *p) for p in parts], 1)
+def _kernel(part: Part, rows: int) -> Callable[[Tensor], Tensor]:
+    if isinstance(part, Weights):
+        return linear(*part, rows)
+    return build("torch" if refusal("native", part) else "native", part, rows)
+
+
+def _each(projections: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    """(..., E) -> (..., layers * 2E), where some layers are quantised."""
+    flat = x.reshape(-1, x.shape[-1])
+    return torch.cat([project(flat) for project in projections], 1).view(*x.shape[:-1], -1)
 
 
 class Memory:
@@ -53,8 +60,8 @@ class Memory:
         if len(plain) == len(parts):
             weight, bias = (torch.cat(tensors) for tensors in zip(*plain, strict=True))
             self.project = linear(weight, bias, batch * sizes.n_memory)
-        else:  # once per query; a time token once per engine
-            self.project = partial(_each, parts)
+        else:
+            self.project = partial(_each, [_kernel(p, batch * sizes.n_memory) for p in parts])
         self.shape = (len(layers), 2, heads, dim // heads)
         self.buffer = torch.empty(
             (2, len(layers), batch, heads, sizes.n_memory, dim // heads), device=policy.device
