@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -93,7 +94,8 @@ class NativeProgram:
         drawn = draw_noise(self.policy, self.batch, noise)
         x = drawn[0].contiguous()
         if self.memory is not None:
-            self.memory.observe(nobs if self.policy.sizes.cond_dim else None)
+            with one_thread():
+                self.memory.observe(nobs if self.policy.sizes.cond_dim else None)
         keys = torch.empty(0) if self.memory is None else self.memory.buffer
         calls = [
             partial(
@@ -186,6 +188,17 @@ class NativeProgram:
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
         }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """With more, torch sums a row in an order that depends on its place in the batch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
