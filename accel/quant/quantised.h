@@ -271,6 +271,11 @@ static float token(const Quant *q, int inputs, const float *x, char *codes, int3
     next = LARGER32(next, *(const ivec *)(y + i + LANES) & 0x7fffffff);
   }
   union { int32_t bits; float value; } peak = {.bits = largest(LARGER32(most, next))};
+  if (peak.bits >= 0x7f800000) {
+    memset(codes, 0, depth * code_bytes(q));
+    *sum = 0;
+    return NAN;
+  }
   float scale = peak.value * q->reach;
   scale = scale > 1e-12f ? scale : 1e-12f;
   const vec inverse = splat(1 / scale), limit = splat(scale * q->top);
@@ -288,7 +293,7 @@ static float token(const Quant *q, int inputs, const float *x, char *codes, int3
     else store8(codes + i, c);
   }
   *sum = offset_of(q) ? sum_of(total) : 0;
-  return peak.bits < 0x7f800000 ? scale : NAN;
+  return scale;
 }
 
 /* Floats that a quantised linear needs for its scratch. */
