@@ -14,7 +14,15 @@ from .caches import (
 )
 from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
-from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
+from .engines import (
+    ENGINES,
+    FusedConfig,
+    ReferenceConfig,
+    integers_of,
+    kernel_times,
+    kernels_of,
+    settled,
+)
 from .flops import query_flops
 from .plan import CachePlan, PlanError, Site, shared_plan, sites_of
 from .quant import (
@@ -63,6 +71,9 @@ __all__ = [
     "branch_errors",
     "calibrate",
     "collect",
+    "integers_of",
+    "kernel_times",
+    "kernels_of",
     "load_quantised",
     "loud_forecasts",
     "quantised",

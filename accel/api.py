@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +14,8 @@ from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
 from .calibration import Calibration
-from .engines import ENGINES
-from .engines.names import engine_name
+from .engines import ENGINES, kernels_of
+from .engines.parts import engine_name
 from .plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS, NoQuantConfig, Quantised, Statistics
@@ -85,16 +87,26 @@ def quantised(policy: Any, quant: Any, statistics: Statistics | None = None) -> 
     return found
 
 
-def digest_of(plan: CachePlan, quantised: Quantised | None) -> str:
-    """Hash of what an accelerated policy does: its plan's, and of its codes if it has some."""
-    return "-".join([plan.digest(), *([quantised.digest()] if quantised else [])])
+def digest_of(
+    plan: CachePlan, quantised: Quantised | None, kernels: Mapping[str, str] | None = None
+) -> str:
+    """Hash of what an accelerated policy does: of its plan, its codes and what multiplies them."""
+    if quantised is None:
+        return plan.digest()
+    named = json.dumps(dict(kernels or {}), sort_keys=True).encode()
+    return f"{plan.digest()}-{quantised.digest()}-{hashlib.sha256(named).hexdigest()[:16]}"
 
 
 class AcceleratedPolicy:
     """Acts like the policy it was made from, only cheaper."""
 
     def __init__(
-        self, policy: Accelerable, plan: CachePlan, engine: Any, quantised: Quantised | None = None
+        self,
+        policy: Accelerable,
+        plan: CachePlan,
+        engine: Any,
+        quantised: Quantised | None = None,
+        kernels: Mapping[str, str] | None = None,
     ) -> None:
         self.policy, self.plan, self.quantised = policy, plan, quantised
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
@@ -102,7 +114,9 @@ class AcceleratedPolicy:
         self.n_queries = 0
         self.closed = False
         runs: Any = policy if quantised is None else quantised.model
-        self._engine: Any = _entry(ENGINES, engine, "engine")(runs, plan, engine)
+        make = _entry(ENGINES, engine, "engine")
+        self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
+        self._engine: Any = make(runs, plan, engine, self._kernels)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
@@ -119,7 +133,7 @@ class AcceleratedPolicy:
 
     def digest(self) -> str:
         """Hash of what it does, see `digest_of`."""
-        return digest_of(self.plan, self.quantised)
+        return digest_of(self.plan, self.quantised, self._kernels)
 
     def stats(self) -> dict[str, Any]:
         """What ran so far.
@@ -152,8 +166,7 @@ class AcceleratedPolicy:
         found = []
         for report in self.quantised.layers:
             name = engine_name(report.name, self.policy.sizes.encoder_only)
-            own = self.quantised.model.get_submodule(report.name).kernel
-            found.append({**asdict(report), "kernel": kernels.get(name, own)})
+            found.append({**asdict(report), "kernel": kernels.get(name, "torch")})
         return found
 
 
@@ -165,6 +178,7 @@ def accelerated(
     engine: Any = "fused",
     calibration: Calibration | None = None,
     statistics: Statistics | None = None,
+    kernels: Mapping[str, str] | None = None,
 ) -> Iterator[AcceleratedPolicy]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
@@ -175,6 +189,7 @@ def accelerated(
         engine: a name in `ENGINES`, or a config instance of them.
         calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
         statistics: of this policy and its sampler, for a quantisation.
+        kernels: {layer: kernel} of quantised layers, as `stats` has them; None: see `kernels_of`.
 
     Raises:
         TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
@@ -191,7 +206,7 @@ def accelerated(
             "the policy is in training mode (dropout is on): call policy.eval() first"
         )
     plan = resolve(policy, cache, calibration)
-    fast = AcceleratedPolicy(policy, plan, engine, quantised(policy, quant, statistics))
+    fast = AcceleratedPolicy(policy, plan, engine, quantised(policy, quant, statistics), kernels)
     try:
         yield fast
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, accelerated, query_flops
+from accel import CACHES, query_flops
 
 from .accepted import accept
 from .clock import Clock
@@ -24,7 +24,7 @@ from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
-from .quantisations import Acceleration, acceleration_of, described
+from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .shards import merge
 from .store import TIME, RunStore, read_episodes
 from .versions import versions
@@ -79,7 +79,7 @@ def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
     cheaper = kept_acceleration(job, store)
     clock = Clock.resume(store.folder / TIME)
     logger = NullLogger(store.folder, {}, job.config)
-    with accelerated(job.policy, cheaper.plan, cheaper.quantised, job.engine) as fast:
+    with accelerate(job, cheaper) as fast:
         play_missing(job, store, logger, fast, clock, seeds, store.missing(seeds))
 
 
@@ -114,7 +114,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     )
     exit_code = 1
     try:
-        with accelerated(job.policy, cheaper.plan, cheaper.quantised, job.engine) as fast:
+        with accelerate(job, cheaper) as fast:
             play_missing(job, store, logger, fast, clock, job.seeds, missing)
             film(job, store, fast, unfilmed(job, store))
             observations = store.observations()
@@ -140,7 +140,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": cheaper.calibration,
-            "quantisation": described(job, cheaper, layers),
+            "quantisation": described(job, cheaper, layers, previous.get("quantisation")),
             "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),

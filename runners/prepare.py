@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
+from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, settled
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
@@ -137,7 +137,9 @@ def prepare_job(
         if delays:  # of a chunk, as many actions come too late
             n_steps = policy.n_action_steps + delays.lead
             policy = policy.with_n_action_steps(min(n_steps, policy.longest_chunk))
-        plain_engine, engine = settled(engine, policy), settled(engine, policy, quantises)
+        asked = engine
+        plain_engine = settled(asked, policy)
+        engine = settled(asked, policy, quant) if quantises else plain_engine
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
         plain_engine = engine
@@ -162,6 +164,7 @@ def prepare_job(
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
     if policy and quantises:
         of_cache["statistics"] = check_quant(policy, quant, recipe)
+        of_cache["integers"] = integers_of(engine, policy, quant)
     if policy and (calibrates or CACHES[cache.name].calibrated):
         of_cache["calibration"] = recipe.identity()
         if recipe.choice.path is not None and calibrates:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,14 @@ import torch
 
 from accel import (
     CACHES,
+    AcceleratedPolicy,
     CachePlan,
     Quantised,
     Statistics,
+    accelerated,
     collect,
+    kernel_times,
+    kernels_of,
     load_quantised,
     loud_forecasts,
     quantize,
@@ -27,6 +33,7 @@ from policies import DiffusionPolicy
 from .calibrations import find, locked, plan_of, queries_of, source_of
 from .recipes import Recipe
 from .settings import digest
+from .versions import cpu
 
 if TYPE_CHECKING:
     from .prepare import Job
@@ -45,6 +52,7 @@ class Acceleration:
         quantised: the copy that runs in its place, if any.
         calibration, statistics: {"path", "digest"} of what the plan and the codes rest on.
         warnings: what is to be expected of the two together.
+        kernels: {layer: kernel} of the copy's layers.
     """
 
     plan: CachePlan
@@ -52,10 +60,11 @@ class Acceleration:
     calibration: dict[str, str] | None
     statistics: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Hash of what the accelerated policy does."""
-        return digest_of(self.plan, self.quantised)
+        return digest_of(self.plan, self.quantised, self.kernels)
 
 
 def acceleration_of(job: Job) -> Acceleration:
@@ -64,7 +73,15 @@ def acceleration_of(job: Job) -> Acceleration:
     if job.quant.name == "none":
         return Acceleration(plan, None, calibration)
     copy, statistics = quantised_of(job, CACHES[job.cache.name].calibrated)
-    return Acceleration(plan, copy, calibration, statistics, warnings_of(job, plan, copy))
+    model: Any = copy.model
+    kernels = kernels_of(model, job.engine)
+    return Acceleration(plan, copy, calibration, statistics, warnings_of(job, plan, copy), kernels)
+
+
+def accelerate(job: Job, acceleration: Acceleration) -> AbstractContextManager[AcceleratedPolicy]:
+    """The job's policy, made cheaper by this."""
+    found = acceleration
+    return accelerated(job.policy, found.plan, found.quantised, job.engine, kernels=found.kernels)
 
 
 def warnings_of(job: Job, plan: CachePlan, copy: Quantised) -> tuple[str, ...]:
@@ -152,11 +169,26 @@ def _make_copy(job: Job, path: Path, statistics: Statistics) -> Quantised:
 
 
 def described(
-    job: Job, acceleration: Acceleration, layers: list[dict[str, Any]]
+    job: Job,
+    acceleration: Acceleration,
+    layers: list[dict[str, Any]],
+    previous: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """What result.json says of a quantisation; `layers` are of `AcceleratedPolicy.stats`."""
+    """What result.json says of a quantisation.
+
+    Args:
+        job: whose kernels are timed where latency is measured.
+        acceleration: of its policy.
+        layers: of `AcceleratedPolicy.stats`.
+        previous: what result.json said before; its times are kept.
+    """
     if acceleration.quantised is None:
         return None
+    times = (previous or {}).get("kernel_times")
+    if times is None and job.settings.latency.repeats:
+        model: Any = acceleration.quantised.model
+        found = kernel_times(model, job.engine, acceleration.kernels)
+        times = {"cpu": cpu(), "threads": job.settings.threads, "layers": found}
     before, after = (sum(layer[f"bytes_{w}"] for layer in layers) for w in ("before", "after"))
     return {
         "weight_bits": job.quant.weight_bits,
@@ -168,4 +200,5 @@ def described(
         "bytes_after": after,
         "share": sum(layer["share"] for layer in layers),
         "layers": layers,
+        "kernel_times": times,
     }

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from accel import accelerated
-
 from .evaluate import Acting
 from .expert import EXPERTS
 from .prepare import Job, describe
-from .quantisations import acceleration_of
+from .quantisations import accelerate, acceleration_of
 
 
 @contextmanager
@@ -22,8 +20,7 @@ def _expert(job: Job) -> Iterator[Acting]:
 @contextmanager
 def _policy(job: Job) -> Iterator[Acting]:
     describe(job)
-    cheaper = acceleration_of(job)
-    with accelerated(job.policy, cheaper.plan, cheaper.quantised, job.engine) as fast:
+    with accelerate(job, acceleration_of(job)) as fast:
         yield fast
 
 

@@ -26,7 +26,7 @@ from accel import (
     resolve,
     settled,
 )
-from accel.engines.names import engine_name
+from accel.engines.parts import engine_name
 from accel.quant.statistics import Statistics
 from policies import DiffusionPolicy
 from tests.quant_data import BLOCKS, policy_statistics, query, relative, small_policy

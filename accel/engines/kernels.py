@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from ..quant.linear import QuantisedLinear
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +94,14 @@ class BF16Linear(PlainLinear):
         return F.linear(x.bfloat16(), self.weight).float() + self.bias
 
 
-class QuantisedKernel(PlainLinear):
-    """A quantised layer as it is, in torch."""
+class Wrapped(PlainLinear):
+    """A function (rows, in) -> (rows, out) as a linear layer."""
 
-    def __init__(self, layer: QuantisedLinear) -> None:
-        self.layer, self.name = layer, layer.kernel
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
 
     def __call__(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
-        return out
+        return self.function(x)
 
 
 KERNELS: dict[str, type[PlainLinear]] = {
@@ -119,21 +116,3 @@ def linear(weight: Tensor, bias: Tensor, rows: int, precision: str = "exact") ->
     packed = weight.device.type == "cpu" and packed_works()
     name = "bf16" if precision == "bf16" else "fp32_packed" if packed else "fp32"
     return KERNELS[name](weight.detach(), bias.detach(), rows)
-
-
-def kernel(layer: nn.Module, rows: int, precision: str = "exact") -> PlainLinear:
-    """The kernel for a linear layer, quantised or not."""
-    if isinstance(layer, QuantisedLinear):
-        return QuantisedKernel(layer)
-    assert isinstance(layer, nn.Linear)
-    return linear(layer.weight, layer.bias, rows, precision)
-
-
-def side_by_side(layers: Sequence[nn.Module], rows: int) -> Callable[[Tensor], Tensor]:
-    """Layers with the same input, their outputs one after the other: one product if all allow."""
-    if any(isinstance(layer, QuantisedLinear) for layer in layers):
-        kernels = [kernel(layer, rows) for layer in layers]
-        return lambda x: torch.cat([k(x) for k in kernels], dim=-1)
-    plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    weight, bias = torch.cat([p.weight for p in plain]), torch.cat([p.bias for p in plain])
-    return linear(weight, bias, rows)

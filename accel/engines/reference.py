@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +62,18 @@ def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:
 
 
 class ReferenceEngine:
-    """Runs `policy` under `plan`; the policy itself is never changed."""
+    """Runs `policy` under `plan`; the policy itself is never changed.
 
-    def __init__(self, policy: Accelerable, plan: CachePlan, config: ReferenceConfig) -> None:
+    kernels: has no effect, quantised layers run as they are, in torch.
+    """
+
+    def __init__(
+        self,
+        policy: Accelerable,
+        plan: CachePlan,
+        config: ReferenceConfig,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
         self.policy, self.plan = policy, plan
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0

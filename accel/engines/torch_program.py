@@ -8,19 +8,21 @@ and a run of hits is one addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
-from ..quant.attention import opened
+from ..quant.kernels import build, candidates
+from ..quant.linear import QuantisedLinear
 from .inputs import Memory, draw_noise
-from .kernels import PlainLinear, kernel, linear
+from .kernels import PlainLinear, Wrapped, linear
+from .parts import layers_of, parts_of
 from .schedule import Key, StepProgram, peak_values
 
 
@@ -34,6 +36,7 @@ class TorchProgram:
         steps: list[StepProgram],
         batch: int,
         precision: str = "exact",
+        kernels: Mapping[str, str] | None = None,
     ) -> None:
         model, sizes = policy.model, policy.sizes
         self.policy, self.model, self.steps, self.batch = policy, model, steps, batch
@@ -44,13 +47,13 @@ class TorchProgram:
         self.live = policy.n_live
         self.tokens = self.live + (1 if sizes.encoder_only else 0)
         self.dim = sizes.n_emb
-        self.memory = None if sizes.encoder_only else Memory(policy, batch)
+        self.chosen, self.parts = kernels or {}, parts_of(policy)
+        self.memory = None if sizes.encoder_only else Memory(policy, batch, self.chosen)
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         ops = tuple(site.op for site in plan.sites)
         self.attends = [step.computes("ca", ops) for step in steps]
-        layers = (model.encoder if sizes.encoder_only else model.decoder).layers
         self.sites: list[Callable[[Tensor], Tensor]] = []
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(layers_of(policy)):
             makers = {
                 "sa": self._self_attention,
                 "ca": self._cross_attention,
@@ -72,15 +75,18 @@ class TorchProgram:
         self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
 
-    def _linear(self, name: str, layer: nn.Module) -> PlainLinear:
-        made = kernel(layer, self.batch * self.tokens, self.precision)
-        self.kernels[name] = made.name
-        return made
+    def _linear(self, name: str) -> PlainLinear:
+        part, rows = self.parts[name], self.batch * self.tokens
+        if isinstance(part, QuantisedLinear):
+            self.kernels[name] = self.chosen.get(name) or candidates(part)[0]
+            return Wrapped(build(self.kernels[name], part, rows, self.batch))
+        kernel = linear(*part, rows, self.precision)
+        self.kernels[name] = kernel.name
+        return kernel
 
     def _self_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm = opened(layer.self_attn, cross=False), layer.norm1
-        project = self._linear(f"{index}.sa.in", attention.in_proj)
-        out = self._linear(f"{index}.sa.out", attention.out_proj)
+        attention, norm = layer.self_attn, layer.norm1
+        project, out = self._linear(f"{index}.sa.in"), self._linear(f"{index}.sa.out")
         shape = (self.batch, self.tokens, 3, attention.num_heads, -1)
         causal, dim = self.model.mask is not None, (self.dim,)
 
@@ -93,11 +99,9 @@ class TorchProgram:
         return branch
 
     def _cross_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
-        attention, norm = opened(layer.multihead_attn, cross=True), layer.norm2
-        memory = self.memory
+        attention, norm, memory = layer.multihead_attn, layer.norm2, self.memory
         assert memory is not None
-        project = self._linear(f"{index}.ca.q", attention.q_proj)
-        out = self._linear(f"{index}.ca.out", attention.out_proj)
+        project, out = self._linear(f"{index}.ca.q"), self._linear(f"{index}.ca.out")
         shape = (self.batch, self.tokens, attention.num_heads, -1)
         mask = self.model.memory_mask
         mask = None if mask is None else mask[: self.tokens].contiguous()
@@ -114,8 +118,7 @@ class TorchProgram:
 
     def _feed_forward(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
         norm = layer.norm3 if layer.cross else layer.norm2
-        up = self._linear(f"{index}.ff.up", layer.linear1)
-        down = self._linear(f"{index}.ff.down", layer.linear2)
+        up, down = self._linear(f"{index}.ff.up"), self._linear(f"{index}.ff.down")
         dim = (self.dim,)
 
         def branch(x: Tensor) -> Tensor:

@@ -130,14 +130,6 @@ class Attention(nn.Module):
         return (out if self.batch_first else out.transpose(0, 1)), None
 
 
-def opened(attention: nn.Module, cross: bool) -> Attention:
-    """The same in layers, sharing its weights; itself where it is that already."""
-    if isinstance(attention, Attention):
-        return attention
-    assert isinstance(attention, nn.MultiheadAttention)
-    return Attention.from_stock(attention, cross)
-
-
 def added_mask(
     attn_mask: Tensor | None,
     key_padding_mask: Tensor | None,

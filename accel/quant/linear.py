@@ -23,6 +23,11 @@ from .transform import Transform, hadamard, mix, padded, rotate
 VERSION = 1
 
 
+def arithmetic(bits: int, activation: str) -> str:
+    """How codes of up to so many bits are computed with: "integer" or "simulated"."""
+    return "integer" if bits <= 8 and activation == "symmetric" else "simulated"
+
+
 @dataclass(frozen=True)
 class LinearSpec:
     """Everything about a quantised layer but its tensors.
@@ -55,8 +60,7 @@ class LinearSpec:
     @property
     def arithmetic(self) -> str:
         """How it is computed: "integer" (codes times codes), or "simulated" in floating point."""
-        integer = max(self.weight_bits, self.activation_bits) <= 8
-        return "integer" if integer and self.activation == "symmetric" else "simulated"
+        return arithmetic(max(self.weight_bits, self.activation_bits), self.activation)
 
     @property
     def simulated(self) -> str:
@@ -72,9 +76,10 @@ class LinearSpec:
 class QuantisedLinear(nn.Module):
     """y = rotate_back(T(x) W^T) + b in codes, with T of transform.py; for inference only.
 
-    There is no attribute `weight`, so that no caller can read it and bypass the layer. Its kernels
-    are `PRODUCTS`; what a faster one needs is in the buffers: inverse_smooth (K,), first, second,
-    perm (width,), codes (N, width) int8 or packed uint8 (N, width / 2), scale (N,), bias (N,).
+    There is no attribute `weight`, so that no caller can read it and bypass the layer. Faster ways
+    to compute it are in kernels.py; what they need is in the buffers: inverse_smooth (K,), first,
+    second, perm (width,), codes (N, width) int8 or packed uint8 (N, width / 2), scale (N,) and
+    bias (N,).
     """
 
     inverse_smooth: Tensor | None
@@ -143,11 +148,6 @@ class QuantisedLinear(nn.Module):
         if bias is not None:
             layer.bias = bias.detach().cpu().float().clone()
         return layer.to(weight.device)
-
-    @property
-    def kernel(self) -> str:
-        """What computes it, for people."""
-        return f"torch_{self.spec.arithmetic}"
 
     def transformed(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, width)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration
-from ..engines.names import engine_name
+from ..engines.parts import engine_name
 from ..plan import CachePlan
 from .duquant import LayerReport
 
