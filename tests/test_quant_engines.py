@@ -14,6 +14,7 @@ from accel import (
     DuQuantConfig,
     FusedConfig,
     HashAbConfig,
+    PlanError,
     Quantised,
     ReferenceConfig,
     RtnConfig,
@@ -21,12 +22,15 @@ from accel import (
     accelerated,
     branch_errors,
     calibrate,
+    integers_of,
+    kernels_of,
     loud_forecasts,
     quantised,
     resolve,
     settled,
 )
 from accel.engines.parts import engine_name
+from accel.quant import native_linear
 from accel.quant.statistics import Statistics
 from policies import DiffusionPolicy
 from tests.quant_data import BLOCKS, policy_statistics, query, relative, small_policy
@@ -134,7 +138,8 @@ def test_the_policy_stays_plain_and_the_layers_are_told(
         layers = fast.stats()["quantised"]
     assert torch.equal(policy.act(*query()), before)
     assert [layer["name"] for layer in layers] == [r.name for r in int8.layers]
-    assert {layer["kernel"] for layer in layers} == {"torch_integer"}
+    fused = isinstance(engine, FusedConfig) and native_linear.works()
+    assert {layer["kernel"] for layer in layers} == {"native" if fused else "torch"}
     assert {(layer["arithmetic"], layer["simulated"]) for layer in layers} == {("integer", "")}
 
 
@@ -178,13 +183,60 @@ def quantised_of_other_weights() -> Quantised:
     return found
 
 
-def test_c_does_not_run_quantised_layers_yet(
-    policy: DiffusionPolicy, statistics: Statistics
+@pytest.mark.parametrize(
+    ("settings", "here"),
+    [
+        ({}, True),
+        ({"weight_bits": 16, "activation_bits": 16}, True),
+        ({"row_rot": "restore", "activation_bits": 16}, True),
+        ({"row_rot": "restore"}, False),
+        ({"activation": "asymmetric"}, False),
+        ({"layer_bits": {"linear1": 16}}, False),
+    ],
+    ids=str,
+)
+def test_where_a_quantisation_will_run_is_known_before_it_is_made(
+    policy: DiffusionPolicy, statistics: Statistics, settings: dict[str, Any], here: bool
 ) -> None:
-    assert settled(FusedConfig(), policy, quantised=True).backend == "torch"
-    for config in (FusedConfig(backend="native"), FusedConfig(precision="half")):
-        with pytest.raises(ValueError, match=r"cannot run here: (its layers are|no compiled|that)"):
-            act(policy, None, RtnConfig(), config, statistics=statistics)
+    config = DuQuantConfig(method="duquant", **settings)
+    native = settled(FusedConfig(), policy).backend == "native"
+    backend = settled(FusedConfig(), policy, config).backend
+    assert backend == ("native" if native and here and native_linear.works() else "torch")
+    with accelerated(policy, None, config, "fused", statistics=statistics) as fast:
+        fast.act(*query(3))
+        kernels = {layer["kernel"] for layer in fast.stats()["quantised"]}
+    codes = config.activation_bits < 16
+    if backend == "native":
+        assert kernels == {"native" if codes else "fp32"}
+        assert not codes or integers_of(FusedConfig(), policy, config) == "native"
+        return
+    assert "torch" in kernels
+    if native:
+        with pytest.raises(ValueError, match=r"cannot run here: layer \d\.[a-z]+\.[a-z]+: "):
+            act(policy, None, config, FusedConfig(backend="native"), statistics=statistics)
+
+
+def test_a_quantised_policy_is_a_policy_of_its_own(
+    policy: DiffusionPolicy, int8: Quantised, calibration: Calibration
+) -> None:
+    copy: Any = int8.model
+    assert copy.fingerprint() != policy.fingerprint()
+    plan = resolve(policy, CACHES["hash_ab"], calibration)
+    assert torch.equal(act(copy, None, None, FusedConfig()), act(policy, None, int8, FusedConfig()))
+    with pytest.raises(PlanError):
+        act(copy, plan, None, FusedConfig())
+
+
+def test_kernels_can_be_given(policy: DiffusionPolicy, int8: Quantised) -> None:
+    given = dict.fromkeys(kernels_of(int8.model, FusedConfig()), "fp32")
+    made = act(policy, None, int8, FusedConfig(), kernels=given)
+    assert not torch.equal(made, act(policy, None, int8, FusedConfig()))
+    with accelerated(policy, None, int8, FusedConfig(), kernels=given) as fast:
+        assert {layer["kernel"] for layer in fast.stats()["quantised"]} == {"fp32"}
+        other = fast.digest()
+    with accelerated(policy, None, int8, FusedConfig()) as fast:
+        assert fast.digest() != other
+        assert fast.digest().startswith(f"{fast.plan.digest()}-{int8.digest()}-")
 
 
 def test_names_of_layers() -> None:

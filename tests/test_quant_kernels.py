@@ -19,10 +19,10 @@ from accel.engines.packed import Packed
 from accel.engines.parts import quantised_of
 from accel.quant import DuQuantConfig, quantize
 from accel.quant import native_linear as own
-from accel.quant.choice import choose, fastest
+from accel.quant.choice import quickest, settle, times
 from accel.quant.codes import token_codes, top
 from accel.quant.duquant import n_bytes
-from accel.quant.kernels import KERNELS, NATIVE, build, onednn_works, refusal, weight_of
+from accel.quant.kernels import KERNELS, NATIVE, Entry, build, onednn_works, refusal, weight_of
 from tests.quant_data import (
     EVERYTHING,
     fitted,
@@ -212,44 +212,65 @@ def test_a_saturating_onednn_is_not_used(monkeypatch: pytest.MonkeyPatch) -> Non
     linear, x = planted("none", 64, 64, 9)
     monkeypatch.setattr("accel.quant.kernels.onednn_works", lambda: False)
     assert refusal("onednn", fitted(linear, x)) == "its products are not exact here"
-    assert choose({"layer": fitted(linear, x)}, 9)["layer"] in ("native", "torch")
+    assert quickest({"layer": fitted(linear, x)}, 9)["layer"] in ("native", "torch")
 
 
-def test_the_choice_is_data_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any) -> Any:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("accel.quant.choice.measured", never)
     linear, x = planted("none", 64, 64, 9)
-    layers = {"a": fitted(linear, x), "b": fitted(linear, x, row_rot="restore")}
-    found = choose(layers, 9)
-    assert list(found) == ["a", "b"]
-    assert found["b"] == "torch"
-
-    def never(kernels: Mapping[str, Any], x: Tensor) -> str:
-        raise AssertionError("timed again")
-
-    monkeypatch.setattr("accel.quant.choice.fastest", never)
-    assert choose(layers, 9) == found  # shapes that were timed
-    assert choose(layers, 9, chosen={"a": "fp32", "b": "torch"}) == {"a": "fp32", "b": "torch"}
-    with pytest.raises(ValueError, match="kernel 'native' cannot run a layer"):
-        choose(layers, 9, chosen={"a": "torch", "b": "native"})
-    with pytest.raises(ValueError, match="none of native can run layer b here"):
-        choose({"b": layers["b"]}, 9, allowed=("native",))
+    layers = {
+        "a": fitted(linear, x, activation_bits=4),
+        "b": fitted(linear, x, row_rot="restore"),
+        "c": fitted(linear, x, activation_bits=16),
+    }
+    integers = "native" if own.works() else "torch"
+    assert settle(layers, 9) == {"a": integers, "b": "torch", "c": "torch"}
+    assert settle({"c": layers["c"]}, 9, NATIVE) == {"c": "fp32"}
+    with pytest.raises(ValueError, match="none of native, fp32 can run layer b here"):
+        settle({"b": layers["b"]}, 9, NATIVE)
 
 
-def test_a_wrong_kernel_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_is_not_chosen() -> None:
+    def wrong(layer: Any, rows: int) -> Any:
+        return lambda x: 1.01 * layer(x)
+
     linear, x = planted("none", 64, 64, 9)
-    wrong = {"wrong": KERNELS["fp32"], "torch": KERNELS["torch"]}
-    monkeypatch.setattr("accel.quant.choice.TOLERANCE", 1e-9)
-    integer = type(wrong["wrong"])("integer", wrong["wrong"].make)
-    table = {"wrong": integer, "torch": KERNELS["torch"]}
-    assert choose({"l": fitted(linear, x)}, 9, tuple(table), table=table) == {"l": "torch"}
+    table = {"wrong": Entry("integer", wrong), "torch": KERNELS["torch"]}
+    layers = {"l": fitted(linear, x)}
+    assert settle(layers, 9, table) == {"l": "torch"}
+    assert quickest(layers, 9, tuple(table), table=table) == {"l": "torch"}
+    with pytest.raises(ValueError, match="none of wrong can run layer l here"):
+        quickest(layers, 9, ("wrong",), table=table)
 
 
-def test_the_fastest_is_found_and_ties_go_to_the_first() -> None:
-    def slow(x: Tensor) -> Tensor:
-        return x @ torch.ones(400, 400)
+def test_the_quickest_is_found_and_ties_go_to_the_first() -> None:
+    def idle(layer: Any, rows: int) -> Any:
+        return lambda x: x
 
-    x = torch.ones(100, 400)
-    assert fastest({"slow": slow, "quick": lambda x: x}, x) == "quick"
-    assert fastest({"quick": lambda x: x, "slow": slow}, x) == "quick"
+    def slow(layer: Any, rows: int) -> Any:
+        return lambda x: torch.ones(400, 400) @ torch.ones(400, 400)
+
+    linear, x = planted("none", 64, 64, 9)
+    layers = {"a": fitted(linear, x), "b": fitted(linear, x)}
+    table = {"slow": Entry("weight", slow), "idle": Entry("weight", idle)}
+    assert quickest(layers, 9, ("slow", "idle"), table=table) == {"a": "idle", "b": "idle"}
+    assert quickest(layers, 9, ("idle", "slow"), table=table)["a"] == "idle"
+
+
+def test_times_are_told_by_shape_and_kernel_next_to_float32() -> None:
+    linear, x = planted("none", 64, 64, 9)
+    layers = {n: fitted(linear, x, weight_bits=b) for n, b in (("a", 8), ("b", 4), ("c", 8))}
+    found = times(layers, settle(layers, 9), 9)
+    assert [(t["weight_bits"], t["layers"], t["shape"]) for t in found] == [
+        (8, 2, [64, 64]),
+        (4, 1, [64, 64]),
+    ]
+    assert all(t["us"] > 0 and t["fp32_us"] > 0 and t["rows"] == 9 for t in found)
+    again = times(layers, settle(layers, 9), 9)
+    assert again == found  # measured once
 
 
 Policies = dict[int, tuple[Any, Any]]
@@ -330,13 +351,13 @@ def test_kernels_can_be_given_layer_by_layer(quantised: Policies) -> None:
     policy, model = quantised[8]
     layers = quantised_of(model)
     assert {name.split(".", 1)[1] for name in layers} == {
-        *("sa.in", "sa.out", "ca.q", "ca.out", "ff.up", "ff.down")
+        *("sa.in", "sa.out", "ca.q", "ca.kv", "ca.out", "ff.up", "ff.down")
     }
     given = dict.fromkeys(layers, "fp32") | {"0.sa.in": "native"}
     made, kernels = act(quantised[8], kernels=given)
     assert kernels == given
     assert not torch.equal(made, act(quantised[8])[0])
-    chosen = choose(layers, 2 * policy.n_live, tuple(NATIVE), 2, table=NATIVE)
+    chosen = quickest(layers, 2 * policy.n_live, tuple(NATIVE), 2, table=NATIVE)
     assert act(quantised[8], kernels=chosen)[1] == chosen
     with pytest.raises(ValueError, match=r"kernel 'bf16' cannot run layer 0\.sa\.in"):
         act(quantised[8], kernels={"0.sa.in": "bf16"})

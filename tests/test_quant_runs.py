@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from accel import QUANTIZERS, Statistics
+from accel.quant import native_linear
 from benchmarks import quant_error
 from runners.cli import run
 from runners.findings import ReportConfig, findings
@@ -71,7 +72,7 @@ def test_a_result_says_everything_of_its_quantisation(here: Path) -> None:
     assert (quantisation["weight_bits"], quantisation["activation_bits"]) == (4, 8)
     assert len(quantisation["layers"]) == 12
     for layer in quantisation["layers"]:
-        assert layer["kernel"] == "torch_integer"
+        assert layer["kernel"] == ("native" if native_linear.works() else "torch")
         assert layer["simulated"] == "4-bit weights, multiplied as 8-bit integers"
         assert layer["error"] == min(layer["errors"].values())
         assert layer["bytes_after"] < layer["bytes_before"]
@@ -85,8 +86,9 @@ def test_a_result_says_everything_of_its_quantisation(here: Path) -> None:
     (run_folder,) = (here / "multirun/main").glob("kitchen_hash_ab_duquant_*")
     config: Any = OmegaConf.load(run_folder / "config.yaml")
     assert config.statistics == folder.name.partition("_")[2]
-    plan, codes = (run_folder / "plan.txt").read_text().split("-")
+    plan, codes, kernels = (run_folder / "plan.txt").read_text().split("-")
     assert (plan, codes) == (found["stats"]["plan"], quantisation["digest"])
+    assert len(kernels) == 16
 
 
 def test_the_same_seeds_end_the_same_whatever_runs_beside_them(
@@ -133,7 +135,7 @@ def test_codes_of_other_statistics_are_not_used(
         (["quant.unknown=1"], "unknown"),
         (["calibration.start_seed=100000"], "are among the test seeds"),
         (["calibration.path=multirun"], "no calibration at multirun/calibration.json"),
-        (["engine.precision=half"], "cannot run here"),
+        (["engine.backend=native", "quant.row_rot=restore"], "cannot run here: quant=duquant: "),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -182,7 +184,7 @@ def quantised_run(folder: Path, bits: int, warnings: list[str]) -> None:
         "error": 0.01,
         "crest_before": 12.0,
         "crest_after": 3.1,
-        "kernel": "torch_integer",
+        "kernel": "native",
         "simulated": "4-bit weights, multiplied as 8-bit integers" if bits == 4 else "",
     }
     found = {
@@ -211,7 +213,7 @@ def test_a_report_tells_quantised_arms_apart_and_shows_them(tmp_path: Path) -> N
     text = markdown("t", "", parts(read, list(arms.values()), 0.05, study / "report"))
     (row,) = [line for line in text.splitlines() if "W4A8 |" in line]
     for words in (
-        "| 1 duquant, 1 rtn | 1.00% to 3.00% | 12.0 | 3.1 | 0.26x | 90% | 2 torch_integer |",
+        "| 1 duquant, 1 rtn | 1.00% to 3.00% | 12.0 | 3.1 | 0.26x | 90% | 2 native |",
         "4-bit weights, multiplied as 8-bit integers (2 layers) | noise is loud |",
     ):
         assert words in row
