@@ -147,7 +147,7 @@ def serve(conn: Connection, slot: int, task: Task, record: bool = False) -> None
     while True:
         try:
             method, arguments = conn.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # the latter if it left an answer unread
             break
         answer: Event | EnvError
         try:

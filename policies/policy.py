@@ -126,9 +126,7 @@ class DiffusionPolicy(nn.Module):
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
         """A policy that shares these weights and samples differently."""
-        twin = DiffusionPolicy(replace(self.config, sampler=sampler))
-        twin.load_state_dict(self.state_dict(), assign=True)
-        return twin.to(self.device).train(self.training)
+        return self._twin(replace(self.config, sampler=sampler))
 
     @property
     def longest_chunk(self) -> int:
@@ -143,7 +141,10 @@ class DiffusionPolicy(nn.Module):
         Raises:
             ValueError: the horizon has no room for them.
         """
-        twin = DiffusionPolicy(replace(self.config, n_action_steps=n))
+        return self._twin(replace(self.config, n_action_steps=n))
+
+    def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
+        twin = DiffusionPolicy(config)
         twin.load_state_dict(self.state_dict(), assign=True)
         return twin.to(self.device).train(self.training)
 

@@ -162,16 +162,18 @@ def over_strata(arms: Sequence[Arm]) -> list[Method]:
 
 
 def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
-    """Strata in which the plain policy's own latency moved from run to run, as warnings."""
-    said = []
-    for stratum in dict.fromkeys(arm.stratum for arm in arms):
-        medians = [a.latency.plain_p50_ms for a in arms if a.latency and a.stratum == stratum]
-        if medians and max(medians) > most * min(medians):
-            said.append(
-                f"On {stratum} the plain policy took {ms(min(medians))} to {ms(max(medians))} ms "
-                "in different runs: compare speed-ups, not latencies"
-            )
-    return said
+    """Where the latency of the same plain policy moved from run to run, as warnings."""
+    medians: dict[tuple[str, str], list[float]] = {}
+    for arm in arms:
+        if arm.latency:
+            same = (arm.stratum, arm.run.of(["sampler"]))
+            medians.setdefault(same, []).append(arm.latency.plain_p50_ms)
+    return [
+        f"On {stratum} the plain policy took {ms(min(found))} to {ms(max(found))} ms in different "
+        "runs: compare speed-ups, not latencies"
+        for (stratum, _), found in medians.items()
+        if max(found) > most * min(found)
+    ]
 
 
 def pareto(arms: Sequence[Arm]) -> list[Arm]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .store import film_of
+
 EPISODE_COLUMNS = (
     "seed",
     "status",
@@ -155,8 +157,8 @@ class WandbLogger(NullLogger):
         if rows:
             self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
         for record in episodes:
-            if record.get("video") and (folder / record["video"]).exists():
-                video = wandb.Video(str(folder / record["video"]), format="mp4")
+            if path := film_of(folder, record):
+                video = wandb.Video(str(path), format="mp4")
                 self.run.log({f"test/sim_video_{record['seed']}": video})
         scores = {f"test/sim_max_reward_{r['seed']}": r["score"] for r in episodes}
         self.run.summary.update({**summary, **scores})

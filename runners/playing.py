@@ -12,7 +12,7 @@ from .clock import Clock
 from .evaluate import EpisodeResult, evaluate
 from .loggers import NullLogger
 from .prepare import Job
-from .store import TIME, RunStore, dump, write_whole
+from .store import TIME, RunStore, dump, film_of, write_whole
 
 OUTCOME = ("status", "success", "score", "n_steps")
 
@@ -92,10 +92,7 @@ def _record(episode: EpisodeResult, store: RunStore) -> dict[str, Any]:
 def unfilmed(job: Job, store: RunStore) -> list[int]:
     """Seeds of `film` that ran to their end without a film that is still there."""
     ok = {s: e for s, e in store.episodes.items() if e["status"] == "ok"}
-    films = {s: store.folder / e["video"] for s, e in ok.items() if e.get("video")}
-    return [
-        s for s in job.settings.film or () if s in ok and not (s in films and films[s].exists())
-    ]
+    return [s for s in job.settings.film or () if s in ok and not film_of(store.folder, ok[s])]
 
 
 def film(job: Job, store: RunStore, fast: Any, seeds: Sequence[int]) -> None:

@@ -26,11 +26,10 @@ PLAIN = "#6b737b"
 
 def colours(arms: Sequence[Arm]) -> dict[int, str]:
     """{arm's number: the colour of its method, everywhere the same}; the unaccelerated are grey."""
-    labels = list(dict.fromkeys(arm.label for arm in arms if not arm.is_baseline))
-    return {
-        arm.number: PLAIN if arm.is_baseline else METHODS[labels.index(arm.label) % len(METHODS)]
-        for arm in arms
-    }
+    plain = {arm.method for arm in arms if arm.is_baseline}
+    others = [m for m in dict.fromkeys(arm.method for arm in arms) if m not in plain]
+    colour = {method: METHODS[i % len(METHODS)] for i, method in enumerate(others)}
+    return {arm.number: colour.get(arm.method, PLAIN) for arm in arms}
 
 
 def key(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
@@ -99,31 +98,31 @@ def success_by_latency(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
     )
 
 
-def success_by_delay(arms: Sequence[Arm]) -> str:
+def success_by_delay(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
     """What the steps cost that pass before an answer acts, one line a method."""
     lines: dict[str, list[Arm]] = {}
     for arm in sorted(arms, key=lambda arm: arm.delay):
         lines.setdefault(arm.method, []).append(arm)
-    lines = {method: found for method, found in lines.items() if len(found) > 1}
-    colour = dict(zip(lines, [PLAIN, *METHODS] * len(lines), strict=False))
-    last = max(arm.delay for found in lines.values() for arm in found)
-    x, y = Scale(0, last, LEFT + 12, WIDTH - RIGHT - 12), Scale(0, 1, 270, 26)
+    x, y = (
+        Scale(0, max(arm.delay for arm in arms), LEFT + 12, WIDTH - RIGHT - 12),
+        Scale(0, 1, 270, 26),
+    )
     plot = Drawing(WIDTH, 312)
     plot.axis_y(y, LEFT, WIDTH - RIGHT, "success rate", lambda v: f"{v:.1f}")
     plot.axis_x(x, 270, 26, "control delay (steps)", short)
-    for method, found in lines.items():
-        style = {"stroke": colour[method], "stroke_width": 1.6}
+    for found in lines.values():
+        style = {"stroke": colour[found[0].number], "stroke_width": 1.6}
         plot.path([(x(arm.delay), y(arm.rate)) for arm in found], fill="none", **style)
         for arm in found:
             low, high = arm.interval
             plot.line(x(arm.delay), y(low), x(arm.delay), y(high), **style)
             said = f"{named(arm)}: {arm.rate:.2f} [{low:.2f}, {high:.2f}]"
-            plot.badge(x(arm.delay), y(arm.rate), arm.number, colour[method], said)
+            plot.badge(x(arm.delay), y(arm.rate), arm.number, colour[arm.number], said)
     return plot.html(
         f"Success rate by control delay on {arms[0].stratum}",
         "Steps of the simulator between a query and its first action, with 95 % intervals "
         "(Wilson). A step is one period of the robot's control rate.",
-        legend([(colour[method], method) for method in lines]),
+        legend([(colour[found[0].number], method) for method, found in lines.items()]),
     )
 
 

@@ -127,7 +127,7 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
     if any(arm.latency for arm in arms):
         charts.append(report_charts.success_by_latency(arms, colour))
     if len({arm.delay for arm in arms}) > 1:
-        charts.append(report_charts.success_by_delay(arms))
+        charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
     return Part(f"Success on {stratum}", tables, _charts(charts))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .store import CONFIG, LOCK, RESULT, STATUS, TRACEBACK, read_episodes
+from .store import CONFIG, LOCK, RESULT, STATUS, TRACEBACK, film_of, read_episodes
 
 FINISHED = "finished"
 
@@ -70,9 +70,7 @@ class Run:
 
     def video(self, seed: int) -> Path | None:
         """Its film of a seed, where there is one."""
-        name = self.episodes.get(seed, {}).get("video")
-        path = self.folder / name if name else None
-        return path if path and path.exists() else None
+        return film_of(self.folder, self.episodes.get(seed, {}))
 
     def of(self, keys: Sequence[str]) -> str:
         """These settings as a text to compare."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from .prepare import Job
 from .shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .store import MERGING, STATUS, RunStore, dump, write_whole
 from .table import render
-
-log = logging.getLogger(__name__)
 
 
 def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ def read_episodes(folder: Path) -> dict[int, dict[str, Any]]:
     whole = path.read_bytes().rpartition(b"\n")[0]
     records = [json.loads(line) for line in whole.splitlines() if line]
     return {record["seed"]: record for record in records}
+
+
+def film_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The film of an episode of this run, where there is one."""
+    path = folder / record["video"] if record.get("video") else None
+    return path if path and path.exists() else None
 
 
 def note_failure(folder: Path) -> None:

@@ -254,6 +254,16 @@ def test_close_never_hangs(state: str) -> None:
     pool.close()
 
 
+def test_a_worker_whose_answer_is_left_unread_ends_quietly() -> None:
+    """Closing a pipe with something unread in it resets the connection instead of ending it."""
+    pool = EnvPool(ToyTask(), 1)
+    pool.reset(0, 7)
+    (slot,) = pool._slots
+    assert slot.conn.poll(60)
+    pool.close()
+    assert slot.process.exitcode == 0
+
+
 def test_a_video_is_written_and_changes_nothing(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / "new folder" / "episode.mp4"

@@ -149,6 +149,14 @@ def test_latency_is_reported_with_its_ratio_and_the_front(folder: Path) -> None:
     arms = findings(read_study(folder), ReportConfig())
     assert [arm.run.name for arm in pareto(arms)] == [QUADRATIC, SLOWER, KITCHEN]
     assert not unsteady(arms)
+    as_timed = shutil.copy(folder / EVEN / "result.json", folder / "as_timed.json")
+    config = folder / EVEN / "config.yaml"
+    as_it_was = config.read_text()
+    config.write_text(as_it_was.replace("steps: 100", "steps: 16"))  # another sampler
+    time_it(folder / EVEN, 16.0, plain_ms=160.0)
+    assert not unsteady(findings(read_study(folder), ReportConfig()))
+    config.write_text(as_it_was)
+    shutil.copyfile(as_timed, folder / EVEN / "result.json")
     text = (folder / "report/report.md").read_text()
     assert "| 5 none | not measured |" in text
     time_it(folder / EVEN, 160.0, plain_ms=1500.0)
@@ -266,6 +274,10 @@ def test_success_is_drawn_over_control_delay(folder: Path) -> None:
     page = Page((folder / "report/report.html").read_text())
     assert page.labels.count("Success rate by control delay on kitchen") == 1
     assert "Success rate by control delay on lift" not in page.labels
+    shutil.rmtree(folder / SLOWER)  # no method with and without a delay
+    write_report(folder, ReportConfig())
+    page = Page((folder / "report/report.html").read_text())
+    assert page.labels.count("Success rate by control delay on kitchen") == 1
 
 
 def test_the_same_study_gives_the_same_files(folder: Path) -> None:
@@ -393,8 +405,8 @@ def test_the_page_fits_a_desk_and_a_phone(width: int, folder: Path) -> None:
 @with_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_reference_study_fits_a_desk_and_a_phone(width: int, tmp_path: Path) -> None:
-    """With SCREENSHOTS=docs/results/reference, this makes the pictures that are there."""
-    page = PROJECT / "docs/results/reference/report.html"
+    """With SCREENSHOTS=docs/results/reference/report, this makes the pictures that are there."""
+    page = PROJECT / "docs/results/reference/report/report.html"
     too_wide, charts, shot = look(page, width, tmp_path / "look")
     assert too_wide == 0
     assert charts > 10

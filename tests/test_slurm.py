@@ -5,7 +5,6 @@ Needs root, Slurm and munge (Debian: slurm-wlm, munge), and `pip install "skipst
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -16,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+
+from tests.test_killed_sweep import episodes
 
 PROJECT = Path(__file__).parent.parent
 FIXTURE = PROJECT / "tests/data/reference_checkpoints/lift_lowdim_transformer/latest.ckpt"
@@ -139,18 +139,6 @@ def sweep(folder: Path, *words: str, **environment: str) -> subprocess.Popen[byt
         )
 
 
-def episodes(folder: Path, job: str = "*") -> dict[tuple[str, int], dict[str, Any]]:
-    """By job and seed, without what depends on the machine."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for path in sorted(folder.glob(f"multirun/main/{job}/episodes.jsonl")):
-        for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
-            record = json.loads(line)
-            key = (path.parent.name, record["seed"])
-            assert key not in found, "an episode was run twice"
-            found[key] = {k: v for k, v in record.items() if k != "seconds"}
-    return found
-
-
 def test_a_cancelled_job_is_completed_by_the_same_command(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
@@ -162,7 +150,10 @@ def test_a_cancelled_job_is_completed_by_the_same_command(
         done = subprocess.run(words, env=slurm, capture_output=True, text=True, check=True)
         return sorted(done.stdout.split())
 
-    wait_until(lambda: len(episodes(folder, "lift_none_*")) >= 2, "two episodes of one job", 300)
+    def first_job() -> list[tuple[str, int]]:
+        return [key for key in episodes(folder) if key[0].startswith("lift_none_")]
+
+    wait_until(lambda: len(first_job()) >= 2, "two episodes of one job", 300)
     jobs = squeue("%F_%K")
     print("squeue:", squeue("%F_%K:%T"))
     assert len(jobs) == 2, "both run at once"
