@@ -27,6 +27,7 @@ ARMS: dict[str, Callable[[Setting], Arm]] = {
     "stock": stock,
     "reference none": ours.reference_none,
     "fused none": ours.fused_none,
+    "fused none, float32": ours.fused_float32,
     "fused uniform": ours.fused_uniform,
     "fused bac": ours.fused_calibrated(BacConfig, "first layers more often"),
     "fused bac, block layout": ours.fused_calibrated(BacConfig, "as published", layout="block"),

@@ -93,10 +93,9 @@ class Setting:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """What a quantiser fits to: the inputs of every linear layer in one short query."""
-        policy = self.policy.with_sampler(self.policy.config.sampler.with_steps("ddim", 2))
-        batch = observations(policy, 1), torch.Generator().manual_seed(0)
-        return collect(policy, [batch], 1, run=lambda p, b: p.act(*b), rows=64)
+        """What a quantiser fits to: the inputs of every linear layer in one query."""
+        batch = observations(self.policy, 1), self.noise()
+        return collect(self.policy, [batch], 1, run=lambda p, b: p.act(*b), rows=64)
 
     def noise(self) -> torch.Generator:
         return torch.Generator().manual_seed(0)
