@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .api import AcceleratedPolicy, accelerated, resolve
+from .api import AcceleratedPolicy, accelerated, quantised, resolve
 from .attach import Attached, attach
 from .branch_errors import BranchErrors, branch_errors
 from .caches import (
@@ -21,10 +21,31 @@ from .caches import (
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
 from .calibration import Calibration, calibrate
-from .engines import ENGINES, FusedConfig, ReferenceConfig, settled
+from .engines import (
+    ENGINES,
+    FusedConfig,
+    ReferenceConfig,
+    integers_of,
+    kernel_times,
+    kernels_of,
+    settled,
+)
 from .flops import query_flops
 from .plan import CachePlan, PlanError
-from .quant import QUANTIZERS, NoQuantConfig
+from .quant import (
+    QUANTIZERS,
+    DuQuantConfig,
+    NoQuantConfig,
+    Quantised,
+    RtnConfig,
+    SmoothConfig,
+    Statistics,
+    collect,
+    load_quantised,
+    quantize,
+    save_quantised,
+)
+from .quant.noise import LoudForecasts, loud_forecasts
 from .row_plans import shared_plan
 from .sites import Site, sites_of
 from .summary import PlanSummary, summarise
@@ -41,17 +62,23 @@ __all__ = [
     "CachePlan",
     "Calibration",
     "DeepCacheConfig",
+    "DuQuantConfig",
     "FirstBlockConfig",
     "FusedConfig",
     "HashAbConfig",
     "IntervalConfig",
+    "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",
     "PlanError",
     "PlanSummary",
+    "Quantised",
     "ReferenceConfig",
+    "RtnConfig",
     "SavedPlanConfig",
     "Site",
+    "SmoothConfig",
+    "Statistics",
     "TaylorConfig",
     "TeaCacheConfig",
     "Threshold",
@@ -61,10 +88,19 @@ __all__ = [
     "attach",
     "branch_errors",
     "calibrate",
+    "collect",
     "freeze",
     "import_interval",
+    "integers_of",
+    "kernel_times",
+    "kernels_of",
+    "load_quantised",
+    "loud_forecasts",
+    "quantised",
+    "quantize",
     "query_flops",
     "resolve",
+    "save_quantised",
     "settled",
     "shared_plan",
     "sites_of",

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
 from .calibration import Calibration
-from .engines import ENGINES, settled
+from .engines import ENGINES, kernels_of, settled
+from .engines.parts import engine_name
 from .plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
-from .quant import QUANTIZERS
+from .quant import QUANTIZERS, NoQuantConfig, Quantised, Statistics
+from .quant.hashes import fingerprint
 
 log = logging.getLogger(__name__)
+
+SETTINGS = ("n_obs_steps", "n_action_steps", "sizes", "sampler_settings")
 
 
 def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> Any:
@@ -50,16 +56,67 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
 
 
+def quantised(policy: Any, quant: Any, statistics: Statistics | None = None) -> Quantised | None:
+    """A quantiser's config, a quantised policy or None -> one that was checked, or None.
+
+    Args:
+        policy: the policy that it will stand for.
+        quant: a config instance of `QUANTIZERS`, a `Quantised` made from this policy, or None.
+        statistics: of this policy and its sampler; what every quantisation needs.
+
+    Raises:
+        TypeError: an unknown config. ValueError: no statistics, or something made for another
+            policy, or settings that do not fit this one.
+    """
+    if isinstance(quant, Quantised):
+        made: Any = quant.model
+        same = all(getattr(made, name) == getattr(policy, name) for name in SETTINGS)
+        if not same or quant.fingerprint != fingerprint(policy):
+            raise ValueError("quant was made from another policy than this one, or its sampler")
+        return quant
+    quant = quant or NoQuantConfig()
+    make = _entry(QUANTIZERS, quant, "quant")
+    if make is None:
+        return None
+    if statistics is None:
+        raise ValueError(
+            f"quant={quant.name} needs statistics of this checkpoint and sampler: make them with "
+            "accel.collect(policy, ...) and pass them as `statistics`"
+        )
+    found: Quantised = make(policy, statistics, quant)
+    return found
+
+
+def digest_of(
+    plan: CachePlan, quantised: Quantised | None, kernels: Mapping[str, str] | None = None
+) -> str:
+    """Hash of what an accelerated policy does: of its plan, its codes and what multiplies them."""
+    if quantised is None:
+        return plan.digest()
+    named = json.dumps(dict(kernels or {}), sort_keys=True).encode()
+    return f"{plan.digest()}-{quantised.digest()}-{hashlib.sha256(named).hexdigest()[:16]}"
+
+
 class AcceleratedPolicy:
     """Acts like the policy it was made from, only cheaper."""
 
-    def __init__(self, policy: Accelerable, plan: CachePlan, engine: Any) -> None:
-        self.policy, self.plan = policy, plan
+    def __init__(
+        self,
+        policy: Accelerable,
+        plan: CachePlan,
+        engine: Any,
+        quantised: Quantised | None = None,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
+        self.policy, self.plan, self.quantised = policy, plan, quantised
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
         self.obs_dim, self.action_dim = policy.obs_dim, policy.action_dim
         self.n_queries = 0
         self.closed = False
-        self._engine: Any = _entry(ENGINES, engine, "engine")(policy, plan, engine)
+        runs: Any = policy if quantised is None else quantised.model
+        make = _entry(ENGINES, engine, "engine")
+        self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
+        self._engine: Any = make(runs, plan, engine, self._kernels)
 
     def act(self, obs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
@@ -74,6 +131,10 @@ class AcceleratedPolicy:
         self.n_queries += 1
         return actions
 
+    def digest(self) -> str:
+        """Hash of what it does, see `digest_of`."""
+        return digest_of(self.plan, self.quantised, self._kernels)
+
     def stats(self) -> dict[str, Any]:
         """What ran so far.
 
@@ -85,6 +146,7 @@ class AcceleratedPolicy:
             plan: hash of the plan;
             trace: (B, steps) of the last query where the plan decides at run time, true where a row
                 computed; `computed` and `hits` are then means over rows.
+            quantised: of each quantised layer what its `LayerReport` says, and its kernel.
         """
         computed = self._engine.computed
         queries = max(self.n_queries, 1)
@@ -97,7 +159,18 @@ class AcceleratedPolicy:
             "kernels": self._engine.kernels(),
             "plan": self.plan.digest(),
             **({} if self._engine.trace is None else {"trace": self._engine.trace.tolist()}),
+            "quantised": self._layers(),
         }
+
+    def _layers(self) -> list[dict[str, Any]]:
+        if self.quantised is None:
+            return []
+        kernels = self._engine.kernels()
+        found = []
+        for report in self.quantised.layers:
+            name = engine_name(report.name, self.policy.sizes.encoder_only)
+            found.append({**asdict(report), "kernel": kernels.get(name, "torch")})
+        return found
 
 
 @contextmanager
@@ -107,20 +180,24 @@ def accelerated(
     quant: Any = None,
     engine: Any = "fused",
     calibration: Calibration | None = None,
+    statistics: Statistics | None = None,
+    kernels: Mapping[str, str] | None = None,
 ) -> Iterator[AcceleratedPolicy]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
     Args:
         policy: a `DiffusionPolicy` in eval mode.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
-        quant: a config instance of `QUANTIZERS`, or None.
+        quant: a config instance of `QUANTIZERS`, a `Quantised` made from this policy, or None.
         engine: a name in `ENGINES`, or a config instance of them; fused with its defaults is
             reference for a UNet.
         calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
+        statistics: of this policy and its sampler, for a quantisation.
+        kernels: {layer: kernel} of quantised layers, as `stats` has them; None: see `kernels_of`.
 
     Raises:
-        TypeError: an unknown config. ValueError: an unknown engine, a plan or a calibration for
-            another policy, or no calibration where one is needed.
+        TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
+            statistics for another policy, or none where they are needed.
     """
     if isinstance(policy, AcceleratedPolicy):
         raise TypeError("the policy is accelerated already: pass the plain one")
@@ -128,14 +205,15 @@ def accelerated(
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
         engine = ENGINES[engine][0]()
-    if quant is not None:
-        _entry(QUANTIZERS, quant, "quant")
     if policy.training:
         raise RuntimeError(
             "the policy is in training mode (dropout is on): call policy.eval() first"
         )
     plan = resolve(policy, cache, calibration)
-    fast = AcceleratedPolicy(policy, plan, settled(engine, policy))
+    copy = quantised(policy, quant, statistics)
+    runs: Any = policy if copy is None else copy.model
+    engine = settled(engine, runs)
+    fast = AcceleratedPolicy(policy, plan, engine, copy, kernels)
     try:
         yield fast
     finally:

@@ -53,6 +53,7 @@ def branch_errors(
     noise: Sequence[torch.Generator],
     batch: int = 8,
     progress: bool = True,
+    quantised: Transparent | None = None,
 ) -> BranchErrors:
     """Run both policies on every query.
 
@@ -63,6 +64,7 @@ def branch_errors(
         noise: one CPU generator per query.
         batch: queries at once; both policies' features are held for that many.
         progress: show a bar where there is a terminal.
+        quantised: a copy of `policy` that runs under the plan in its place.
 
     Raises:
         PlanError: the plan was made for another policy, or the policy is a UNet.
@@ -83,8 +85,8 @@ def branch_errors(
                 generator.set_state(state)
             with torch.inference_mode():
                 plain_actions, plain = observe(policy, obs, noise[rows])
-                with session(policy, plan, bias) as branch:
-                    fast_actions, fast = observe(policy, obs, again, branch)
+                with session(quantised or policy, plan, bias) as branch:
+                    fast_actions, fast = observe(quantised or policy, obs, again, branch)
                 computed += branch.computed
                 for ours, theirs in zip(fast, plain, strict=True):
                     error = relative_error(ours.flatten(2), theirs.flatten(2))

@@ -26,7 +26,7 @@ def check_branches(policy: Accelerable, what: str) -> None:
     """
     if policy.sizes.family == "unet":
         raise PlanError(
-            f"{what} needs a transformer, whose branches it observes; the policy is a UNet "
+            f"{what} needs a transformer; the policy is a UNet "
             "(caches that run it: none, uniform, deepcache, taylor, plan)"
         )
 

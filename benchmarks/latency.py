@@ -88,7 +88,7 @@ def machine() -> dict[str, object]:
     """What the numbers depend on besides the options."""
     import torch
 
-    from runners.versions import versions
+    from runners.versions import cpu, versions
 
     found: dict[str, object] = dict(versions())
     for name in ("scipy", "diffusers", "cache-dit"):
@@ -96,14 +96,9 @@ def machine() -> dict[str, object]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
-    cpus = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     return {
         **found,
-        "cpu": cpus[0] if cpus else "unknown",
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
     }

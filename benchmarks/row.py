@@ -16,6 +16,7 @@ from accel import BacConfig, HashAbConfig, query_flops
 
 from . import others, ours
 from .linears import Linears
+from .quantised import fused_duquant
 from .rounds import interleave, percentiles, times_as_fast
 from .setting import HEAD_WIDTH, Arm, Setting, Unavailable, observations, policy_of_width
 from .stock import stock, stock_ddim
@@ -26,10 +27,13 @@ ARMS: dict[str, Callable[[Setting], Arm]] = {
     "stock": stock,
     "reference none": ours.reference_none,
     "fused none": ours.fused_none,
+    "fused none, float32": ours.fused_float32,
     "fused uniform": ours.fused_uniform,
     "fused bac": ours.fused_calibrated(BacConfig, "first layers more often"),
     "fused bac, block layout": ours.fused_calibrated(BacConfig, "as published", layout="block"),
     "fused hash_ab": ours.fused_calibrated(HashAbConfig, "first layers more often, forecasts"),
+    "fused duquant W8A8": fused_duquant(8),
+    "fused duquant W4A8": fused_duquant(4),
     "fused ddim": ours.fused_ddim,
     "fused first-layer": ours.fused_first_layer,
     "stock ddim": stock_ddim,

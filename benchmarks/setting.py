@@ -14,6 +14,7 @@ from torch import Tensor
 
 from accel import CachePlan, Calibration, UniformConfig, calibrate, resolve
 from accel.calibration import MIN_QUERIES
+from accel.quant import Statistics, collect
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 
 KITCHEN = Path(__file__).resolve().parent.parent / "checkpoints/kitchen"
@@ -89,6 +90,12 @@ class Setting:
         """Of this policy, on queries like the row's."""
         noise = [torch.Generator().manual_seed(row) for row in range(MIN_QUERIES)]
         return calibrate(self.policy, observations(self.policy, MIN_QUERIES), noise)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What a quantiser fits to: the inputs of every linear layer in one query."""
+        batch = observations(self.policy, 1), self.noise()
+        return collect(self.policy, [batch], 1, run=lambda p, b: p.act(*b), rows=64)
 
     def noise(self) -> torch.Generator:
         return torch.Generator().manual_seed(0)

@@ -124,9 +124,13 @@ class DiffusionPolicy(nn.Module):
         """
         settings = asdict(self.config) | ({} if sampler is None else {"sampler": dict(sampler)})
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            if isinstance(value, Tensor):
+                value = value.detach().float().cpu().contiguous().numpy().tobytes()
+            else:  # what a layer is besides its tensors
+                value = json.dumps(value, sort_keys=True).encode()
+            digest.update(value)
         return digest.hexdigest()
 
     def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from accel import BranchErrors, branch_errors, resolve
+from accel import BranchErrors, Quantised, branch_errors, resolve
 
 from .calibrations import calibration_of, find, locked, queries_of
 from .command import command
 from .prepare import Job, describe, prepare_job
+from .quantisations import find_statistics, quantised_of
 from .settings import UserError
 from .store import BRANCH_ERRORS, RunStore, write_whole
 from .versions import versions
@@ -49,17 +50,19 @@ def prepare_calibrate(cfg: DictConfig, config: CalibrateConfig) -> Job:
         calibrates=True,
         prefix=f"{config.name}_",
     )
-    if job.quant.name != "none":
-        raise UserError(f"quant must be none with runner=calibrate, got {job.quant.name}")
-    if job.recipe.choice.path is not None and job.cache.name == "none":
+    if job.recipe.choice.path is not None and _plain(job):
         raise UserError(
-            "calibration.path must be null with runner=calibrate cache=none, which makes one, "
-            f"got {job.recipe.choice.path}"
+            "calibration.path must be null with runner=calibrate cache=none quant=none, which "
+            f"makes one, got {job.recipe.choice.path}"
         )
-    if not job.settings.force or job.cache.name != "none":
+    if not job.settings.force or not _plain(job):
         return job
     choice = replace(job.recipe.choice, force=True)  # here the calibration is the run
     return replace(job, recipe=replace(job.recipe, choice=choice))
+
+
+def _plain(job: Job) -> bool:
+    return bool(job.cache.name == job.quant.name == "none")
 
 
 def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
@@ -77,14 +80,18 @@ def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _stands(job: Job, done: Mapping[str, Any]) -> bool:
-    """Whether a finished run rests on the calibration that is there now."""
-    calibration = job.recipe.forced() or find(job.recipe, job.policy)
-    if calibration is None:
-        return False
-    stands = bool(calibration.digest() == done["calibration"]["digest"])
-    if not stands:
-        log.info("finished with another calibration: %s", done["calibration"]["digest"])
-    return stands
+    """Whether a finished run rests on the calibration and the statistics that are there now."""
+    recipe = job.recipe
+    now: dict[str, Any] = {"calibration": recipe.forced() or find(recipe, job.policy)}
+    if job.quant.name != "none":
+        now["statistics"] = recipe.forced_statistics() or find_statistics(recipe, job.policy)
+    for name, found in now.items():
+        if found is None:
+            return False
+        if found.digest() != done[name]["digest"]:
+            log.info("finished with another %s: %s", name, done[name]["digest"])
+            return False
+    return True
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
@@ -101,9 +108,13 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "calibration": {"path": str(path), "digest": calibration.digest()},
         "n_queries": calibration.n_queries,
         "volatility": {site.name: value for site, value in volatility},
+        "quant": job.quant.name,
         "branch_errors": None,
     }
-    if job.cache.name != "none":
+    copy: Quantised | None = None
+    if job.quant.name != "none":
+        copy, result["statistics"] = quantised_of(job, queries_are_new=True)
+    if not _plain(job):
         with locked(job.recipe.folder):
             queries = queries_of(job)
         errors = branch_errors(
@@ -111,6 +122,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             resolve(job.policy, job.cache, calibration),
             torch.from_numpy(queries.obs),
             queries.noise(job.settings.noise_seed),
+            quantised=copy.model if copy else None,  # type: ignore[arg-type]
         )
         seeds = sorted(set(queries.seeds.tolist()))
         result["queries"] = {"data": job.recipe.choice.data, "seeds": seeds}
@@ -170,6 +182,7 @@ def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
     ]
     if errors := result["branch_errors"]:
         title += f"  cache={result['cache']}"
+        title += "" if result.get("quant", "none") == "none" else f"  quant={result['quant']}"
         by_step = errors["by_step"]
         rows = [("plan", words) for words in result.get("adapted", [])]
         rows += [("queries", _from(result["queries"]))] if "queries" in result else []

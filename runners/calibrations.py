@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -85,23 +85,29 @@ def _make(job: Job) -> Calibration:
         policy,
         torch.from_numpy(queries.obs),
         queries.noise(job.settings.noise_seed),
-        source={
-            "checkpoint": job.checkpoint,
-            "task": recipe.task,
-            "network": asdict(policy.sizes),
-            "sampler": asdict(policy.config.sampler),
-            "key": recipe.key,
-            "noise_seed": job.settings.noise_seed,
-            "policy_batch": job.settings.policy_batch,
-            "threads": job.settings.threads,
-            "device": job.settings.device,
-            "data": recipe.choice.data,
-            "seeds": queries.seeds.tolist(),
-            "queries": queries.numbers.tolist(),
-        },
+        source=source_of(job, queries),
     )
     calibration.save(recipe.folder)
     return calibration
+
+
+def source_of(job: Job, queries: Queries) -> dict[str, Any]:
+    """Where the queries of a calibration come from, for people and for its file."""
+    recipe, policy = job.recipe, job.policy
+    return {
+        "checkpoint": job.checkpoint,
+        "task": recipe.task,
+        "network": asdict(policy.sizes),
+        "sampler": asdict(policy.config.sampler),
+        "key": recipe.key,
+        "noise_seed": job.settings.noise_seed,
+        "policy_batch": job.settings.policy_batch,
+        "threads": job.settings.threads,
+        "device": job.settings.device,
+        "data": recipe.choice.data,
+        "seeds": queries.seeds.tolist(),
+        "queries": queries.numbers.tolist(),
+    }
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def _episodes(
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
     with bar, SOURCES[config.source].acting(job) as acting:
         if isinstance(acting, AcceleratedPolicy):
-            store.keep_to_plan(acting.plan.digest())
+            store.keep_to_plan(acting.digest())
         for episode in evaluate(
             acting,
             job.task,

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, accelerated, query_flops
+from accel import CACHES, query_flops
 
 from .accepted import accept
-from .calibrations import plan_of
 from .clock import Clock
 from .command import baseline_command, command
 from .evaluate import act_padded, query_noise
@@ -25,6 +24,7 @@ from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
+from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .shards import merge
 from .store import TIME, RunStore, read_episodes
 from .versions import versions
@@ -57,7 +57,8 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
     """Play these seeds in an opened folder and finish the run, unless it is finished."""
     done = store.result()
     if done and _is_complete(job, store, done):
-        if job.recipe.choice.force and CACHES[job.cache.name].calibrated:
+        rests = CACHES[job.cache.name].calibrated or job.quant.name != "none"
+        if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
@@ -75,30 +76,37 @@ def play(job: Job, store: RunStore, seeds: Sequence[int]) -> None:
     """Play what is missing of these seeds, and nothing else."""
     torch.set_num_threads(job.settings.threads)
     describe(job)
-    plan, _ = plan_of(job)
-    store.keep_to_plan(plan.digest())
+    cheaper = kept_acceleration(job, store)
     clock = Clock.resume(store.folder / TIME)
     logger = NullLogger(store.folder, {}, job.config)
-    with accelerated(job.policy, plan, job.quant, job.engine) as fast:
+    with accelerate(job, cheaper) as fast:
         play_missing(job, store, logger, fast, clock, seeds, store.missing(seeds))
+
+
+def kept_acceleration(job: Job, store: RunStore) -> Acceleration:
+    """What the policy is made cheaper by; StoreError if the folder's episodes had another."""
+    cheaper = acceleration_of(job)
+    store.keep_to_plan(cheaper.digest())
+    return cheaper
 
 
 def _calibrated_anew(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
     """calibration.force=true on a finished run; StoreError if its plan comes out another."""
     torch.set_num_threads(job.settings.threads)
-    plan, calibration = plan_of(job)
-    store.keep_to_plan(plan.digest())
-    log.info("calibrated anew, and the plan is the same: %s", plan.digest())
-    store.write_result(done | {"calibration": calibration})
-    return done | {"calibration": calibration}
+    cheaper = kept_acceleration(job, store)
+    log.info("calibrated anew, and the plan is the same: %s", cheaper.digest())
+    anew = done | {"calibration": cheaper.calibration}
+    if cheaper.quantised is not None:
+        anew["quantisation"] = done["quantisation"] | {"statistics": cheaper.statistics}
+    store.write_result(anew)
+    return anew
 
 
 def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     started, clock = time.perf_counter(), Clock.resume(store.folder / TIME)
     torch.set_num_threads(job.settings.threads)
     describe(job)
-    plan, calibration = plan_of(job)
-    store.keep_to_plan(plan.digest())
+    cheaper = kept_acceleration(job, store)
     logger = LOGGERS[job.logger.name](
         store.folder,
         wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),
@@ -106,7 +114,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     )
     exit_code = 1
     try:
-        with accelerated(job.policy, plan, job.quant, job.engine) as fast:
+        with accelerate(job, cheaper) as fast:
             play_missing(job, store, logger, fast, clock, job.seeds, missing)
             film(job, store, fast, unfilmed(job, store))
             observations = store.observations()
@@ -119,6 +127,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
             stats = fast.stats()
+            layers = stats.pop("quantised")
         plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),
@@ -130,7 +139,8 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             },
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
-            "calibration": calibration,
+            "calibration": cheaper.calibration,
+            "quantisation": described(job, cheaper, layers, previous.get("quantisation")),
             "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from .run_folder import Run, is_baseline
 
 STRATUM = ("task", "noise_seed")
+ALWAYS = ("cache", "quant")
+QUANT_LABEL = ("name", "weight_bits", "activation_bits")
 
 
 def strata_of(runs: Sequence[Run]) -> dict[str, str]:
@@ -46,8 +48,9 @@ def labels_of(runs: Sequence[Run], strata: Mapping[str, str]) -> dict[str, str]:
     for run in runs:
         mine = parts[run.name]
         peers = [parts[r.name] for r in runs if parts[r.name]["cache"] == mine["cache"]]
-        differing = [k for k in mine if k != "cache" and len({p.get(k) for p in peers}) > 1]
-        words = [mine["cache"], *(_said(key, mine[key]) for key in differing)]
+        values = {key: {p[key] for p in peers if key in p} for key in mine}
+        differing = [key for key in mine if key not in ALWAYS and len(values[key]) > 1]
+        words = [*(mine.get(key, "") for key in ALWAYS), *(_said(k, mine[k]) for k in differing)]
         labels[run.name] = ", ".join(word for word in words if word)
     seen = Counter((strata[name], label) for name, label in labels.items())
     return {
@@ -62,7 +65,10 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
         return {"cache": "_".join(run.name.split("_")[1:-3]) or run.name}
     found = {"cache": str(run.config["cache"]["name"])}
     for group in ("cache", "quant", "engine"):
-        node = run.config.get(group) or {}
+        node = dict(run.config.get(group) or {})
+        if group == "quant":
+            found["quant"] = quant_label(node)
+            node = {k: v for k, v in node.items() if k not in QUANT_LABEL}
         found |= {
             f"{group}.{k}": str(v) for k, v in node.items() if (group, k) != ("cache", "name")
         }
@@ -74,6 +80,13 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
     return found | {k: str(run.config.get(k)) for k in ("threads", "policy_batch", "device")}
 
 
+def quant_label(config: Mapping[str, object]) -> str:
+    """Duquant W8A8; empty without a quantisation."""
+    name = config.get("name", "none")
+    bits = "".join(f"{k[0].upper()}{config[k]}" for k in QUANT_LABEL[1:] if k in config)
+    return "" if name == "none" else f"{name} {bits}".strip()
+
+
 def _sampler(run: Run) -> str:
     sampler = run.config.get("sampler") or {}
     return f"{sampler.get('kind')}-{sampler.get('steps')}" if sampler else ""
@@ -82,7 +95,6 @@ def _sampler(run: Run) -> str:
 def _said(key: str, value: str) -> str:
     """A setting in few words: "10 steps", "even", "ddim-16", "threads 2"."""
     spoken = {
-        "quant.name": "" if value == "none" else value,
         "cache.steps": f"{value} steps",
         **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "realtime", "device"), value),
     }

@@ -53,6 +53,10 @@ def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
         values["latency/ratio"] = result["latency"]["ratio"]
         for arm in ("accelerated", "plain"):
             values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
+    if quantisation := result.get("quantisation"):
+        sizes = {k: quantisation[f"bytes_{k}"] for k in ("before", "after")}
+        values |= {f"quant/bytes_{k}": v for k, v in sizes.items()}
+        values["quant/error_max"] = max(x["error"] for x in quantisation["layers"])
     if realtime := result.get("realtime"):
         values["realtime/delay_steps"] = realtime["mean"]
     if result["baseline"] and result["baseline"]["folder"]:

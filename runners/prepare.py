@@ -11,8 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, resolve, settled
+from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, settled
 from accel.features import check_branches
+from accel.quant.selection import choose as choose_layers
+from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
@@ -128,7 +130,7 @@ def prepare_job(
     """
     settings, logger = settings_and_logger(cfg)
     cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
-    engine = choose(ENGINES, cfg.engine, "engine")
+    engine, quantises = choose(ENGINES, cfg.engine, "engine"), quant.name != "none"
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
@@ -136,9 +138,12 @@ def prepare_job(
         if delays:  # of a chunk, as many actions come too late
             n_steps = policy.n_action_steps + delays.lead
             policy = policy.with_n_action_steps(min(n_steps, policy.longest_chunk))
-        engine = settled(engine, policy)
+        asked = engine
+        plain_engine = settled(asked, policy)
+        engine = settled(asked, policy, quant) if quantises else plain_engine
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
+        plain_engine = engine
         check_simulator(task, f"task={task.name}")
     recipe = recipe_of(cfg, settings, task, policy)
     identity = {
@@ -158,7 +163,14 @@ def prepare_job(
         of_cache["cache"] = CACHES[cache.name].identity(cache, policy)
     if policy and (calibrates or CACHES[cache.name].calibrated):
         check_branches(policy, f"runner={runner.name}" if calibrates else f"cache={cache.name}")
+    if policy and quantises:
+        check_branches(policy, f"quant={quant.name}")
+    if policy and (calibrates or CACHES[cache.name].calibrated or quantises):
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
+    if policy and quantises:
+        of_cache["statistics"] = check_quant(policy, quant, recipe)
+        of_cache["integers"] = integers_of(engine, policy, quant)
+    if policy and (calibrates or CACHES[cache.name].calibrated):
         of_cache["calibration"] = recipe.identity()
         if recipe.choice.path is not None and calibrates:
             of_cache["queries"] = recipe.key
@@ -177,6 +189,7 @@ def prepare_job(
             "policy": plain.fingerprint() if plain else None,
             "quant": {"name": "none"},
             "cache": {"name": "none"},
+            "engine": asdict(plain_engine),
         }
     )
     return Job(
@@ -212,6 +225,7 @@ def prepare_job(
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
+            **({"statistics": of_cache["statistics"]} if "statistics" in of_cache else {}),
             **({"realtime": delays.record()} if delays else {}),
             "fingerprint": fingerprint,
         },
@@ -235,6 +249,18 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[st
     if calibration or not CACHES[cache.name].calibrated:
         return resolve(policy, cache, calibration).adapted
     return ()
+
+
+def check_quant(policy: DiffusionPolicy, quant: Any, recipe: Recipe) -> str:
+    """Refuse patterns that do nothing and foreign statistics; what identifies the statistics."""
+    choose_layers(linears(policy, usual_attentions(policy)), quant)
+    statistics = recipe.forced_statistics()
+    if statistics is not None:
+        try:
+            statistics.check(policy)
+        except ValueError as error:
+            raise UserError(f"calibration.path {recipe.choice.path}: {error}") from error
+    return recipe.statistics_identity()
 
 
 def describe(job: Job) -> None:

@@ -104,7 +104,10 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     check_report("runner=show")
     settings, _ = settings_and_logger(cfg)
     cache = choose(CACHES, cfg.cache, "cache")
-    choose(QUANTIZERS, cfg.quant, "quant")
+    if choose(QUANTIZERS, cfg.quant, "quant").name != "none":
+        raise UserError(
+            f"quant must be none with runner=show, got {cfg.quant.name}: it changes no plan"
+        )
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device, simulated=False)
     recipe = recipe_of(cfg, settings, task, policy)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from accel import Calibration, PlanError
+from accel import Calibration, PlanError, Statistics
 from accel.calibration_file import json_path
+from accel.quant.statistics_file import file_path
 from envs import Task
 from policies import DiffusionPolicy
 
@@ -62,10 +63,24 @@ class Recipe:
         """The calibration that calibration.path names, if any."""
         return None if self.choice.path is None else load(Path(self.choice.path))
 
+    @property
+    def chosen_folder(self) -> Path:
+        """That calibration.path names."""
+        return json_path(Path(self.choice.path or "")).parent
+
+    def forced_statistics(self) -> Statistics | None:
+        """What a quantisation rests on in the folder that calibration.path names, if any."""
+        return None if self.choice.path is None else load_statistics(self.chosen_folder)
+
     def identity(self) -> str:
         """What of the calibration changes an episode: the content, or what it will follow from."""
         calibration = self.forced()
         return self.key if calibration is None else calibration.digest()
+
+    def statistics_identity(self) -> str:
+        """The same of a quantisation's statistics."""
+        statistics = self.forced_statistics()
+        return self.key if statistics is None else statistics.digest()
 
 
 def load(path: Path) -> Calibration:
@@ -77,6 +92,22 @@ def load(path: Path) -> Calibration:
 @lru_cache(maxsize=2)
 def _load(file: Path, stamp: int) -> Calibration:
     return Calibration.load(file)
+
+
+def load_statistics(folder: Path) -> Statistics:
+    """Read statistics, once for as long as their file stays."""
+    file = file_path(folder)
+    if not file.exists():
+        raise UserError(
+            f"calibration.path {folder} has no {file.name}, which a quantisation rests on: "
+            "runner=calibrate with quant= makes a folder with both"
+        )
+    return _load_statistics(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _load_statistics(file: Path, stamp: int) -> Statistics:
+    return Statistics.load(file)
 
 
 def check_recipe(

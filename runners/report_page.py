@@ -54,6 +54,9 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
         found.append(Part("Over tasks and checkpoints", [report_tables.methods(methods)]))
     if arms:
         found.append(_speed(arms, colour))
+    quantised = report_tables.quantisations(arms)
+    if quantised.rows:
+        found.append(Part("Quantisation", [quantised]))
     seeds = report_tables.seeds_needed(arms, margin)
     if seeds.rows:
         found.append(Part("How much these seeds can show", [seeds]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from .findings import Arm, Method
 from .metrics import wilson
 from .report_charts import named
-from .report_words import interval, ms, p_value
+from .report_words import counted, interval, ms, p_value, simulated_words
 from .run_folder import FINISHED, Run
 from .statistics import MIN_DIFFERING, WORSE
 from .study import Study
@@ -128,6 +129,39 @@ def cost(arms: Sequence[Arm]) -> Table:
         "Batch 1. Plain: the unaccelerated policy with the arm's sampler, timed in turn in the "
         "same run; the speed-up is over it, with a bootstrap interval of this measurement alone, "
         "and so is what the FLOPs allow. FLOPs: of the baseline's.",
+    )
+
+
+def quantisations(arms: Sequence[Arm]) -> Table:
+    """What was quantised, how, and what of it is simulated; arms without are left out."""
+    rows = []
+    for arm in arms:
+        found = arm.run.result.get("quantisation")
+        if not found:
+            continue
+        layers = found["layers"]
+        errors = [layer["error"] for layer in layers]
+        cells = [
+            f"W{found['weight_bits']}A{found['activation_bits']}",
+            counted([layer["method"] for layer in layers]),
+            f"{min(errors):.2%} to {max(errors):.2%}",
+            *(f"{mean(layer[f'crest_{w}'] for layer in layers):.1f}" for w in ("before", "after")),
+            f"{found['bytes_after'] / found['bytes_before']:.2f}x",
+            f"{found['share']:.0%}",
+            counted([layer["kernel"] for layer in layers]),
+            simulated_words(layers) or "nothing",
+            "; ".join(found["warnings"]),
+        ]
+        rows.append((named(arm), cells))
+    header = ["arm", "bits", "layers by method", "predicted error", "crest before", "after"]
+    header += ["bytes", "of multiply-adds", "kernels", "simulated", "warnings"]
+    return Table(
+        header,
+        rows,
+        "Predicted error: of a layer's outputs on the calibration's tokens, relative; least and "
+        "most of all layers. Crest: max / rms of a layer's inputs before and after the transform, "
+        "mean over tokens and layers; about 3 without outliers. Bytes: of the quantised layers. "
+        "Every layer is in the run's result.json.",
     )
 
 

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from accel import accelerated
-
-from .calibrations import plan_of
 from .evaluate import Acting
 from .expert import EXPERTS
 from .prepare import Job, describe
+from .quantisations import accelerate, acceleration_of
 
 
 @contextmanager
@@ -22,8 +20,7 @@ def _expert(job: Job) -> Iterator[Acting]:
 @contextmanager
 def _policy(job: Job) -> Iterator[Acting]:
     describe(job)
-    plan, _ = plan_of(job)
-    with accelerated(job.policy, plan, job.quant, job.engine) as fast:
+    with accelerate(job, acceleration_of(job)) as fast:
         yield fast
 
 

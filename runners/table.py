@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .report_words import quantisation_words
+
 
 def render(result: Mapping[str, Any], folder: Path) -> str:
     """A result as lines of text for a terminal."""
@@ -46,6 +48,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
             f"{flops['query'] / 1e9:.2f} G a query, {flops['share']:.1%} of the plain policy's",
         )
     )
+    if quantisation := result.get("quantisation"):
+        rows += [("quant", words) for words in quantisation_words(quantisation)]
     if realtime := result.get("realtime"):
         rows.append(("delay", realtime["said"]))
     rows += [("plan", words) for words in result.get("adapted", [])]

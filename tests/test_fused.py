@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sites_of
 from accel.engines import FusedConfig, kernels, native
-from accel.engines.native_program import unsupported
+from accel.engines.backend import unsupported
 from accel.engines.schedule import compile_plan, peak_values
 from policies import (
     DiffusionPolicy,

@@ -35,7 +35,8 @@ def test_the_wheel_holds_our_package_and_nothing_beside_it(wheel: Path) -> None:
     assert {t for t in tops if not t.endswith(".dist-info")} == {"skipstep"}
     assert "skipstep/py.typed" in names
     packages = ("accel", "conf", "envs", "policies", "runners")
-    sources = [p for top in packages for s in ("*.py", "*.yaml") for p in (PROJECT / top).rglob(s)]
+    kinds = ("*.py", "*.yaml", "*.[ch]")
+    sources = [p for top in packages for s in kinds for p in (PROJECT / top).rglob(s)]
     missing = {f"skipstep/{p.relative_to(PROJECT)}" for p in sources} - set(names)
     assert not missing, "name new subpackages in pyproject.toml"
 

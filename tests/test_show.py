@@ -218,6 +218,7 @@ MISTAKES = {
     "runner.metric=dot": "runner.metric must be one of cos, mse, l1, l2, got 'dot'",
     "runner.title=a": "runner.title: unknown key, allowed: name, compare, metric",
     "cache.steps=101": "cache.steps must be at most 100 (the steps of the sampler), got 101",
+    "quant=rtn": "quant must be none with runner=show, got rtn: it changes no plan",
     "task.checkpoint=nowhere": "no checkpoint at nowhere",
 }
 

@@ -92,16 +92,19 @@ def sizes(*words: str) -> list[int]:
 )
 def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
     names = {path.stem for path in CONF.glob("experiment/*.yaml")}
-    assert names == {"ablation", "reference", "uniform_all", "bac_all"}
+    assert names == {"ablation", "reference", "quantised", "uniform_all", "bac_all"}
     assert sizes("-m", f"experiment={name}", *ONE_TASK) == n_jobs
     words = ("cache=none", "threads=1", *ONE_TASK)
     (*_, launch) = validate([f"experiment={name}", *words])
     assert launch.folders == validate([f"study={name}", *words])[0].folders
 
 
-def test_the_reference_study_has_its_seeds() -> None:
-    launches = validate(["experiment=reference"])
-    assert [len(launch.folders) for launch in launches] == [4, 1, 4, 1]
+@pytest.mark.parametrize(
+    ("name", "n_jobs"), [("reference", [4, 1, 4, 1]), ("quantised", [6, 3, 6, 3])]
+)
+def test_a_published_study_has_its_seeds(name: str, n_jobs: list[int]) -> None:
+    launches = validate([f"experiment={name}"])
+    assert [len(launch.folders) for launch in launches] == n_jobs
     assert [("n_episodes=100" in launch.argv) for launch in launches] == [False, False, True, True]
 
 

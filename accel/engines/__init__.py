@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .fused import FusedConfig, FusedEngine, settled
+from .backend import FusedConfig, integers_of, kernel_times, kernels_of, settled
+from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 
 ENGINES: dict[str, tuple[type, Any]] = {
@@ -12,4 +13,14 @@ ENGINES: dict[str, tuple[type, Any]] = {
     "reference": (ReferenceConfig, ReferenceEngine),
 }
 
-__all__ = ["ENGINES", "FusedConfig", "FusedEngine", "ReferenceConfig", "ReferenceEngine", "settled"]
+__all__ = [
+    "ENGINES",
+    "FusedConfig",
+    "FusedEngine",
+    "ReferenceConfig",
+    "ReferenceEngine",
+    "integers_of",
+    "kernel_times",
+    "kernels_of",
+    "settled",
+]

@@ -8,9 +8,8 @@ and a run of hits is one addition. The program runs in C (native.c) where it can
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,54 +17,33 @@ from torch import Tensor
 
 from ..flops import live_query_flops
 from ..plan import CachePlan
-from ..protocol import Accelerable, Noise, Transparent
-from .native_program import NativeProgram, unsupported
-from .reference import ReferenceConfig
+from ..protocol import Noise, Transparent
+from .backend import FusedConfig, choose_backend, kernels_of
+from .native_program import NativeProgram
 from .schedule import compile_plan
 from .torch_program import TorchProgram
 
-log = logging.getLogger(__name__)
-
 PROGRAMS: dict[str, Any] = {"native": NativeProgram, "torch": TorchProgram}
-PRECISIONS = {  # who can run it, the faster one first
-    "exact": ("native", "torch"),
-    "half": ("native",),
-    "bf16": ("torch",),
-    "tf32": ("torch",),
-}
-
-
-@dataclass
-class FusedConfig:
-    """How the program runs.
-
-    backend: native (C, compiled on first use), torch, or auto: native where it can run.
-    precision: exact is float32; half rounds the weights to half precision (native), bf16 weights
-        and inputs of linears to bfloat16 (torch), tf32 their inputs to 19 bits (torch on CUDA).
-    """
-
-    name: str = "fused"
-    backend: str = "auto"
-    precision: str = "exact"
-
-    def __post_init__(self) -> None:
-        for key, allowed in {
-            "backend": ("auto", "native", "torch"),
-            "precision": tuple(PRECISIONS),
-        }.items():
-            if getattr(self, key) not in allowed:
-                raise ValueError(
-                    f"engine.{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}"
-                )
 
 
 class FusedEngine:
-    """Runs `policy` under `plan`; compiled for a batch size when it is first seen."""
+    """Runs `policy` under `plan`; compiled for a batch size when it is first seen.
 
-    def __init__(self, policy: Transparent, plan: CachePlan, config: FusedConfig) -> None:
+    kernels: {layer: kernel} of quantised layers, as `kernels()` names them; those it does not name
+        run in integers, and without it all of them, checked. Names of other layers have no effect.
+    """
+
+    def __init__(
+        self,
+        policy: Transparent,
+        plan: CachePlan,
+        config: FusedConfig,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
         self.policy, self.plan, self.config = policy, plan, config
         self.backend = choose_backend(policy, config)
         self._compile = PROGRAMS[self.backend]
+        self._chosen = kernels_of(policy, config) if kernels is None else dict(kernels)
         self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.trace: np.ndarray | None = None
         self.cache_bytes = 0
@@ -79,7 +57,12 @@ class FusedEngine:
             if len(obs) not in self._programs:
                 self._programs = {
                     len(obs): self._compile(
-                        policy, self.plan, self._steps, len(obs), self.config.precision
+                        policy,
+                        self.plan,
+                        self._steps,
+                        len(obs),
+                        self.config.precision,
+                        self._chosen,
                     )
                 }
             program = self._programs[len(obs)]
@@ -107,48 +90,5 @@ class FusedEngine:
         return live_query_flops(self.policy, computed)
 
     def kernels(self) -> dict[str, str]:
-        """Kernel of each linear layer of the newest program."""
-        return {k: v for p in self._programs.values() for k, v in p.kernels.items()}
-
-
-def settled(config: Any, policy: Accelerable) -> Any:
-    """An engine's config with nothing left to the machine or the network, for a run's identity.
-
-    Raises:
-        ValueError: settings of the program were asked for, and it cannot run this policy.
-    """
-    if not isinstance(config, FusedConfig):
-        return config
-    if policy.sizes.family != "transformer":
-        if config != FusedConfig():
-            raise ValueError(
-                f"engine.backend={config.backend} with engine.precision={config.precision} "
-                "cannot run here: the policy is a UNet, which engine=reference runs"
-            )
-        log.info("engine=fused runs transformers; engine=reference runs this UNet")
-        return ReferenceConfig()
-    return replace(config, backend=choose_backend(cast("Transparent", policy), config))
-
-
-def choose_backend(policy: Transparent, config: FusedConfig) -> str:
-    """What runs the program of this policy on this machine: native or torch.
-
-    Raises:
-        ValueError: native was asked for and cannot run, with the reason.
-    """
-    reason = unsupported(policy, config.precision)
-    able = {"native": reason is None, "torch": True}
-    wanted = [b for b in PRECISIONS[config.precision] if able[b]]
-    if config.backend != "auto":
-        wanted = [b for b in wanted if b == config.backend]
-    if config.precision == "tf32" and policy.device.type != "cuda":
-        wanted, reason = [], f"device is {policy.device}"
-    if not wanted:
-        reason = reason or f"that precision is for {' or '.join(PRECISIONS[config.precision])}"
-        raise ValueError(
-            f"engine.backend={config.backend} with engine.precision={config.precision} "
-            f"cannot run here: {reason}"
-        )
-    if reason and config.backend == "auto":
-        log.info("the fused engine runs through torch: %s", reason)
-    return wanted[0]
+        """Kernel of each linear layer of the newest program; of quantised ones from the start."""
+        return self._chosen | {k: v for p in self._programs.values() for k, v in p.kernels.items()}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ..protocol import Noise, Transparent
+from ..quant.kernels import build, candidates
 from .kernels import linear
+from .parts import Weights, layers_of, part_of
 
 
 def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
@@ -29,17 +34,40 @@ def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
     return drawn[:, :, : policy.n_live]
 
 
-class Memory:
-    """Keys and values of the memory tokens of every layer, (2, layers, B, heads, m, head width)."""
+def _each(projections: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    """(..., E) -> (..., layers * 2E), where some layers are quantised."""
+    flat = x.reshape(-1, x.shape[-1])
+    return torch.cat([project(flat) for project in projections], 1).view(*x.shape[:-1], -1)
 
-    def __init__(self, policy: Transparent, batch: int) -> None:
+
+class Memory:
+    """Keys and values of the memory tokens of every layer, (2, layers, B, heads, m, head width).
+
+    kernels: {layer: kernel} of those projections that are quantised.
+    """
+
+    def __init__(self, policy: Transparent, batch: int, chosen: Mapping[str, str]) -> None:
         model, sizes = policy.model, policy.sizes
         self.model, self.mixed = model, sizes.n_cond_layers > 0
         layers = [layer.multihead_attn for layer in model.decoder.layers]
         dim, heads = sizes.n_emb, layers[0].num_heads
-        weight = torch.cat([a.in_proj_weight[dim:] for a in layers])
-        bias = torch.cat([a.in_proj_bias[dim:] for a in layers])
-        self.project = linear(weight, bias, batch * sizes.n_memory)
+        parts = [part_of(layer, "ca.kv") for layer in layers_of(policy)]
+        self.kernels: dict[str, str] = {}
+        plain = [part for part in parts if isinstance(part, Weights)]
+        self.project: Callable[[Tensor], Tensor]
+        if len(plain) == len(parts):
+            weight, bias = (torch.cat(tensors) for tensors in zip(*plain, strict=True))
+            self.project = linear(weight, bias, batch * sizes.n_memory)
+        else:
+            projections: list[Callable[[Tensor], Tensor]] = []
+            for index, part in enumerate(parts):
+                if isinstance(part, Weights):
+                    projections.append(linear(*part, batch * sizes.n_memory))
+                    continue
+                name = f"{index}.ca.kv"
+                self.kernels[name] = chosen.get(name) or candidates(part)[0]
+                projections.append(build(self.kernels[name], part, batch * sizes.n_memory))
+            self.project = partial(_each, projections)
         self.shape = (len(layers), 2, heads, dim // heads)
         self.buffer = torch.empty(
             (2, len(layers), batch, heads, sizes.n_memory, dim // heads), device=policy.device

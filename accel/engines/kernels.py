@@ -94,6 +94,16 @@ class BF16Linear(PlainLinear):
         return F.linear(x.bfloat16(), self.weight).float() + self.bias
 
 
+class Wrapped(PlainLinear):
+    """A function (rows, in) -> (rows, out) as a linear layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 KERNELS: dict[str, type[PlainLinear]] = {
     "fp32": PlainLinear,
     "fp32_packed": PackedLinear,

@@ -3,36 +3,19 @@
  * native.py packs the weights, writes the program and checks the results against torch. Every sum
  * is taken in an order that depends on the layer alone, so a row's bits do not depend on the batch.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "../quant/quantised.h"
 
 #if defined(__AVX512F__)
-#define LANES 16
-#else
-#define LANES 8
-#endif
-#if defined(__AVX512F__)
-#include <immintrin.h>
 #define HALF_WORKS 1
 #define HALVES(p) (vec) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
 #elif defined(__F16C__)
-#include <immintrin.h>
 #define HALF_WORKS 1
 #define HALVES(p) (vec) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
 #else
 #define HALF_WORKS 0
 #endif
 #define FLOATS(p) *(const vec *)(p)
-#define PANEL (2 * LANES) /* columns of a packed panel */
-#define ROWS 6            /* rows that a micro-kernel holds in registers */
-#define AHEAD 4096        /* bytes of weights that are fetched before they are needed */
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef float oct __attribute__((vector_size(32), aligned(4)));
-
-enum { STORE, GELU, ADD };                                        /* what follows a linear */
 enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE };  /* instructions */
 enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
@@ -41,6 +24,7 @@ typedef struct {
   const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros */
   const float *bias;
   int32_t inputs, outputs, half; /* half: weights are stored in half precision */
+  const Quant *quant;            /* or null; then `weight` has codes, see quantised.h */
 } Linear;
 
 typedef struct {
@@ -51,7 +35,7 @@ typedef struct {
 } Site;
 
 typedef struct {
-  int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps;
+  int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps, n_sites;
   int32_t observed, observed_from; /* in-painting: steps and first column, or 0 */
   const int32_t *sees, *sees_memory; /* (tokens,) how many leading keys a token attends to */
   const Site *sites;
@@ -74,45 +58,6 @@ typedef struct {
 
 int32_t panel_width(void) { return PANEL; }
 int32_t half_works(void) { return HALF_WORKS; }
-
-static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
-
-static inline vec splat(float x) { return x - (vec){}; }
-/* The larger one; a if either is NaN, so that NaN in a stays. */
-static inline vec larger(vec a, vec b) {
-  ivec m = b > a;
-  return (vec)((m & (ivec)b) | (~m & (ivec)a));
-}
-static inline vec with_sign(vec size, vec sign) {
-  return (vec)((ivec)size | ((ivec)sign & (int32_t)0x80000000));
-}
-
-/* exp(x) for x <= 0 to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
-static inline vec exp_negative(vec x) {
-  x = larger(x, splat(-87.0f));
-  vec n = x * splat(1.44269504f) + splat(12582912.0f);
-  ivec bits = (ivec)n;
-  n -= splat(12582912.0f);
-  vec r = x - n * splat(0.693359375f) - n * splat(-2.12194440e-4f), p = splat(1.0f / 5040);
-  for (int i = 0; i < 6; i++) {
-    static const float c[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f};
-    p = p * r + splat(c[i]);
-  }
-  p = p * r + splat(1.0f);
-  return (vec)((ivec)p + (bits << 23));
-}
-
-/* x Phi(x) with erf from Abramowitz and Stegun 7.1.26, absolute error below 2e-7. */
-static inline vec gelu(vec x) {
-  vec z = x * splat(0.70710678f), a = larger(z, -z);
-  vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * a), p = splat(1.061405429f);
-  p = p * t - splat(1.453152027f);
-  p = p * t + splat(1.421413741f);
-  p = p * t - splat(0.284496736f);
-  p = p * t + splat(0.254829592f);
-  vec erf = with_sign(splat(1.0f) - p * t * exp_negative(-a * a), z);
-  return splat(0.5f) * x * (splat(1.0f) + erf);
-}
 
 #define KERNEL(NAME, TYPE, LOAD, M)                                                               \
   static void NAME##_##M(int inputs, const float *x, int ldx, const void *weight, const float *b, \
@@ -153,8 +98,19 @@ static const Kernel kernels[2][ROWS + 1] = {TABLE(full), TABLE(half)};
 static const Kernel kernels[2][ROWS + 1] = {TABLE(full)};
 #endif
 
+/* Floats that `linear` needs for its scratch. */
+int64_t linear_floats(const Linear *l, int64_t rows) {
+  return l->quant ? quantised_floats(l->quant, rows) : 0;
+}
+
 /* (rows, inputs) -> (rows, padded outputs); a panel stays in cache while all rows pass. */
-void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then) {
+void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
+            float *scratch) {
+  if (l->quant) {
+    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, rows, x, ldx, y, ldy, then,
+              scratch);
+    return;
+  }
   for (int c = 0; c < l->outputs; c += PANEL) {
     const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
     for (int r = 0; r < rows; r += ROWS) {
@@ -212,7 +168,7 @@ static void attend(int tokens, int d, const float *q, int ldq, const float *k, i
 
 typedef struct {
   int rows, ld, ldh; /* of one run: rows of the stream, leading dimensions */
-  float *stream, *normed, *wide, *mixed, *score, *slots, *keys;
+  float *stream, *normed, *wide, *mixed, *score, *slots, *keys, *codes;
 } Scratch;
 
 static int64_t stream_floats(const Net *n) {
@@ -229,20 +185,31 @@ static int wide_columns(const Net *n) {
 /* Keys of the longest attention. */
 static int score_floats(const Net *n) { return padded(most(n->live + n->lead, n->memory)); }
 
+/* Floats of the most demanding quantised linear. */
+static int64_t code_floats(const Net *n, int64_t rows) {
+  int64_t floats = 0;
+  for (const Site *u = n->sites; u < n->sites + n->n_sites; u++) {
+    const int64_t in = linear_floats(&u->in, rows), out = linear_floats(&u->out, rows);
+    floats = in > floats ? in : floats, floats = out > floats ? out : floats;
+  }
+  return floats;
+}
+
 /* Floats that `query` needs for its scratch, `slots` stored values among them. */
 int64_t scratch_floats(const Net *n, int32_t slots) {
   int64_t rows = (int64_t)n->batch * (n->live + n->lead);
   return stream_floats(n) * (3 + slots) + rows * wide_columns(n) + score_floats(n) +
-         (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
+         (int64_t)2 * n->layers * n->batch * n->memory * n->dim + code_floats(n, rows);
 }
 
 static void site(const Net *n, const Site *u, const Scratch *w) {
   const int tokens = n->live + n->lead, d = n->dim / n->heads;
   layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
              w->ld);
-  linear(&u->in, w->rows, w->normed, w->ld, w->wide, w->ldh, u->op == FEED ? GELU : STORE);
+  linear(&u->in, w->rows, w->normed, w->ld, w->wide, w->ldh, u->op == FEED ? GELU : STORE,
+         w->codes);
   if (u->op == FEED) {
-    linear(&u->out, w->rows, w->wide, w->ldh, w->stream, w->ld, ADD);
+    linear(&u->out, w->rows, w->wide, w->ldh, w->stream, w->ld, ADD, w->codes);
     return;
   }
   for (int b = 0; b < n->batch; b++) {
@@ -260,7 +227,7 @@ static void site(const Net *n, const Site *u, const Scratch *w) {
       }
     }
   }
-  linear(&u->out, w->rows, w->mixed, w->ld, w->stream, w->ld, ADD);
+  linear(&u->out, w->rows, w->mixed, w->ld, w->stream, w->ld, ADD, w->codes);
 }
 
 static void embed(const Net *n, int s, const float *x, const Scratch *w) {
@@ -269,7 +236,7 @@ static void embed(const Net *n, int s, const float *x, const Scratch *w) {
     float *h = w->stream + (int64_t)b * tokens * w->ld;
     if (n->lead) memcpy(h, n->time_tokens + (int64_t)s * n->dim, 4 * n->dim);
     linear(&n->embed, n->live, x + (int64_t)b * n->live * n->width, n->width, h + n->lead * w->ld,
-           w->ld, STORE);
+           w->ld, STORE, w->codes);
     for (int t = 0; t < tokens; t++)
       for (int i = 0; i < n->dim; i++) h[t * w->ld + i] += n->position[t * n->dim + i];
   }
@@ -347,7 +314,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
   Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
   w.stream = scratch, w.normed = w.stream + size, w.mixed = w.normed + size;
   w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + score_floats(n);
-  w.slots = w.keys + kv;
+  w.codes = w.keys + kv, w.slots = w.codes + code_floats(n, rows);
   if (kv) memcpy(w.keys, keys, 4 * kv);
   const int32_t *p = n->program;
   const float *c = n->coefficients;
@@ -384,7 +351,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
     layer_norm(w.rows, n->dim, w.stream, w.ld, n->norm_weight, n->norm_bias, n->eps, w.normed, w.ld);
     for (int b = 0; b < n->batch; b++)
       linear(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
-             w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE);
+             w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE, w.codes);
     sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width);
   }
   if (n->observed) inpaint(n, x, obs);

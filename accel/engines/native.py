@@ -17,88 +17,21 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import c_int64, c_void_p
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .packed import ADD, GELU, STORE, Packed
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
+HEADERS = (SOURCE.with_name("vector.h"), SOURCE.parent.parent / "quant" / "quantised.h")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
-STORE, GELU, ADD = range(3)
-
-
-class Linear(Structure):
-    """Mirrors native.c."""
-
-    _fields_ = [
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("inputs", c_int32),
-        ("outputs", c_int32),
-        ("half", c_int32),
-    ]
-
-
-class Site(Structure):
-    """Mirrors native.c."""
-
-    _fields_ = [
-        ("op", c_int32),
-        ("layer", c_int32),
-        ("eps", c_float),
-        ("norm_weight", c_void_p),
-        ("norm_bias", c_void_p),
-        ("first", Linear),
-        ("second", Linear),
-    ]
-
-
-SIZES = (
-    *("dim", "heads", "hidden", "live", "lead", "width", "memory", "layers", "batch", "steps"),
-    *("observed", "observed_from"),
-)
-
-
-class Net(Structure):
-    """Mirrors native.c."""
-
-    _fields_ = [
-        *((name, c_int32) for name in SIZES),
-        ("sees", c_void_p),
-        ("sees_memory", c_void_p),
-        ("sites", POINTER(Site)),
-        ("embed", Linear),
-        ("head", Linear),
-        ("eps", c_float),
-        *(
-            (name, c_void_p)
-            for name in (
-                "norm_weight",
-                "norm_bias",
-                "position",
-                "time_tokens",
-                "time_keys",
-                "program",
-                "coefficients",
-                "biases",
-                "sampler",
-            )
-        ),
-        ("clip", c_float),
-        ("norm_probe", c_int32),
-        ("accumulates", c_int32),
-        ("limit", c_double),
-        ("most", c_double),
-        ("rescale", c_void_p),
-        ("time_change", c_void_p),
-        ("always", c_void_p),
-    ]
 
 
 @lru_cache(maxsize=1)
@@ -113,7 +46,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         log.info("the fused engine runs through torch here, its C code was not compiled: %s", error)
         return None
-    loaded.scratch_floats.restype = c_int64
+    loaded.scratch_floats.restype = loaded.linear_floats.restype = c_int64
     if not _agrees(loaded):
         log.warning("compiled linears compute something else than torch here: torch is used")
         return None
@@ -125,7 +58,8 @@ def _load() -> ctypes.CDLL:
     if shutil.which(command[0]) is None:
         raise FileNotFoundError("no C compiler (cc, or what $CC names)")
     version = subprocess.run([*command, "--version"], capture_output=True, check=True).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, command[1:])).encode() + version)
+    sources = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS))
+    key = hashlib.sha256(sources + repr((FLAGS, command[1:])).encode() + version)
     key.update(_cpu())
     name = f"native-{key.hexdigest()[:16]}.so"
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -179,52 +113,10 @@ def _agrees(loaded: ctypes.CDLL) -> bool:
         for then, right in expected.items():
             out = before.clone()
             pointers = c_void_p(x.data_ptr()), 24, c_void_p(out.data_ptr()), 96
-            loaded.linear(ctypes.byref(layer), 9, *pointers, then)
+            loaded.linear(ctypes.byref(layer), 9, *pointers, then, None)
             if not torch.allclose(out[:, : len(weight)], right, atol=1e-5):
                 return False
     return True
-
-
-class Packed:
-    """Makes C structures, and holds the memory that they point to.
-
-    Weights that half precision represents exactly are stored in it, which loses nothing and reads
-    half as much; `round_weights` stores all of them so, but in layers where one would overflow.
-    """
-
-    def __init__(self, loaded: ctypes.CDLL, round_weights: bool = False) -> None:
-        self.panel, self.half_works = loaded.panel_width(), bool(loaded.half_works())
-        self.round_weights = round_weights
-        self.held: list[Tensor] = []
-
-    def pointer(self, tensor: Tensor) -> int:
-        """Address of the values, contiguous, as float32, int32, or half or double as they are."""
-        kind = torch.float32 if tensor.is_floating_point() else torch.int32
-        kind = tensor.dtype if tensor.dtype in (torch.float16, torch.float64) else kind
-        self.held.append(tensor.detach().to(kind).contiguous())
-        return int(self.held[-1].data_ptr())
-
-    def linear(self, weight: Tensor, bias: Tensor) -> Linear:
-        """(out, in) -> panels of `panel` outputs, each (in, panel), padded by zeros."""
-        outputs, inputs = weight.shape
-        missing = -outputs % self.panel
-        values, half = weight.detach(), weight.detach().half()
-        exact = bool((half.float() == values).all())
-        rounds = self.round_weights and bool(half.isfinite().all())
-        chosen = half if self.half_works and (exact or rounds) else values
-        panels = F.pad(chosen, (0, 0, 0, missing)).view(-1, self.panel, inputs).transpose(1, 2)
-        padded_bias = F.pad(bias.detach(), (0, missing))
-        return Linear(
-            self.pointer(panels),
-            self.pointer(padded_bias),
-            inputs,
-            outputs,
-            chosen.dtype == torch.float16,
-        )
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.held)
 
 
 @cache

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,34 +14,18 @@ from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
+from ..quant.linear import QuantisedLinear
+from ..quant.native_linear import pack
 from ..thresholds import MAX_DEGREE, Threshold, time_tokens
 from .assembler import assemble, assemble_decision
 from .inputs import Memory, draw_noise
-from .native import Linear, Net, Packed, Part, Site, library, threads
+from .native import Part, library, threads
+from .packed import Linear, Net, Packed, Site
+from .parts import LINEARS, layers_of, norm_of, parts_of
 from .schedule import StepProgram, peak_values
 
 OPS = {"sa": 0, "ca": 1, "ff": 2}
-
-
-def unsupported(policy: Transparent, precision: str = "exact") -> str | None:
-    """Why this policy runs through torch, or None.
-
-    Everything on a CPU in float32 runs here but condition encoders, whose memory is recomputed.
-    """
-    layers = (policy.model.encoder if policy.sizes.encoder_only else policy.model.decoder).layers
-    width = policy.sizes.n_emb // layers[0].self_attn.num_heads
-    loaded = library()
-    reasons = {
-        f"device is {policy.device}": policy.device.type != "cpu",
-        "weights are not float32": policy.model.head.weight.dtype != torch.float32,
-        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
-        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
-        "no compiled code": loaded is None,
-        "this CPU loads no half precision": (
-            precision == "half" and loaded is not None and not loaded.half_works()
-        ),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 class NativeProgram:
@@ -53,17 +38,20 @@ class NativeProgram:
         steps: list[StepProgram],
         batch: int,
         precision: str,
+        kernels: Mapping[str, str],
     ) -> None:
         loaded = library()
         assert loaded is not None
         self.policy, self.batch = policy, batch
-        self.memory = None if policy.sizes.encoder_only else Memory(policy, batch)
+        self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
         ops = tuple(site.op for site in plan.sites)
         self.rule = plan.decide
         self.assembled = (
             assemble_decision(plan.decide, len(steps), ops) if plan.decide else assemble(steps, ops)
         )
         self.packed = Packed(loaded, precision == "half")
+        self.kernels = {} if self.memory is None else dict(self.memory.kernels)
+        self.chosen = kernels
         self.workers = min(torch.get_num_threads(), batch)
         n_parts = self.workers if self.rule is None else batch  # a row decides alone
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
@@ -75,14 +63,14 @@ class NativeProgram:
         values = self.assembled.n_slots if self.rule else peak_values(steps)
         self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb
         self.cache_bytes += sum(bias.nbytes for bias in self.assembled.biases)
-        self.kernels = dict(self._names())
 
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
         drawn = draw_noise(self.policy, self.batch, noise)
         x = drawn[0].contiguous()
         if self.memory is not None:
-            self.memory.observe(nobs if self.policy.sizes.cond_dim else None)
+            with one_thread():
+                self.memory.observe(nobs if self.policy.sizes.cond_dim else None)
         keys = torch.empty(0) if self.memory is None else self.memory.buffer
         calls = [
             partial(
@@ -108,10 +96,26 @@ class NativeProgram:
             return None
         return torch.stack([part.trace for part in self.parts]).bool().numpy()
 
-    def _names(self) -> Iterator[tuple[str, str]]:
-        for site, (op, layer) in zip(self.sites, self.places, strict=True):
-            for name, linear in zip(LINEARS[op], (site.first, site.second), strict=True):
-                yield f"{layer}.{op}.{name}", "half_native" if linear.half else "fp32_native"
+    def _linear(self, name: str) -> Linear:
+        """Pack a site's linear; a quantised one for its kernel, native or (as a weight) fp32."""
+        part = self.parts_of[name]
+        if isinstance(part, QuantisedLinear):
+            kernel = self.chosen.get(name) or next(iter(candidates(part, NATIVE)), "native")
+            if reason := refusal(kernel, part, table=NATIVE):
+                raise ValueError(f"kernel {kernel!r} cannot run layer {name}: {reason}")
+            self.kernels[name] = kernel
+            if kernel == "native":
+                return pack(self.packed, part)
+            return self.packed.linear(weight_of(part), bias_of(part))
+        linear = self.packed.linear(*part)
+        self.kernels[name] = "half_native" if linear.half else "fp32_native"
+        return linear
+
+    def _site(self, index: int, layer: Any, op: str) -> Site:
+        norm, pointer = norm_of(layer, op), self.packed.pointer
+        scale, shift = pointer(norm.weight), pointer(norm.bias)
+        first, second = (self._linear(f"{index}.{op}.{name}") for name in LINEARS[op])
+        return Site(OPS[op], index, norm.eps, scale, shift, first, second)
 
     def _shared(self) -> dict[str, Any]:
         """Everything of the C structure but the batch."""
@@ -124,9 +128,13 @@ class NativeProgram:
         packed, pointer = self.packed, self.packed.pointer
         lead, live = int(sizes.encoder_only), policy.n_live
         tokens, inpaint = live + lead, not sizes.cond_dim
-        layers = (model.encoder if sizes.encoder_only else model.decoder).layers
-        self.places = [(op, index) for index in range(len(layers)) for op in sizes.branches]
-        self.sites = [SITES[op](packed, index, layers[index]) for op, index in self.places]
+        layers = layers_of(policy)
+        self.parts_of = parts_of(policy)
+        self.sites = [
+            self._site(index, layer, op)
+            for index, layer in enumerate(layers)
+            for op in sizes.branches
+        ]
         columns = ("in_x", "in_out", "x0_scale", "x_scale", "out_scale", "sigma")
         sampler = torch.stack([torch.as_tensor(getattr(table, c)) for c in columns], 1).float()
         sampler[:, 5] *= torch.as_tensor(table.draws)
@@ -142,6 +150,7 @@ class NativeProgram:
             "memory": sizes.n_memory,
             "layers": len(layers),
             "steps": len(table),
+            "n_sites": len(self.sites),
             "observed": policy.n_obs_steps if inpaint else 0,
             "observed_from": policy.action_dim,
             "sees": pointer(visible(model.mask, tokens, tokens)),
@@ -183,6 +192,17 @@ class NativeProgram:
         }
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """With more, torch sums a row in an order that depends on its place in the batch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
     """(tokens,) how many leading keys each token attends to."""
     if mask is None:
@@ -191,33 +211,3 @@ def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:
     counts = seen.sum(dim=1)
     assert bool((seen == (torch.arange(keys) < counts[:, None])).all()), "not a causal mask"
     return counts
-
-
-def _site(
-    packed: Packed, op: str, index: int, norm: Any, first: Linear, second: torch.nn.Linear
-) -> Site:
-    weight, bias = packed.pointer(norm.weight), packed.pointer(norm.bias)
-    last = packed.linear(second.weight, second.bias)
-    return Site(OPS[op], index, norm.eps, weight, bias, first, last)
-
-
-def _self_attention(packed: Packed, index: int, layer: Any) -> Site:
-    attention = layer.self_attn
-    first = packed.linear(attention.in_proj_weight, attention.in_proj_bias)
-    return _site(packed, "sa", index, layer.norm1, first, attention.out_proj)
-
-
-def _cross_attention(packed: Packed, index: int, layer: Any) -> Site:
-    attention, query = layer.multihead_attn, slice(layer.multihead_attn.embed_dim)
-    first = packed.linear(attention.in_proj_weight[query], attention.in_proj_bias[query])
-    return _site(packed, "ca", index, layer.norm2, first, attention.out_proj)
-
-
-def _feed_forward(packed: Packed, index: int, layer: Any) -> Site:
-    first = packed.linear(layer.linear1.weight, layer.linear1.bias)
-    norm = layer.norm3 if layer.cross else layer.norm2
-    return _site(packed, "ff", index, norm, first, layer.linear2)
-
-
-SITES = {"sa": _self_attention, "ca": _cross_attention, "ff": _feed_forward}
-LINEARS = {"sa": ("in", "out"), "ca": ("q", "out"), "ff": ("up", "down")}

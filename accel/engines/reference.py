@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,11 +116,20 @@ def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:
 
 
 class ReferenceEngine:
-    """Runs `policy` under `plan`; the policy itself is never changed."""
+    """Runs `policy` under `plan`; the policy itself is never changed.
+
+    kernels: has no effect, quantised layers run as they are, in torch.
+    """
 
     trace: np.ndarray | None = None
 
-    def __init__(self, policy: Transparent, plan: CachePlan, config: ReferenceConfig) -> None:
+    def __init__(
+        self,
+        policy: Transparent,
+        plan: CachePlan,
+        config: ReferenceConfig,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
         self.policy, self.plan = policy, plan
         self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0

@@ -8,7 +8,7 @@ and a run of hits is one addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,13 @@ from torch import Tensor
 
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
+from ..quant.kernels import build, candidates
+from ..quant.linear import QuantisedLinear
 from ..thresholds import Decisions, time_tokens
 from .cuda import Graph, tf32
 from .inputs import Memory, draw_noise
-from .kernels import PlainLinear, linear
+from .kernels import PlainLinear, Wrapped, linear
+from .parts import layers_of, parts_of
 from .schedule import Key, StepProgram, peak_values
 
 
@@ -36,6 +39,7 @@ class TorchProgram:
         steps: list[StepProgram],
         batch: int,
         precision: str = "exact",
+        kernels: Mapping[str, str] | None = None,
     ) -> None:
         model, sizes = policy.model, policy.sizes
         self.policy, self.model, self.steps, self.batch = policy, model, steps, batch
@@ -47,13 +51,13 @@ class TorchProgram:
         self.live = policy.n_live
         self.tokens = self.live + (1 if sizes.encoder_only else 0)
         self.dim = sizes.n_emb
-        self.kernels: dict[str, str] = {}
-        self.memory = None if sizes.encoder_only else Memory(policy, batch)
+        self.chosen, self.parts = kernels or {}, parts_of(policy)
+        self.memory = None if sizes.encoder_only else Memory(policy, batch, self.chosen)
+        self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         ops = tuple(site.op for site in plan.sites)
         self.attends = [step.computes("ca", ops) for step in steps]
-        layers = (model.encoder if sizes.encoder_only else model.decoder).layers
         self.sites: list[Callable[[Tensor], Tensor]] = []
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(layers_of(policy)):
             makers = {
                 "sa": self._self_attention,
                 "ca": self._cross_attention,
@@ -78,7 +82,7 @@ class TorchProgram:
         self.delta = torch.zeros(())
         if self.rule:
             self.time = time_tokens(policy) if self.rule.probe == "norm" else None
-            norm = layers[0].norm1
+            norm = layers_of(policy)[0].norm1
             self.norm = partial(
                 F.layer_norm,
                 normalized_shape=(self.dim,),
@@ -88,15 +92,18 @@ class TorchProgram:
             )
             self.cache_bytes = 2 * 4 * batch * self.tokens * self.dim  # last delta, last probe
 
-    def _linear(self, name: str, weight: Tensor, bias: Tensor) -> PlainLinear:
-        kernel = linear(weight, bias, self.batch * self.tokens, self.precision)
+    def _linear(self, name: str) -> PlainLinear:
+        part, rows = self.parts[name], self.batch * self.tokens
+        if isinstance(part, QuantisedLinear):
+            self.kernels[name] = self.chosen.get(name) or candidates(part)[0]
+            return Wrapped(build(self.kernels[name], part, rows, self.batch))
+        kernel = linear(*part, rows, self.precision)
         self.kernels[name] = kernel.name
         return kernel
 
     def _self_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
         attention, norm = layer.self_attn, layer.norm1
-        project = self._linear(f"{index}.sa.in", attention.in_proj_weight, attention.in_proj_bias)
-        out = self._linear(f"{index}.sa.out", attention.out_proj.weight, attention.out_proj.bias)
+        project, out = self._linear(f"{index}.sa.in"), self._linear(f"{index}.sa.out")
         shape = (self.batch, self.tokens, 3, attention.num_heads, -1)
         causal, dim = self.model.mask is not None, (self.dim,)
 
@@ -111,11 +118,7 @@ class TorchProgram:
     def _cross_attention(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
         attention, norm, memory = layer.multihead_attn, layer.norm2, self.memory
         assert memory is not None
-        query = slice(None, self.dim)
-        project = self._linear(
-            f"{index}.ca.q", attention.in_proj_weight[query], attention.in_proj_bias[query]
-        )
-        out = self._linear(f"{index}.ca.out", attention.out_proj.weight, attention.out_proj.bias)
+        project, out = self._linear(f"{index}.ca.q"), self._linear(f"{index}.ca.out")
         shape = (self.batch, self.tokens, attention.num_heads, -1)
         mask = self.model.memory_mask
         mask = None if mask is None else mask[: self.tokens].contiguous()
@@ -132,8 +135,7 @@ class TorchProgram:
 
     def _feed_forward(self, index: int, layer: Any) -> Callable[[Tensor], Tensor]:
         norm = layer.norm3 if layer.cross else layer.norm2
-        up = self._linear(f"{index}.ff.up", layer.linear1.weight, layer.linear1.bias)
-        down = self._linear(f"{index}.ff.down", layer.linear2.weight, layer.linear2.bias)
+        up, down = self._linear(f"{index}.ff.up"), self._linear(f"{index}.ff.down")
         dim = (self.dim,)
 
         def branch(x: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
-"""Quantisation methods: name -> (config dataclass, how to build it)."""
+"""Quantisation methods: name -> (config dataclass, how to make a quantised copy of a model)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from .config import DuQuantConfig, QuantConfig, RtnConfig, SmoothConfig
+from .duquant import LayerReport, Quantised, plan, quantize
+from .file import load_quantised, save_quantised
+from .statistics import Statistics, collect
 
 
 @dataclass
@@ -13,6 +18,26 @@ class NoQuantConfig:
     name: str = "none"
 
 
-QUANTIZERS: dict[str, tuple[type, Any]] = {"none": (NoQuantConfig, None)}
+QUANTIZERS: dict[str, tuple[type, Callable[..., Quantised] | None]] = {
+    "none": (NoQuantConfig, None),
+    "rtn": (RtnConfig, quantize),
+    "smooth": (SmoothConfig, quantize),
+    "duquant": (DuQuantConfig, quantize),
+}
 
-__all__ = ["QUANTIZERS", "NoQuantConfig"]
+__all__ = [
+    "QUANTIZERS",
+    "DuQuantConfig",
+    "LayerReport",
+    "NoQuantConfig",
+    "QuantConfig",
+    "Quantised",
+    "RtnConfig",
+    "SmoothConfig",
+    "Statistics",
+    "collect",
+    "load_quantised",
+    "plan",
+    "quantize",
+    "save_quantised",
+]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import CachePlan, accelerated
+from accel import CachePlan, Quantised, accelerated
 from policies import DiffusionPolicy
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A policy and the plan that it runs under; None computes everything."""
+    """A policy and the plan that it runs under; None computes everything, and quantises nothing."""
 
     policy: DiffusionPolicy
     plan: CachePlan | None
+    quantised: Quantised | None = None
 
 
 def actions_of(
@@ -52,7 +53,8 @@ def answers(
     policy, found = program.policy, []
     hidden = None if title else True  # None: a bar where there is a terminal
     bar = tqdm(total=len(obs), desc=title, unit="query", disable=hidden, leave=False)
-    with bar, accelerated(policy, cache=program.plan) as fast, torch.inference_mode():
+    made = accelerated(policy, cache=program.plan, quant=program.quantised)
+    with bar, made as fast, torch.inference_mode():
         for first in range(0, len(obs), BATCH):
             rows = slice(first, first + BATCH)
             actions = fast.act(torch.from_numpy(obs[rows]), noise[rows])

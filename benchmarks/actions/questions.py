@@ -153,11 +153,12 @@ def ground_of(jobs: Jobs, asked: Asked, folder: Path) -> Ground:
     for job, n_noises in ((jobs.calibrating, 0), (jobs.reporting, asked.n_noises)):
         with locked(job.recipe.folder):
             queries = queries_of(job)
-        sets.append(_answered(job, queries, n_noises, folder))
+        sets.append(answered(job, queries, n_noises, folder))
     return Ground(jobs.sampler, jobs.calibrating.policy, calibration, *sets)
 
 
-def _answered(job: Job, queries: Queries, n_noises: int, folder: Path) -> Questions:
+def answered(job: Job, queries: Queries, n_noises: int, folder: Path) -> Questions:
+    """Queries with the plain policy's answers, by their own noise and by others."""
     seed = job.settings.noise_seed
     path = folder / f"plain_{job.recipe.key}_{n_noises}.npz"
     if not path.exists():

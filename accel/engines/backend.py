@@ -1,0 +1,171 @@
+"""Where the fused engine runs: its settings, its backend, and the kernels of quantised layers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from ..protocol import Accelerable, Transparent
+from ..quant.choice import settle, times
+from ..quant.config import OFF, QuantConfig
+from ..quant.kernels import KERNELS, NATIVE, Entry
+from ..quant.linear import QuantisedLinear
+from ..quant.native_linear import refused_settings
+from ..quant.native_linear import unsupported as unsupported_layer
+from .native import library
+from .parts import layers_of, quantised_of
+from .reference import ReferenceConfig
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {  # who can run it, the faster one first
+    "exact": ("native", "torch"),
+    "half": ("native",),
+    "bf16": ("torch",),
+    "tf32": ("torch",),
+}
+TABLES: dict[str, Mapping[str, Entry]] = {"native": NATIVE, "torch": KERNELS}
+
+
+@dataclass
+class FusedConfig:
+    """How the program runs.
+
+    backend: native (C, compiled on first use), torch, or auto: native where it can run.
+    precision: exact is float32; half rounds the weights to half precision (native), bf16 weights
+        and inputs of linears to bfloat16 (torch), tf32 their inputs to 19 bits (torch on CUDA).
+    """
+
+    name: str = "fused"
+    backend: str = "auto"
+    precision: str = "exact"
+
+    def __post_init__(self) -> None:
+        for key, allowed in {
+            "backend": ("auto", "native", "torch"),
+            "precision": tuple(PRECISIONS),
+        }.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"engine.{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}"
+                )
+
+
+def unsupported(
+    policy: Transparent, precision: str = "exact", quant: QuantConfig | None = None
+) -> str | None:
+    """Why this policy runs through torch, or None.
+
+    Everything on a CPU in float32 runs here but condition encoders, whose memory is recomputed;
+    and quantised layers, but for those that round activations in other ways than native.c.
+
+    Args:
+        policy: or the one that it will be quantised from.
+        precision: of the engine.
+        quant: how it will be.
+    """
+    width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
+    loaded = library()
+    quantised = {f"layer {n}": unrunnable(layer) for n, layer in quantised_of(policy).items()}
+    if quant is not None:
+        quantised[f"quant={quant.name}"] = refused_settings(quant)
+    refused = next((f"{what}: {why}" for what, why in quantised.items() if why), "")
+    reasons = {
+        f"device is {policy.device}": policy.device.type != "cpu",
+        "weights are not float32": policy.model.head.weight.dtype != torch.float32,
+        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
+        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
+        "no compiled code": loaded is None,
+        refused: bool(refused),
+        "this CPU loads no half precision": (
+            precision == "half" and loaded is not None and not loaded.half_works()
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def unrunnable(layer: QuantisedLinear) -> str | None:
+    """Why a quantised layer cannot run in native.c, or None; as a weight, any without codes can."""
+    return None if layer.spec.activation_bits == OFF else unsupported_layer(layer)
+
+
+def settled(config: Any, policy: Accelerable, quant: QuantConfig | None = None) -> Any:
+    """An engine's config with nothing left to the machine or the network, for a run's identity.
+
+    Raises:
+        ValueError: settings of the program were asked for, and it cannot run this policy.
+    """
+    if not isinstance(config, FusedConfig):
+        return config
+    if policy.sizes.family == "unet":
+        if config != FusedConfig():
+            raise ValueError(
+                f"engine.backend={config.backend} with engine.precision={config.precision} "
+                "cannot run here: the policy is a UNet, which engine=reference runs"
+            )
+        log.info("engine=fused runs transformers; engine=reference runs this UNet")
+        return ReferenceConfig()
+    return replace(config, backend=choose_backend(cast("Transparent", policy), config, quant))
+
+
+def choose_backend(
+    policy: Transparent, config: FusedConfig, quant: QuantConfig | None = None
+) -> str:
+    """What runs the program of this policy on this machine: native or torch.
+
+    Args:
+        policy: or the one that it will be quantised from.
+        config: of the engine.
+        quant: how it will be.
+
+    Raises:
+        ValueError: native was asked for and cannot run, with the reason.
+    """
+    reason = unsupported(policy, config.precision, quant)
+    able = {"native": reason is None, "torch": True}
+    wanted = [b for b in PRECISIONS[config.precision] if able[b]]
+    if config.backend != "auto":
+        wanted = [b for b in wanted if b == config.backend]
+    if config.precision == "tf32" and policy.device.type != "cuda":
+        wanted, reason = [], f"device is {policy.device}"
+    if not wanted:
+        reason = reason or f"that precision is for {' or '.join(PRECISIONS[config.precision])}"
+        raise ValueError(
+            f"engine.backend={config.backend} with engine.precision={config.precision} "
+            f"cannot run here: {reason}"
+        )
+    if reason and config.backend == "auto":
+        log.info("the fused engine runs through torch: %s", reason)
+    return wanted[0]
+
+
+def integers_of(config: Any, policy: Transparent, quant: QuantConfig) -> str:
+    """What multiplies codes in a policy quantised so, for a run's identity: native or torch."""
+    fused = isinstance(config, FusedConfig) and policy.device.type == "cpu"
+    return "native" if fused and refused_settings(quant) is None else "torch"
+
+
+def kernels_of(policy: Transparent, config: Any) -> dict[str, str]:
+    """{layer: kernel} of a quantised policy's layers in an engine, see `settle`."""
+    layers = quantised_of(policy)
+    if not isinstance(config, FusedConfig):
+        return dict.fromkeys(layers, "torch")
+    return settle(layers, _rows(policy), TABLES[choose_backend(policy, config)])
+
+
+def kernel_times(
+    policy: Transparent, config: Any, kernels: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What these kernels take in a query of one row, see `times`; nothing of other engines."""
+    if not isinstance(config, FusedConfig):
+        return []
+    table = TABLES[choose_backend(policy, config)]
+    return times(quantised_of(policy), kernels, _rows(policy), table)
+
+
+def _rows(policy: Transparent) -> int:
+    return policy.n_live + policy.sizes.encoder_only

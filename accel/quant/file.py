@@ -1,0 +1,128 @@
+"""Quantised models on disk: one safetensors file with a JSON header; no pickle.
+
+It holds the codes and what was not quantised, and no weight that was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from ..files import write_whole
+from .attention import Attention
+from .config import DuQuantConfig, QuantConfig
+from .duquant import LayerReport, Quantised, replace_layers
+from .hashes import fingerprint, sha256, stored
+from .linear import LinearSpec, QuantisedLinear
+
+SCHEMA = "skipstep-quant/1"
+KEYS = {
+    "schema",
+    "config",
+    "fingerprint",
+    "statistics",
+    "attentions",
+    "specs",
+    "layers",
+    "digest",
+}
+EXTRA = "_extra_state"
+
+
+def save_quantised(quantised: Quantised, path: str | Path) -> None:
+    """Write a quantised model; the same model gives the same bytes."""
+    modules = dict(quantised.model.named_modules())
+    tensors = {n: t.detach().cpu().clone() for n, t in stored(quantised.model).items()}
+    header = {
+        "schema": SCHEMA,
+        "config": asdict(quantised.config),
+        "fingerprint": quantised.fingerprint,
+        "statistics": quantised.statistics,
+        "attentions": {n: m.cross for n, m in modules.items() if isinstance(m, Attention)},
+        "specs": {n: asdict(m.spec) for n, m in modules.items() if isinstance(m, QuantisedLinear)},
+        "layers": [asdict(report) for report in quantised.layers],
+        "digest": sha256(tensors),
+    }
+    write_whole(Path(path), save(tensors, {"skipstep": json.dumps(header, sort_keys=True)}))
+
+
+def load_quantised(
+    path: str | Path,
+    model: nn.Module,
+    config: QuantConfig | None = None,
+    check_source: bool = True,
+    statistics: str | None = None,
+) -> Quantised:
+    """Read what `save_quantised` wrote into a copy of a model of that architecture.
+
+    Args:
+        path: of the file.
+        model: stays as it is; on the device where the copy shall be.
+        config: refuse a file that was made with other settings.
+        check_source: refuse a file that was made from other weights than the model has; without
+            it, `model` only gives the architecture.
+        statistics: refuse a file that was fitted to others than those with this digest.
+
+    Raises:
+        ValueError: no such file, another schema, a damaged one, other settings, other weights or
+            statistics, or another architecture; the message names the file.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: Any = json.loads((file.metadata() or {}).get("skipstep", "null"))
+        if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+            raise ValueError(f"schema must be {SCHEMA}")
+        if header.keys() != KEYS:
+            raise ValueError(f"header must have {', '.join(sorted(KEYS))}")
+        made_with = DuQuantConfig(**header["config"])
+        if config is not None:
+            refuse_difference(made_with, config.full())
+        if check_source and fingerprint(model) != header["fingerprint"]:
+            raise ValueError("it was made from other weights than this model's")
+        if statistics not in (None, header["statistics"]):
+            raise ValueError("it was fitted to other statistics")
+        tensors = dict(load_file(path))
+        if sha256(tensors) != header["digest"]:
+            raise ValueError("digest does not match the content")
+        return _restore(header, made_with, tensors, model)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def refuse_difference(made_with: DuQuantConfig, asked: DuQuantConfig) -> None:
+    """Raises ValueError with the first setting that differs."""
+    mine, theirs = asdict(asked), asdict(made_with)
+    for key, value in mine.items():
+        if theirs[key] != value:
+            raise ValueError(
+                f"quant.{key} must be {value!r}, the file was made with {theirs[key]!r}"
+            )
+
+
+def _restore(
+    header: Mapping[str, Any], config: DuQuantConfig, state: dict[str, Any], model: nn.Module
+) -> Quantised:
+    layers = {name: QuantisedLinear(LinearSpec(**spec)) for name, spec in header["specs"].items()}
+    missing = header["attentions"].keys() - dict(model.named_modules()).keys()
+    if missing:
+        raise ValueError(f"the model has no attention {min(missing)}")
+    replaced = replace_layers(model, layers, header["attentions"])
+    present = {id(module) for module in replaced.modules()}
+    for name, layer in layers.items():
+        if id(layer) not in present:
+            raise ValueError(f"the model has no layer {name}")
+        state[f"{name}.{EXTRA}"] = layer.get_extra_state()
+    replaced.load_state_dict(state)
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
+    replaced.to(device)
+    reports = [LayerReport(**{**r, "shape": tuple(r["shape"])}) for r in header["layers"]]
+    replaced.train(model.training)
+    return Quantised(replaced, config, tuple(reports), header["fingerprint"], header["statistics"])

@@ -1,0 +1,208 @@
+"""A linear layer that holds codes instead of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .codes import (
+    asymmetric,
+    integer_product,
+    pack4,
+    quantise_weight,
+    token_codes,
+    unpack4,
+)
+from .config import OFF
+from .transform import Transform, hadamard, mix, padded, rotate
+
+VERSION = 1
+
+
+def arithmetic(bits: int, activation: str) -> str:
+    """How codes of up to so many bits are computed with: "integer" or "simulated"."""
+    return "integer" if bits <= 8 and activation == "symmetric" else "simulated"
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """Everything about a quantised layer but its tensors.
+
+    Attributes:
+        method: rtn, smooth or duquant.
+        smooth, permute: whether the inputs are scaled, and permuted.
+        first, second: "none", "hadamard" or "stored": the rotations of the inputs.
+        rows: block of the rotation of the outputs (Hadamard), 1 for none.
+        activation: symmetric or asymmetric.
+        source: sha256 of the weight it was made from.
+    """
+
+    in_features: int
+    out_features: int
+    bias: bool
+    method: str
+    block: int
+    smooth: bool
+    first: str
+    permute: bool
+    second: str
+    rows: int
+    weight_bits: int
+    activation_bits: int
+    activation: str
+    activation_clip: float
+    source: str
+
+    @property
+    def arithmetic(self) -> str:
+        """How it is computed: "integer" (codes times codes), or "simulated" in floating point."""
+        return arithmetic(max(self.weight_bits, self.activation_bits), self.activation)
+
+    @property
+    def simulated(self) -> str:
+        """Which part is not executed as it is named; "" where all is."""
+        if self.arithmetic == "simulated":
+            off = self.weight_bits == self.activation_bits == OFF
+            return "" if off else "all of it, in floating point"
+        narrow = {"weights": self.weight_bits, "inputs": self.activation_bits}
+        said = " and ".join(f"{bits}-bit {name}" for name, bits in narrow.items() if bits < 8)
+        return f"{said}, multiplied as 8-bit integers" if said else ""
+
+
+class QuantisedLinear(nn.Module):
+    """y = rotate_back(T(x) W^T) + b in codes, with T of transform.py; for inference only.
+
+    There is no attribute `weight`, so that no caller can read it and bypass the layer. Faster ways
+    to compute it are in kernels.py; what they need is in the buffers: inverse_smooth (K,), first,
+    second, perm (width,), codes (N, width) int8 or packed uint8 (N, width / 2), scale (N,) and
+    bias (N,).
+    """
+
+    inverse_smooth: Tensor | None
+    first: Tensor | None
+    perm: Tensor | None
+    second: Tensor | None
+    rows: Tensor | None
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, spec: LinearSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.in_features, self.out_features = spec.in_features, spec.out_features
+        self.width = padded(spec.in_features, spec.block)
+        width, n = self.width, spec.out_features
+        self._buffer("inverse_smooth", torch.ones(spec.in_features) if spec.smooth else None)
+        self._rotation("first", spec.first)
+        self._buffer("perm", torch.arange(width, dtype=torch.int32) if spec.permute else None)
+        self._rotation("second", spec.second)
+        self.register_buffer(
+            "rows", hadamard(spec.rows).float() if spec.rows > 1 else None, persistent=False
+        )
+        if spec.weight_bits == OFF:
+            self._buffer("codes", torch.zeros(n, width))
+        elif spec.weight_bits > 4:
+            self._buffer("codes", torch.zeros(n, width, dtype=torch.int8))
+        else:
+            self._buffer("codes", torch.zeros(n, width // 2, dtype=torch.uint8))
+        self._buffer("scale", torch.ones(n))
+        self._buffer("bias", torch.zeros(n) if spec.bias else None)
+
+    def _buffer(self, name: str, value: Tensor | None) -> None:
+        self.register_buffer(name, value)
+
+    def _rotation(self, name: str, kind: str) -> None:
+        size = self.spec.block
+        if kind == "stored":
+            self._buffer(name, torch.eye(size).repeat(self.width // size, 1, 1))
+        else:
+            matrix = hadamard(size).float() if kind == "hadamard" else None
+            self.register_buffer(name, matrix, persistent=False)
+
+    @classmethod
+    def from_weight(
+        cls, spec: LinearSpec, transform: Transform, weight: Tensor, bias: Tensor | None, clip: bool
+    ) -> QuantisedLinear:
+        """Transform and quantise a weight (N, K) on its device; float64 until the codes."""
+        layer = cls(spec)
+        w = transform.weight(weight.detach().cpu().double())
+        if spec.rows > 1:
+            w = rotate(w.T.contiguous(), hadamard(spec.rows)).T.contiguous()
+        if spec.weight_bits == OFF:
+            layer.codes = w.float().contiguous()
+        else:
+            codes, layer.scale = quantise_weight(w, spec.weight_bits, clip)
+            layer.codes = codes if spec.weight_bits > 4 else pack4(codes)
+        if transform.smooth is not None:
+            layer.inverse_smooth = (1 / transform.smooth).float()
+        if transform.perm is not None:
+            layer.perm = transform.perm.to(torch.int32)
+        for name in ("first", "second"):
+            if getattr(spec, name) == "stored":
+                setattr(layer, name, getattr(transform, name).float())
+        if bias is not None:
+            layer.bias = bias.detach().cpu().float().clone()
+        return layer.to(weight.device)
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """(T, K) -> (T, width)."""
+        if self.inverse_smooth is not None:
+            x = x * self.inverse_smooth
+        return mix(x, self.width, self.first, self.perm, self.second)
+
+    def weight_codes(self) -> Tensor:
+        """(N, width): int8, or float32 where weights are not quantised."""
+        return unpack4(self.codes) if self.codes.dtype == torch.uint8 else self.codes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) -> (..., N) in the dtype of x."""
+        flat = self.transformed(x.reshape(-1, self.in_features).float())
+        y = PRODUCTS[self.spec.arithmetic](self, flat)
+        if self.rows is not None:
+            y = rotate(y, self.rows)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"version": VERSION, **asdict(self.spec)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        mine = self.get_extra_state()
+        wrong = [k for k in {**mine, **state} if mine.get(k) != state.get(k)]
+        if wrong:
+            k = wrong[0]
+            raise ValueError(f"{k} must be {mine.get(k)!r}, the state has {state.get(k)!r}")
+
+    def extra_repr(self) -> str:
+        s = self.spec
+        bits = f"W{s.weight_bits}A{s.activation_bits}"
+        return f"{s.in_features}, {s.out_features}, {s.method}, {bits}, {s.arithmetic}"
+
+
+def integer(layer: QuantisedLinear, x: Tensor) -> Tensor:
+    """(T, width) -> (T, N): 8-bit products, summed exactly, scaled once."""
+    codes, scale = token_codes(x, layer.spec.activation_bits, layer.spec.activation_clip)
+    return integer_product(codes, layer.weight_codes()).float() * scale * layer.scale
+
+
+def simulated(layer: QuantisedLinear, x: Tensor) -> Tensor:
+    """(T, width) -> (T, N): the same formula, or one without integers, in floating point."""
+    spec = layer.spec
+    if spec.activation_bits < OFF and spec.activation == "asymmetric":
+        x = asymmetric(x, spec.activation_bits, spec.activation_clip)
+    elif spec.activation_bits < OFF:
+        codes, scale = token_codes(x, spec.activation_bits, spec.activation_clip)
+        x = codes * scale
+    return x @ (layer.weight_codes() * layer.scale[:, None]).T
+
+
+PRODUCTS: dict[str, Callable[[QuantisedLinear, Tensor], Tensor]] = {
+    "integer": integer,
+    "simulated": simulated,
+}

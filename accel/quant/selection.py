@@ -1,0 +1,86 @@
+"""Which layers of a model are quantised, with how many bits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from .attention import Attention
+from .config import QuantConfig
+from .statistics import Statistics
+
+
+def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Linear]:
+    """{name: layer} of all linear layers; those of `attentions` ({name: cross}) opened."""
+    found: dict[str, nn.Linear] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            if name not in attentions:
+                found[f"{name}.out_proj"] = module.out_proj
+                continue
+            opened = Attention.from_stock(module, attentions[name], name)
+            for child, linear in opened.named_children():
+                assert isinstance(linear, nn.Linear)
+                found[f"{name}.{child}"] = linear
+        elif type(module) is nn.Linear:
+            found[name] = module
+    return found
+
+
+def usual_attentions(model: nn.Module) -> dict[str, bool]:
+    """{name: cross} by torch's names; how they are really called is what statistics know."""
+    return {
+        name: name.rpartition(".")[2] == "multihead_attn"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    }
+
+
+def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int]:
+    """{layer: weight bits} of the layers that will be quantised.
+
+    Raises:
+        ValueError: a pattern that does nothing, or no layer left.
+    """
+    least = config.min_features
+    wide = [n for n, layer in found.items() if min(layer.in_features, layer.out_features) >= least]
+    _refuse_idle("include", config.include, wide, f"layers of at least {least} features")
+    included = [name for name in wide if _matches(config.include, name)]
+    _refuse_idle("exclude", config.exclude, included, "layers that quant.include has")
+    names = [name for name in included if not _matches(config.exclude, name)]
+    if not names:
+        raise ValueError(f"quant.exclude leaves none of {len(included)} layers")
+    layer_bits = config.layer_bits or {}
+    _refuse_idle("layer_bits", layer_bits, names, "layers that are quantised")
+    chosen = {}
+    for name in names:
+        bits = [b for pattern, b in layer_bits.items() if re.search(pattern, name)]
+        chosen[name] = bits[-1] if bits else config.weight_bits
+    return chosen
+
+
+def select(model: nn.Module, statistics: Statistics, config: QuantConfig) -> dict[str, int]:
+    """`choose` from the layers of a model.
+
+    Raises:
+        ValueError: as `choose`, or a layer that the calibration never called.
+    """
+    chosen = choose(linears(model, statistics.attentions), config)
+    for name in chosen:
+        if name not in statistics.layers:
+            raise ValueError(
+                f"layer {name} was never called in the calibration or is not supported: exclude it"
+            )
+    return chosen
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _refuse_idle(setting: str, patterns: Iterable[str], names: list[str], what: str) -> None:
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"quant.{setting}: {pattern!r} matches none of {len(names)} {what}")
