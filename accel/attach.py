@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from .caches import NoCacheConfig
-from .engines.schedule import Key, compile_plan
-from .foreign import Block, Values, combined, find_blocks, fingerprint, foreign_plan, less
+from .foreign import Measured, fingerprint, foreign_plan
+from .foreign_run import Deciding, Generation, Measuring, Probe
+from .foreign_streams import Block, Streams, find_blocks
 from .plan import CachePlan
+from .step_counter import StepCounter
 from .window_search import Found, relative_error, search_windows
-
-Term = tuple[Key, float]
-
-
-@dataclass(frozen=True)
-class Action:
-    """What a block does in a step.
-
-    add: None computes; () passes its input on; terms end a run of hits.
-    """
-
-    add: tuple[Term, ...] | None
-    opens: tuple[Key, ...] = ()
-    closes: tuple[Key, ...] = ()
 
 
 class Attached:
@@ -40,24 +26,21 @@ class Attached:
         self,
         model: nn.Module,
         blocks: Sequence[Block],
-        streams: Sequence[str],
-        outputs: Sequence[str],
+        streams: Streams,
         n_steps: int,
         kind: str,
         branches: Sequence[str],
-        timesteps: Sequence[float] | None,
-        timestep: str,
+        counter: StepCounter | None,
+        probe: Probe | None,
     ) -> None:
-        self.model, self.blocks, self.streams = model, blocks, tuple(streams)
-        self.order = [self.streams.index(stream) for stream in outputs]
+        self.model, self.blocks, self.streams = model, blocks, streams
         self.n_steps, self.kind, self.branches = n_steps, kind, tuple(branches)
-        self.timesteps, self.timestep = timesteps, timestep
+        self.counter, self.probe = counter, probe
         self.fingerprint = fingerprint(model)
         self.enabled = False
-        self.computed = np.zeros((n_steps, len(blocks)), dtype=np.int64)
-        self.hits = np.zeros_like(self.computed)
-        self._counter: Any = None
-        self.plan = self._use(NoCacheConfig())
+        self._counting: Any = None
+        self._measured: Measured | None = None
+        self._generation = self._made(self._plan(NoCacheConfig()))
 
     # --- verbs
 
@@ -73,8 +56,8 @@ class Attached:
         for index, block in enumerate(self.blocks):
             # an instance attribute, which `disable` deletes: the class is never touched
             block.module.forward = partial(self._forward, index, block, block.module.forward)
-        if self.timesteps is not None:
-            self._counter = self.model.register_forward_pre_hook(self._count, with_kwargs=True)
+        if self.counter is not None:
+            self._counting = self.counter.watch(self.model, self.reset, self.step)
         self.enabled = True
         self.reset()
         return self
@@ -85,19 +68,17 @@ class Attached:
             return
         for block in self.blocks:
             del block.module.forward
-        if self._counter is not None:
-            self._counter.remove()
-            self._counter = None
+        if self._counting is not None:
+            self._counting.remove()
+            self._counting = None
         self.enabled = False
         self.reset()
 
     def reset(self) -> None:
         """Forget stored values: the next call is step 0 of a new generation."""
-        self._at = {branch: -1 for branch in self.branches}
-        self._kept: dict[str, dict[Key, Values]] = {branch: {} for branch in self.branches}
-        self._starts: dict[Key, Values] = {}
-        self._row: list[Action] | None = None
-        self._calls = 0
+        self._generation.reset()
+        if self.counter is not None:
+            self.counter.calls = 0
 
     begin = reset
 
@@ -113,35 +94,24 @@ class Attached:
         Raises:
             ValueError: an unknown branch. RuntimeError: not the branch's next step.
         """
-        branch = self.branches[0] if branch is None else branch
-        if branch not in self.branches:
-            raise ValueError(f"branch must be one of {', '.join(self.branches)}, got {branch!r}")
-        if step != self._at[branch] + 1 or step >= self.n_steps:
-            expected = self._at[branch] + 1
-            wanted = f"must be {expected}" if expected < self.n_steps else "needs begin() first"
-            raise RuntimeError(f"step {wanted} in branch {branch}, got {step}")
-        for key in self._drops[step - 1] if step else ():
-            self._kept[branch].pop(key, None)
-        self._at[branch], self._now, self._last = step, branch, -1
-        self._row, self._step, self._starts = self._table[step], step, {}
+        self._generation.step(step, branch)
 
     def update_config(self, cache: Any) -> None:
         """Another cache from the next generation on.
 
         Args:
-            cache: none, uniform, interval, deepcache or taylor as a config, or a plan of this
-                model.
+            cache: a config of none, uniform, interval, deepcache, taylor, teacache (after
+                `calibrate`) or first_block, or a plan of this model.
 
         Raises:
             TypeError, ValueError: it does not fit; the old one stays.
         """
-        self.plan = self._use(cache)
+        self._generation = self._made(self._plan(cache))
         self.clear()
 
     def summary(self) -> dict[str, Any]:
         """What ran since `clear`: cells, their share, bytes held now, and the plan."""
         ran = self.computed.sum() + self.hits.sum()
-        held = [t for kept in self._kept.values() for values in kept.values() for t in values]
         return {
             "method": self.plan.method,
             "plan": self.plan.digest(),
@@ -150,7 +120,7 @@ class Attached:
             "hits": int(self.hits.sum()),
             "computed_share": float(self.computed.sum() / ran) if ran else 1.0,
             "planned_share": float(self.plan.mask.mean()),
-            "cache_bytes": sum(tensor.nbytes for tensor in held if tensor is not None),
+            "cache_bytes": self._generation.cache_bytes,
         }
 
     def save(self, path: str | Path) -> None:
@@ -194,100 +164,63 @@ class Attached:
         self.update_config(found[0].config)
         return found
 
+    def calibrate(self, run: Callable[[], Any]) -> None:
+        """Measure an uncached generation, which teacache's polynomial is fitted on.
+
+        Args:
+            run: as for `search`; more rows in its batch, or more generations in one call with
+                `begin` between them, make it steadier.
+        """
+        assert self.enabled, "enable() comes first"
+        measuring = self._made(self._plan(NoCacheConfig()), Measuring)
+        before, self._generation = self._generation, measuring
+        try:
+            run()
+            assert isinstance(measuring, Measuring)
+            self._measured = Measured(*measuring.measured)
+        finally:
+            self._generation = before
+            self.reset()
+
     # --- running
 
-    def _use(self, cache: Any) -> CachePlan:
-        plan = foreign_plan(cache, self.blocks, self.n_steps, self.fingerprint, self.kind)
-        program = compile_plan(plan)
-        self._drops = [step.drops for step in program]
-        self._table: list[list[Action]] = []
-        for step in program:
-            row: list[Action] = []
-            for segment in step.segments:
-                for site in range(segment.start, segment.stop):
-                    if segment.add is None:
-                        opens = tuple(step.opens.get(site, ()))
-                        row.append(Action(None, opens, tuple(step.closes.get(site + 1, ()))))
-                    else:
-                        row.append(Action(segment.add if site + 1 == segment.stop else ()))
-            self._table.append(row)
-        return plan
+    @property
+    def plan(self) -> CachePlan:
+        return self._generation.plan
+
+    @property
+    def computed(self) -> np.ndarray:
+        """(steps, blocks) how often each block ran since `clear`."""
+        return self._generation.computed
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(steps, blocks) how often it did not."""
+        return self._generation.hits
+
+    def trace(self, branch: str | None = None) -> np.ndarray:
+        """(B, steps so far) what the rows of a batch decided in the last generation.
+
+        Raises:
+            RuntimeError: the cache decides nothing.
+        """
+        if not isinstance(self._generation, Deciding):
+            raise RuntimeError(f"{self.plan.method} decides nothing at run time")
+        return self._generation.decisions[branch or self.branches[0]].trace
+
+    def _plan(self, cache: Any) -> CachePlan:
+        return foreign_plan(
+            cache, self.blocks, self.n_steps, self.fingerprint, self.kind, self._measured
+        )
+
+    def _made(self, plan: CachePlan, kind: type[Generation] | None = None) -> Generation:
+        kind = kind or (Deciding if plan.decide else Generation)
+        return kind(plan, self.blocks, self.streams, self.kind, self.branches, self.probe)
 
     def _forward(
         self, index: int, block: Block, compute: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if self._row is None or index <= self._last:
-            raise RuntimeError(
-                "the model was called without step(): call begin() before a generation and "
-                "step(s, branch) before every call of the model"
-            )
-        self._last, action = index, self._row[index]
-        if action.add is not None:
-            self.hits[self._step, index] += 1
-            values = block.inputs(self.streams, args, kwargs)
-            if action.add:
-                kept = self._kept[self._now]
-                terms = [(kept[key], coefficient) for key, coefficient in action.add]
-                values = combined(None if self.kind == "output" else values, terms)
-            return self._packed(block, values)
-        self.computed[self._step, index] += 1
-        if action.opens:
-            got = block.inputs(self.streams, args, kwargs)
-            start = tuple(None if v is None else v.clone() for v in got)
-            self._starts.update(dict.fromkeys(action.opens, start))
-        out = compute(*args, **kwargs)
-        if block.form is None:
-            block.form = self._form(block, out)
-        if action.closes:
-            values = self._unpacked(block, out, args, kwargs)
-            for key in action.closes:
-                start = self._starts.pop(key)
-                owned = tuple(None if v is None else v.clone() for v in values)
-                stored = owned if self.kind == "output" else less(values, start)
-                self._kept[self._now][key] = stored
-        return out
-
-    def _form(self, block: Block, out: Any) -> int:
-        if isinstance(out, Tensor):
-            return 0
-        if isinstance(out, tuple) and len(out) == len(self.order):
-            return len(out)
-        got = f"{len(out)} values" if isinstance(out, tuple) else type(out).__name__
-        raise RuntimeError(
-            f"{block.name} returns {got}, outputs names {len(self.order)}: "
-            f"{', '.join(self.streams[i] for i in self.order)}"
-        )
-
-    def _unpacked(self, block: Block, out: Any, args: Any, kwargs: Any) -> Values:
-        """Streams after a block; those that it does not return are as they came."""
-        values = list(block.inputs(self.streams, args, kwargs))
-        for place, value in zip(self.order, out if block.form else (out,), strict=False):
-            values[place] = value
-        return tuple(values)
-
-    def _packed(self, block: Block, values: Values) -> Any:
-        if not block.form:
-            return values[self.order[0]]
-        return tuple(values[place] for place in self.order)
-
-    def _count(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """The automatic counter: the model's own timestep must be that of the counted step."""
-        assert self.timesteps is not None
-        if self._calls == self.n_steps * len(self.branches):
-            self.reset()
-        step, branch = divmod(self._calls, len(self.branches))
-        names = list(inspect.signature(model.forward).parameters)
-        place = names.index(self.timestep)
-        value = kwargs[self.timestep] if self.timestep in kwargs else args[place]
-        now = float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
-        if now != float(self.timesteps[step]):
-            raise RuntimeError(
-                f"the model was called with timestep {now:g}, step {step} has "
-                f"{float(self.timesteps[step]):g}: an earlier generation ended early or another "
-                "sampler runs; call begin() before a generation"
-            )
-        self._calls += 1
-        self.step(step, self.branches[branch])
+        return self._generation.forward(index, block, compute, *args, **kwargs)
 
 
 def attach(
@@ -301,6 +234,7 @@ def attach(
     branches: Sequence[str] = ("main",),
     timesteps: Sequence[float] | None = None,
     timestep: str = "timestep",
+    probe: Probe | None = None,
 ) -> Attached:
     """Cache the blocks of a diffusion transformer that is not ours.
 
@@ -318,6 +252,8 @@ def attach(
         timesteps: of the steps; then nothing needs to be called: steps are counted, and a call
             whose timestep is another one than counted is refused. Reading it waits for the device.
         timestep: the model's argument that holds it.
+        probe: of teacache, (the first block, its args, its kwargs) -> (B, ...); None is the first
+            stream that it gets. A model's modulated input, its first norm's output, is better.
 
     Returns:
         The cache, enabled.
@@ -332,15 +268,12 @@ def attach(
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
     if not branches or len(set(branches)) != len(branches):
         raise ValueError(f"branches must be distinct names, got {list(branches)}")
-    if timesteps is not None:
-        if len(timesteps) != n_steps:
-            raise ValueError(f"timesteps must be {n_steps}, one a step, got {len(timesteps)}")
-        if timestep not in inspect.signature(model.forward).parameters:
-            raise ValueError(f"timestep: {type(model).__name__} takes no {timestep!r}")
+    if timesteps is not None and len(timesteps) != n_steps:
+        raise ValueError(f"timesteps must be {n_steps}, one a step, got {len(timesteps)}")
+    counter = None if timesteps is None else StepCounter(model, timesteps, timestep, branches)
     found = find_blocks(model, blocks, streams)
-    attached = Attached(
-        model, found, streams, outputs, n_steps, kind, branches, timesteps, timestep
-    )
+    passed = Streams(streams, outputs)
+    attached = Attached(model, found, passed, n_steps, kind, branches, counter, probe)
     if cache is not None:
         attached.update_config(cache)
     return attached.enable()

@@ -1,83 +1,44 @@
-"""The blocks of a model that is not ours: where they are, what flows through them, their plans."""
+"""Plans for the blocks of a model that is not ours."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .caches import CACHES
+from .caches import CACHES, FirstBlockConfig
+from .caches.thresholded import first_block_rule
+from .foreign_streams import Block
 from .plan import CachePlan, PlanError
+from .protocol import Accelerable
+from .row_plans import shared_plan
 from .sites import Site
 
-Values = tuple[Tensor | None, ...]
 KINDS = ("delta", "output")
+USABLE = ("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block")
 
 
-@dataclass
-class Block:
-    """One block, and how its streams are passed.
+@dataclass(frozen=True)
+class Measured:
+    """What `Attached.calibrate` found; stands for a `Calibration` where a plan is made.
 
-    Attributes:
-        name: path in the model.
-        module: the block.
-        places: {stream: position among the arguments}, where it may be passed by position.
-        form: what it returns: 0 a tensor, n a tuple of n; None until it has run.
+    probe, response: (rows, N), see `Calibration`.
     """
 
-    name: str
-    module: nn.Module
-    places: dict[str, int]
-    form: int | None = None
+    probe: np.ndarray
+    response: np.ndarray
 
-    def inputs(self, streams: Sequence[str], args: Any, kwargs: Any) -> Values:
-        """The streams that a call got; None for one that it did not."""
-        found = []
-        for stream in streams:
-            if stream in kwargs:
-                found.append(kwargs[stream])
-            else:
-                place = self.places[stream]
-                found.append(args[place] if place < len(args) else None)
-        return tuple(found)
+    @property
+    def n_steps(self) -> int:
+        return int(self.probe.shape[1])
 
-
-def find_blocks(model: nn.Module, paths: Sequence[str], streams: Sequence[str]) -> list[Block]:
-    """The blocks of some nn.ModuleLists, in the order of the paths.
-
-    Raises:
-        ValueError: a path that names no filled nn.ModuleList, or blocks without such an argument.
-    """
-    if isinstance(paths, str) or not paths:
-        raise ValueError(f"blocks must be a list of paths, got {paths!r}")
-    found: list[Block] = []
-    for path in paths:
-        try:
-            stack = model.get_submodule(path)
-        except AttributeError as error:
-            raise ValueError(f"blocks: {type(model).__name__} has no {path!r}") from error
-        if not isinstance(stack, nn.ModuleList) or not len(stack):
-            raise ValueError(
-                f"blocks: {path!r} must be an nn.ModuleList with blocks in it, "
-                f"got {type(stack).__name__}"
-            )
-        for index, module in enumerate(stack):
-            parameters = list(inspect.signature(type(module).forward).parameters)[1:]
-            missing = [stream for stream in streams if stream not in parameters]
-            if missing:
-                raise ValueError(
-                    f"streams: {path}.{index} takes {', '.join(parameters)}, not {missing[0]!r}"
-                )
-            places = {stream: parameters.index(stream) for stream in streams}
-            found.append(Block(f"{path}.{index}", module, places))
-    return found
+    def check(self, policy: Accelerable) -> None:
+        """It is the model's that it was measured on."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -91,20 +52,26 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def foreign_plan(
-    config: Any, blocks: Sequence[Block], n_steps: int, model: str, kind: str
+    config: Any,
+    blocks: Sequence[Block],
+    n_steps: int,
+    model: str,
+    kind: str,
+    measured: Measured | None = None,
 ) -> CachePlan:
-    """A config of `CACHES` that needs no calibration, or a plan, on a stack of blocks.
+    """A config of one of `USABLE`, or a plan, on a stack of blocks.
 
     Args:
-        config: none, uniform, interval, deepcache or taylor; or a plan for these blocks.
+        config: or a plan for these blocks.
         blocks: of the model; each is a site.
         n_steps: calls of the model in a generation, of one guidance branch.
         model: its fingerprint.
         kind: delta, what a run of blocks adds to its input; or output, what it puts out.
+        measured: for teacache.
 
     Raises:
-        TypeError: another config. PlanError: a plan for another model, or one that computes blocks
-            for nothing.
+        TypeError: another config. PlanError: a plan for another model, one that computes blocks for
+            nothing, or nothing measured where that is needed.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -113,9 +80,8 @@ def foreign_plan(
         plan = config
     else:
         name = getattr(config, "name", None)
-        usable = [n for n, method in CACHES.items() if not method.calibrated and n != "plan"]
-        if name not in usable or not isinstance(config, CACHES[name].config):
-            raise TypeError(f"cache must be a config of {', '.join(usable)}, got {config!r}")
+        if name not in USABLE or not isinstance(config, CACHES[name].config):
+            raise TypeError(f"cache must be a config of {', '.join(USABLE)}, got {config!r}")
         stack: Any = SimpleNamespace(
             sizes=SimpleNamespace(
                 family="blocks", sites=sites, n_layer=len(blocks), branches=("block",)
@@ -123,18 +89,35 @@ def foreign_plan(
             n_inference_steps=n_steps,
             fingerprint=lambda: model,
         )
-        plan = CACHES[name].resolve(config, stack)
+        if isinstance(config, FirstBlockConfig):
+            plan = _first_block(config, stack)
+        elif CACHES[name].calibrated and measured is None:
+            raise PlanError(f"cache={name} needs what calibrate(run) measures: call it first")
+        else:
+            plan = CACHES[name].resolve(config, stack, measured)
     if plan.sites != sites:
         raise PlanError("the plan was made for other blocks, or another kind: their sites differ")
     if plan.n_steps != n_steps:
         raise PlanError(f"the plan has {plan.n_steps} steps, the generation {n_steps}")
     if plan.policy != model:
         raise PlanError("the plan was made for another model (fingerprints differ)")
-    if plan.bias is not None or plan.decide is not None:
-        raise PlanError("a plan of a foreign model can have no bias and no decisions")
+    if plan.bias is not None:
+        raise PlanError("a plan of a foreign model can have no bias")
     if kind == "output":
         _no_dead_blocks(plan)
     return plan
+
+
+def _first_block(config: FirstBlockConfig, stack: Accelerable) -> CachePlan:
+    """Decided at run time, by a threshold alone; the plan expects that everything is computed."""
+    if not config.dynamic:
+        raise PlanError(
+            "cache.dynamic must be true for a foreign model, whose blocks are not calibrated: run "
+            "it, and freeze what it decided (accel.freeze)"
+        )
+    rule = first_block_rule(config, stack)
+    words = f"first_block threshold={config.threshold} blocks={config.blocks}"
+    return replace(shared_plan(stack, range(stack.n_inference_steps), words), decide=rule)
 
 
 def _no_dead_blocks(plan: CachePlan) -> None:
@@ -145,33 +128,3 @@ def _no_dead_blocks(plan: CachePlan) -> None:
             f"{plan.sites[block].name} is computed in step {step} for nothing: the block after it "
             "puts out a stored value whatever its input is; use kind=delta, or cache it too"
         )
-
-
-def less(values: Values, others: Values) -> Values:
-    """Stream by stream; None where either is."""
-    found = []
-    for value, other in zip(values, others, strict=True):
-        if value is not None and other is not None and value.shape != other.shape:
-            raise RuntimeError(
-                f"a run of blocks changes a stream from {tuple(other.shape)} to "
-                f"{tuple(value.shape)}: it has no delta; let it end where the shape changes"
-            )
-        found.append(None if value is None or other is None else value - other)
-    return tuple(found)
-
-
-def combined(start: Values | None, terms: Sequence[tuple[Values, float]]) -> Values:
-    """Start + sum of coefficient * values, new tensors; a stream that was None stays None."""
-    found: list[Tensor | None] = []
-    for index in range(len(terms[0][0])):
-        total = None if start is None else start[index]
-        missing = terms[0][0][index] is None
-        for values, coefficient in () if missing else terms:
-            value = values[index]
-            assert value is not None
-            if total is None:
-                total = value.clone() if coefficient == 1 else coefficient * value
-            else:
-                total = torch.add(total, value, alpha=coefficient)
-        found.append(None if missing else total)
-    return tuple(found)

@@ -100,7 +100,7 @@ class Decisions:
 
     def __call__(self, step: int, probe: Tensor) -> Tensor:
         """(B, ...) -> (B,) bool: rows that compute."""
-        rule, now = self.rule, probe.flatten(1)
+        rule, now = self.rule, probe.reshape(len(probe), -1)
         before = now if self.before is None else self.before
         change, size = (now - before).abs().sum(1).double(), before.abs().sum(1).double()
         if self.time is not None and step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from accel import (
     BacConfig,
     CachePlan,
     DeepCacheConfig,
+    FirstBlockConfig,
     IntervalConfig,
     PlanError,
     TaylorConfig,
+    TeaCacheConfig,
     attach,
+    freeze,
 )
 from accel.attach import Attached
 from tests.foreign_models import MODELS, N_STEPS, TIMESTEPS, Foreign
@@ -104,6 +108,94 @@ def test_forecasts_follow_a_straight_line(kind: str) -> None:
     config = TaylorConfig(order=1, warm_up=2, cool_down=0, interval=3)
     values = [5.0 * i for i in range(1, 9)]
     assert outputs(toy(config, kind=kind), values) == pytest.approx([24 * x for x in values])
+
+
+FIRST = FirstBlockConfig(threshold=0.5, cool_down=0)
+
+
+def batches(cache: Attached, rows: list[list[float]], branch: str | None = None) -> list[Any]:
+    cache.begin()
+    found = []
+    for step, x in enumerate(rows):
+        cache.step(step, branch)
+        found.append(cache.model(torch.tensor(x)[:, None])[:, 0].tolist())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["delta", "output"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_first_block_decides_row_by_row(kind: str, in_place: bool) -> None:
+    """Block 0 adds x; what the others add to 2 x is 22 x, what they put out 24 x."""
+    cache = toy(FIRST, kind=kind, in_place=in_place, n_steps=4)
+    # changes since the last computed step: row 0: 0.2, 1, 0.2; row 1: 1, 0, 0.5
+    rows = [[1.0, 1.0], [1.2, 2.0], [2.0, 2.0], [2.4, 3.0]]
+    found = batches(cache, rows)
+    assert cache.trace().tolist() == [[True, False, True, False], [True, True, False, True]]
+    reused = {"delta": [2.4 + 22, 4 + 44, 4.8 + 44], "output": [24, 48, 48]}[kind]
+    expected = [[24, 24], [reused[0], 48], [48, reused[1]], [reused[2], 72]]
+    assert [pytest.approx(row) for row in expected] == found
+    assert cache.computed.tolist() == [[1, 1, 1]] * 4  # a row wanted every step
+    alone = [batches(cache, [[row[i]] for row in rows]) for i in (0, 1)]
+    assert [[a[0], b[0]] for a, b in zip(*alone, strict=True)] == found
+    assert cache.hits[:, 0].sum() == 0
+    assert cache.hits[:, 1].tolist() == [0, 1, 1, 1]
+
+
+def test_teacache_is_fitted_on_a_generation_and_accumulates() -> None:
+    cache = toy(branches=("a", "b"))
+    line = [1.0, 1.5, 2.25, 3.375, 5.0625, 6.0, 7.0, 8.0]
+
+    def run() -> None:
+        cache.begin()
+        for step, x in enumerate(line):
+            for branch, sign in (("a", 1.0), ("b", -1.0)):
+                cache.step(step, branch)
+                cache.model(torch.tensor([[sign * x]]))
+
+    cache.calibrate(run)
+    cache.update_config(TeaCacheConfig(threshold=0.9, degree=1, cool_down=0))
+    rule = cache.plan.decide
+    assert rule is not None
+    assert rule.rescale == pytest.approx((1, 0), abs=1e-6)  # what is added is 23 times the input
+    assert rule.most == pytest.approx(0.5)
+    # 0.5; 1.0 (computed); 0.5, 1.0 (computed); 0.185, 0.35, 0.49
+    run()
+    assert np.flatnonzero(cache.trace("b")[0]).tolist() == [0, 2, 4]
+    assert np.flatnonzero(cache.plan.mask[:, 0]).tolist() == [0, 2, 4]
+    jump = batches(cache, [[1.0], [1.1], [9.0], *[[9.0]] * 5], "a")
+    assert jump[2] == [24 * 9.0]  # a change beyond those that were calibrated computes
+    assert batches(cache, [[1.0], [1.1]], "a")[1] == pytest.approx([1.1 + 23])
+    cache.update_config(TeaCacheConfig(threshold=0.9, degree=1, cool_down=0, dynamic=False))
+    assert cache.plan.decide is None
+    assert np.flatnonzero(cache.plan.mask[:, 0]).tolist() == [0, 2, 4]
+    with pytest.raises(RuntimeError, match="decides nothing at run time"):
+        cache.trace()
+
+
+def test_another_probe_decides() -> None:
+    cache = toy(probe=lambda block, args, kwargs: torch.ones(len(args[0]), 1))
+    cache.calibrate(lambda: outputs(cache))
+    cache.update_config(TeaCacheConfig(cool_down=0, threshold=9.0))
+    assert cache.plan.decide is not None
+    (mean,) = cache.plan.decide.rescale  # nothing to fit a slope on
+    outputs(cache)
+    first = int(np.ceil(9 / mean))  # INPUTS add 9, 1, 1 / 2, 1 / 3, ... times what they added
+    assert np.flatnonzero(cache.trace()[0])[:2].tolist() == [0, first]
+
+
+def test_what_was_decided_is_frozen_saved_and_searched_around(tmp_path: Path) -> None:
+    cache = toy(FIRST)
+    dynamic = outputs(cache, [1.0, 1.2, 2.0, 2.2, 2.4, 2.6, 2.8, 2.9])
+    cache.save(tmp_path / "plan.json")
+    trace = cache.trace()
+    assert (cache.summary()["computed"], cache.summary()["hits"]) == (8 + 2 * 2, 2 * 6)
+    assert cache.summary()["cache_bytes"] == 4 + 4  # a difference and a probe
+    cache.update_config(freeze(cache.plan, trace))
+    assert outputs(cache, [1.0, 1.2, 2.0, 2.2, 2.4, 2.6, 2.8, 2.9]) == dynamic
+    cache.load(tmp_path / "plan.json")
+    assert cache.plan.decide is not None
+    cache.begin()
+    assert cache.summary()["cache_bytes"] == 0
 
 
 def test_guidance_branches_do_not_mix() -> None:
@@ -229,8 +321,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"timesteps": range(8), "timestep": "t"}, "timestep: Toy takes no 't'"),
     (
         {"cache": BacConfig()},
-        "cache must be a config of none, uniform, interval, deepcache, taylor",
+        "cache must be a config of none, uniform, interval, deepcache, taylor, teacache, first_bl",
     ),
+    ({"cache": TeaCacheConfig()}, "cache=teacache needs what calibrate(run) measures"),
+    ({"cache": FirstBlockConfig(blocks=3)}, "cache.blocks must be from 1 to 2 (3 blocks), got 3"),
+    ({"cache": FirstBlockConfig(dynamic=False)}, "cache.dynamic must be true for a foreign model"),
     ({"cache": IntervalConfig(first_block=3)}, "cache.first_block must be from 0 to 2"),
 ]
 
@@ -241,7 +336,7 @@ def test_mistakes_are_named_and_leave_the_model_alone(
 ) -> None:
     model = Toy()
     given = {"blocks": ["first", "rest"], "n_steps": 8, "streams": ("hidden",), **settings}
-    with pytest.raises((ValueError, TypeError), match=words.replace("(", r"\(")):
+    with pytest.raises((ValueError, TypeError), match=re.escape(words)):
         attach(model, **given)
     assert float(model(torch.ones(1))) == 24
 
@@ -387,6 +482,7 @@ def test_all_methods_and_the_counter_on_diffusers_models(foreign: Foreign, tmp_p
         IntervalConfig(start=1, first_block=1, n_blocks=2),
         DeepCacheConfig(compute_interval=2, always=[0, 3]),
         TaylorConfig(warm_up=2, cool_down=1, interval=3),
+        FirstBlockConfig(threshold=0.5, cool_down=1),
     ):
         cache.update_config(config)
         out = generation(foreign, lambda step: None)[-1]

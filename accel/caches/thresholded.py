@@ -121,20 +121,25 @@ def resolve_first_block(
 ) -> CachePlan:
     """The plan; PlanError without a calibration of this policy, or with nothing left to skip."""
     calibration = check_calibration(calibration, policy, config.name)
+    rule = first_block_rule(config, policy)
+    change = calibration.depth_change[config.blocks - 1]
+    steps = [0]
+    for s in range(1, calibration.n_steps):
+        if s in rule.always or not change[steps[-1], s] < config.threshold:
+            steps.append(s)
+    return _plan(config, policy, steps, rule, f"blocks={config.blocks}")
+
+
+def first_block_rule(config: FirstBlockConfig, policy: Accelerable) -> Threshold:
+    """When blocks after the first ones are computed; PlanError where there are none."""
     depth = policy.sizes.n_layer
     if config.blocks >= depth:
         raise PlanError(
             f"cache.blocks must be from 1 to {depth - 1} ({depth} blocks), got {config.blocks}"
         )
-    change = calibration.depth_change[config.blocks - 1]
     first = config.blocks * len(policy.sizes.branches)
-    always = config.always(calibration.n_steps)
-    rule = Threshold("residual", first, config.threshold, (1.0, 0.0), math.inf, False, always)
-    steps = [0]
-    for s in range(1, calibration.n_steps):
-        if s in always or not change[steps[-1], s] < config.threshold:
-            steps.append(s)
-    return _plan(config, policy, steps, rule, f"blocks={config.blocks}")
+    always = config.always(policy.n_inference_steps)
+    return Threshold("residual", first, config.threshold, (1.0, 0.0), math.inf, False, always)
 
 
 def _plan(
