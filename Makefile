@@ -17,12 +17,12 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	$(BIN)/pip install --quiet --editable '.[sim,data,report,dev]' --constraint constraints.txt
 	touch $(STAMP)
 
-# they kill and count processes, or take times: nothing of ours may run beside them
-ALONE := tests/test_runs.py tests/test_evaluate.py tests/test_benchmarks.py
+# few tests, each of them long: by themselves, so that both cores have work to the end
+LONG := tests/test_runs.py tests/test_evaluate.py tests/test_benchmarks.py
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(LONG:%=--ignore=%)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(LONG)
 
 check: setup
 	$(BIN)/ruff check .

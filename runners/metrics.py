@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded at their first use, which spares most starts half a second
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -44,7 +43,7 @@ def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | No
     wins = sum(arm[s] and not baseline[s] for s in seeds)
     losses = sum(baseline[s] and not arm[s] for s in seeds)
     discordant = wins + losses
-    p_value = float(binomtest(wins, discordant).pvalue) if discordant else 1.0
+    p_value = float(scipy.stats.binomtest(wins, discordant).pvalue) if discordant else 1.0
     n = len(seeds)
     return Paired(n, wins, losses, p_value, (wins - losses) / n, tango(wins, losses, n))
 
@@ -54,7 +53,7 @@ def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[flo
 
     The bounds are where the score statistic meets the normal quantile.
     """
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
 
     def bound(target: float, inner: float, outer: float) -> float:
         def gap(delta: float) -> float:
@@ -63,7 +62,7 @@ def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[flo
         edge = outer * (1 - 1e-12)
         if gap(inner) * gap(edge) > 0:
             return outer
-        return float(brentq(gap, inner, edge, xtol=1e-10))
+        return float(scipy.optimize.brentq(gap, inner, edge, xtol=1e-10))
 
     estimate = (wins - losses) / n
     return bound(z, estimate, -1.0), bound(-z, estimate, 1.0)

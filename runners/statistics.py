@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import binom, binomtest, norm
 
 from .metrics import tango, tango_score
 
@@ -47,7 +47,7 @@ def noninferiority(
     """Judge an arm by its paired interval; at 95 % the one-sided level is 2.5 %."""
     low, high = tango(wins, losses, n, confidence)
     verdict = SHOWN if low > -margin else WORSE if high < 0 else NOT_SHOWN
-    p_value = float(norm.sf(tango_score(wins, losses, n, -margin)))
+    p_value = float(scipy.stats.norm.sf(tango_score(wins, losses, n, -margin)))
     return NonInferiority(margin, verdict, p_value)
 
 
@@ -63,10 +63,10 @@ def power(
         difference: The true difference, at most `discordance` in size.
         confidence: Of the interval that the verdict rests on.
     """
-    z = norm.isf((1 - confidence) / 2)
-    low, high = binom.ppf([1e-9, 1 - 1e-9], n, discordance).astype(int)
+    z = scipy.stats.norm.isf((1 - confidence) / 2)
+    low, high = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, discordance).astype(int)
     discordant, wins = np.arange(low, high + 1)[:, None], np.arange(high + 1)[None, :]
-    weight = binom.pmf(discordant, n, discordance) * binom.pmf(
+    weight = scipy.stats.binom.pmf(discordant, n, discordance) * scipy.stats.binom.pmf(
         wins, discordant, (1 + difference / discordance) / 2
     )
     shown = tango_score(wins, np.maximum(discordant - wins, 0), n, -margin) > z
@@ -87,7 +87,7 @@ def episodes_needed(
         power: Probability to find it.
         alpha: Two-sided level of the test.
     """
-    z_alpha, z_beta = norm.isf(alpha / 2), norm.ppf(power)
+    z_alpha, z_beta = scipy.stats.norm.isf(alpha / 2), scipy.stats.norm.ppf(power)
     spread = max(discordance - difference**2, 0.0)
     total = (z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(spread)) / difference
     return math.ceil(float(total) ** 2)
@@ -189,6 +189,6 @@ def pooled(strata: Sequence[tuple[int, int, int]]) -> Pooled:
     bounds = np.array([tango(*stratum) for stratum in strata])
     below, above = np.sqrt(((bounds - estimates[:, None]) ** 2).sum(axis=0)) / len(strata)
     mean = float(estimates.mean())
-    p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    p_value = float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     interval = (mean - float(below), mean + float(above))
     return Pooled(len(strata), n, wins, losses, p_value, mean, interval)

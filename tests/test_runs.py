@@ -112,9 +112,8 @@ def test_a_run_says_and_writes_what_it_found(calm: Path) -> None:
     assert not list(folder.rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("n_envs", [3, 4])
-def test_the_number_of_envs_changes_nothing(n_envs: int, calm: Path, tmp_path: Path) -> None:
-    run(tmp_path, f"n_envs={n_envs}", "videos=0", "logger=none")
+def test_the_number_of_envs_changes_nothing(calm: Path, tmp_path: Path) -> None:
+    run(tmp_path, "n_envs=3", "videos=0", "logger=none")
     expected = {s: {**e, "video": None} for s, e in episodes(calm).items()}
     assert episodes(tmp_path) == expected
 
@@ -150,7 +149,7 @@ def test_ctrl_c_ends_the_children_and_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_recognised_and_extended(calm: Path, tmp_path: Path) -> None:
-    few = ("n_episodes=3", "logger=none", "videos=0")
+    few = ("n_episodes=3", "n_envs=1", "logger=none", "videos=0")
     run(tmp_path, *few)
     written = (run_folder(tmp_path) / "episodes.jsonl").stat().st_mtime_ns
     again = run(tmp_path, *few)
@@ -158,7 +157,7 @@ def test_a_finished_run_is_recognised_and_extended(calm: Path, tmp_path: Path) -
     assert "success" in again.stdout
     assert (run_folder(tmp_path) / "episodes.jsonl").stat().st_mtime_ns == written
     first = result(tmp_path)["time"]
-    run(tmp_path, "n_episodes=5", "logger=none", "videos=0")
+    run(tmp_path, "n_episodes=5", "n_envs=2", "logger=none", "videos=0")
     assert result(tmp_path)["n_episodes"] == 5
     second = result(tmp_path)["time"]
     assert all(second[part] > first[part] for part in ("startup_s", "policy_s", "simulator_wait_s"))
@@ -204,7 +203,9 @@ def test_the_wandb_file_holds_config_episodes_and_summary(calm: Path) -> None:
 
 
 def test_a_sweep_pairs_its_arms_with_the_baseline(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "cache=none,uniform", "n_episodes=2", "logger=none", "videos=0")
+    done = run(
+        tmp_path, "-m", "cache=none,uniform", "n_episodes=2", "n_envs=1", "logger=none", "videos=0"
+    )
     assert "this is the baseline" in done.stdout
     assert "on 2 seeds" in done.stdout
     folders = sorted(p.name for p in (tmp_path / "multirun/main").iterdir() if p.is_dir())

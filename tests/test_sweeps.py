@@ -99,13 +99,11 @@ def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
     assert launch.folders == validate([f"study={name}", *words])[0].folders
 
 
-@pytest.mark.parametrize(
-    ("name", "n_jobs"), [("reference", [4, 1, 4, 1]), ("quantised", [6, 3, 6, 3])]
-)
-def test_a_published_study_has_its_seeds(name: str, n_jobs: list[int]) -> None:
-    launches = validate([f"experiment={name}"])
-    assert [len(launch.folders) for launch in launches] == n_jobs
+def test_published_studies_have_their_seeds() -> None:
+    launches = validate(["experiment=reference"])
+    assert [len(launch.folders) for launch in launches] == [4, 1, 4, 1]
     assert [("n_episodes=100" in launch.argv) for launch in launches] == [False, False, True, True]
+    assert [len(launch.folders) for launch in validate(["experiment=quantised"])] == [6, 3]
 
 
 def test_settings_of_a_swept_cache_are_left_to_the_jobs() -> None:
