@@ -88,11 +88,12 @@ def sizes(*words: str) -> list[int]:
         ("reference", [4, 1]),
         ("uniform_all", [1, 8]),
         ("bac_all", [1, 12]),
+        ("dit_caches", [3, 1, 1, 1, 1]),
     ],
 )
 def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
     names = {path.stem for path in CONF.glob("experiment/*.yaml")}
-    assert names == {"ablation", "reference", "quantised", "uniform_all", "bac_all"}
+    assert names == {"ablation", "reference", "quantised", "uniform_all", "bac_all", "dit_caches"}
     assert sizes("-m", f"experiment={name}", *ONE_TASK) == n_jobs
     words = ("cache=none", "threads=1", *ONE_TASK)
     (*_, launch) = validate([f"experiment={name}", *words])
