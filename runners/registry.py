@@ -15,7 +15,8 @@ from .prepare import MISTAKES, prepare_job
 from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
-from .search import SearchConfig, prepare_search, render_search, run_search
+from .search import SearchConfig, prepare_search, run_search
+from .search_table import render_search
 from .settings import UserError, choose
 from .shard_job import render_evaluation, run_evaluation
 from .show import render_show, run_show

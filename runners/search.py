@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,17 @@ from accel.window_search import exact_ratio, windows
 
 from .calibrations import locked, queries_of
 from .command import command, job_words, key_of
+from .finalists import best_of, success_of
 from .judge import Judge, pareto
 from .latency import measure
 from .prepare import Job, describe, prepare_job
 from .queries import Queries
+from .search_table import FOUND
 from .settings import UserError
 from .store import RunStore, dump, write_whole
 from .versions import versions
 
 log = logging.getLogger(__name__)
-
-FOUND = "search.json"
 
 
 @dataclass
@@ -44,9 +43,12 @@ class SearchConfig:
     screen: int = 8
     finalists: int = 3
     imported: str | None = None
+    episodes: int = 0
+    start_seed: int = 500000
 
     def __post_init__(self) -> None:
-        for name, least in {"screen": 1, "finalists": 1}.items():
+        at_least = {"screen": 1, "finalists": 1, "episodes": 0, "start_seed": 0}
+        for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(
                     f"runner.{name} must be at least {least}, got {getattr(self, name)}"
@@ -152,6 +154,12 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 "latency": _latency(job, plan, queries),
             }
         )
+    plain: dict[str, Any] | None = None
+    if config.episodes:
+        plain = success_of(job, store, None)
+        for finalist in finalists:
+            plan = CachePlan.load(store.folder / finalist["plan"])
+            finalist["success"] = success_of(job, store, plan)
     front = pareto([(f["flops_share"], f["error_mean"]) for f in finalists])
     for index, finalist in enumerate(finalists):
         finalist["pareto"] = index in front
@@ -159,6 +167,8 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "runner": config.name,
         "task": job.task.name,
         "finalists": finalists,
+        "best": best_of(finalists),
+        "plain_success": plain,
         "n_candidates": sum(map(len, tried.values())),
         "provenance": {
             "policy": job.policy.fingerprint(),
@@ -166,6 +176,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
             "objective": "mean over queries of the RMS distance of executed actions, normalised "
             "units, from the plain policy's on the same noise",
             "seeds": sorted(set(queries.seeds.tolist())),
+            "success_seeds": [config.start_seed, config.start_seed + config.episodes],
             "noise_seed": job.settings.noise_seed,
             "n_queries": len(queries),
             "n_screened": len(some),
@@ -208,31 +219,3 @@ def _latency(job: Job, plan: CachePlan, queries: Queries) -> dict[str, float] | 
         return None
     ms = {name: found[name]["p50_ms"] for name in ("accelerated", "plain")}
     return {"p50_ms": ms["accelerated"], "uncached_p50_ms": ms["plain"], "ratio": found["ratio"]}
-
-
-def render_search(result: Mapping[str, Any], folder: Path) -> str:
-    """The finalists as lines of text, and the command that plays them."""
-    title = f"{result['task']}  search  {result['n_candidates']} windows"
-    lines = ["", title, "-" * len(title)]
-    lines.append("  start interval first blocks  ratio  FLOPs   error    p95  latency")
-    for f in result["finalists"]:
-        ms = (
-            f"{f['latency']['p50_ms']:.1f} ms ({f['latency']['ratio']:.2f}x)"
-            if f["latency"]
-            else ""
-        )
-        lines.append(
-            f"{'*' if f['pareto'] else ' '} {f['start']:5} {f['interval']:8} {f['first_block']:5} "
-            f"{'all' if f['n_blocks'] is None else f['n_blocks']:>6}  {f['ratio']:5.2f}  "
-            f"{f['flops_share']:5.1%}  {f['error_mean']:.4f} {f['error_p95']:.4f}  {ms}".rstrip()
-        )
-    plans = ",".join(str(folder / f["plan"]) for f in result["finalists"] if f["pareto"])
-    play = shlex.join(["python", "run.py", "-m", *result["words"], "cache=plan"])
-    return "\n".join(
-        [
-            *lines,
-            "* on the Pareto front of FLOPs and error (RMS, normalised units)",
-            f"success  {play} cache.path={plans}",
-            f"files    {folder / FOUND}",
-        ]
-    )

@@ -15,9 +15,11 @@ from accel import CachePlan, IntervalConfig, PlanError, import_interval
 from accel.window_search import exact_ratio, windows
 from policies import load_policy
 from runners.cli import CONF, run
+from runners.finalists import best_of
 from runners.judge import pareto
 from runners.queries import Queries
 from runners.registry import prepare
+from tests.fake_episodes import fake
 
 FIXTURES = Path(__file__).parent / "data/reference_checkpoints"
 KITCHEN = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
@@ -145,11 +147,53 @@ def test_a_search_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> No
     assert "on the Pareto front" in said
     assert f"python run.py -m task.checkpoint={KITCHEN} sampler=ddim sampler.steps=8" in said
     assert f"cache=plan cache.path={folder / 'finalist_0.json'}," in said
+    assert {f.get("success") for f in finalists} == {content["best"]} == {None}
     assert run([*words, f"runner.imported={imported}"]) == 0  # recognised
     assert "Pareto" in capfd.readouterr().out
 
 
+@pytest.mark.usefixtures("_queries")
+def test_finalists_are_chosen_by_success(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+
+    def kill(policy: Any, seed: int) -> None:
+        if seed == 500006 and not killed:
+            killed.append(seed)
+            raise KeyboardInterrupt
+
+    played = fake(monkeypatch, kill)
+    words = [*WORDS, "runner.ratio=1.3", "runner.intervals=[2]", "runner.episodes=8"]
+    assert run(words) == 130
+    assert played == list(range(500000, 500006))
+    assert run(words) == 0  # what was played is kept
+    assert played == [*range(500000, 500008), *list(range(500000, 500008)) * 2]
+    (folder,) = Path("multirun/main").iterdir()
+    content = json.loads((folder / "search.json").read_text())
+    first, second = content["finalists"]
+    assert first["success"] == second["success"] == content["plain_success"]
+    assert (first["success"]["n_success"], first["success"]["success_rate"]) == (6, 0.75)
+    faster = int(np.argmin([f["latency"]["p50_ms"] for f in content["finalists"]]))
+    assert content["best"] == faster  # as often, so the faster one
+    said = capfd.readouterr().out
+    assert "success of 8 without: 0.75" in said
+    assert "ms (" in said
+    assert said.count("  best") == 1
+
+
+def test_the_best_finalist_succeeds_most_then_is_fast_then_cheap() -> None:
+    def finalist(rate: float, ms: float | None, share: float) -> dict[str, Any]:
+        latency = None if ms is None else {"p50_ms": ms}
+        return {"success": {"success_rate": rate}, "latency": latency, "flops_share": share}
+
+    assert best_of([finalist(0.5, 1, 0.1), finalist(0.75, 9, 0.5), finalist(0.75, 8, 0.6)]) == 2
+    assert best_of([finalist(0.5, None, 0.4), finalist(0.5, None, 0.3)]) == 1
+    assert best_of([]) is None
+
+
 MISTAKES = {
+    "runner.episodes=-1": "runner.episodes must be at least 0, got -1",
     "runner.ratio=9": "runner.ratio must be at most",
     "runner.ratio=fast": "runner.ratio must be numbers above 1, got 'fast'",
     "runner.intervals=[1]": "runner.intervals must be numbers from 2, got [1]",
