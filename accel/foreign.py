@@ -101,8 +101,8 @@ def foreign_plan(
         raise PlanError(f"the plan has {plan.n_steps} steps, the generation {n_steps}")
     if plan.policy != model:
         raise PlanError("the plan was made for another model (fingerprints differ)")
-    if plan.bias is not None:
-        raise PlanError("a plan of a foreign model can have no bias")
+    if plan.bias is not None or plan.bands is not None:
+        raise PlanError("a plan of a foreign model can have no bias and no bands")
     if kind == "output":
         _no_dead_blocks(plan)
     return plan

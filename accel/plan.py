@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bands import Bands
 from .sites import Site, sites_of
 from .thresholds import Threshold
 
@@ -55,6 +56,7 @@ class CachePlan:
             observation; None is zero. Live tokens are the leading ones on which an executed action
             depends (the time token among them, where it is one).
         sampler: whose steps these are; None where a file of an older version does not say.
+        bands: None, or what of it hits add besides, see `Bands`.
         decide: None, or which steps compute the sites from one on, chosen at run time by each row
             of a batch; `mask` is then what is expected, and the other hits reuse.
         adapted: what was done to a plan of another checkpoint or sampler to make this one.
@@ -69,6 +71,7 @@ class CachePlan:
     sampler: PlanSampler | None = None
     adapted: tuple[str, ...] = ()
     decide: Threshold | None = None
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         grid = (len(self.mask), len(self.sites))
@@ -94,14 +97,21 @@ class CachePlan:
                 "which it reuses there"
             )
         if self.alpha is not None:
-            self._check_alpha(self.alpha, grid)
+            self._check_alpha(self.alpha, grid, "alpha")
+        if self.bands is not None:
+            self._check_alpha(self.bands.low, grid, "bands.low")
+            if self.n_slots != self.bands.low.shape[2] or self.sites[0].kind != "branch":
+                raise PlanError(
+                    f"plan.bands are of branches with {self.n_slots} slots, got "
+                    f"{self.sites[0].kind} and {self.bands.low.shape[2]}"
+                )
         if self.bias is not None:
             self._check_bias(self.bias, grid)
         if self.decide is not None:
             self._check_decide(self.decide)
 
     def _check_decide(self, decide: Threshold) -> None:
-        if self.alpha is not None or self.bias is not None:
+        if self.alpha is not None or self.bias is not None or self.bands is not None:
             raise PlanError("a plan that decides at run time cannot forecast")
         if not 0 <= decide.first < len(self.sites) or not self.mask[:, : decide.first].all():
             raise PlanError(
@@ -126,22 +136,22 @@ class CachePlan:
             step, site = wrong[0]
             raise PlanError(f"plan.bias of {self.sites[site].name} in step {step} is not finite")
 
-    def _check_alpha(self, alpha: np.ndarray, grid: tuple[int, int]) -> None:
+    def _check_alpha(self, alpha: np.ndarray, grid: tuple[int, int], name: str) -> None:
         if alpha.ndim != 3 or alpha.shape[:2] != grid or not alpha.shape[2]:
-            raise PlanError(f"plan.alpha must be {(*grid, 'slots')}, got {alpha.shape}")
+            raise PlanError(f"plan.{name} must be {(*grid, 'slots')}, got {alpha.shape}")
         hits = alpha * ~self.mask[..., None]
         wrong = np.argwhere(~np.isfinite(hits).all(axis=2))
         if len(wrong):
             step, site_index = wrong[0]
             raise PlanError(
-                f"plan.alpha of {self.sites[site_index].name} in step {step} is not finite"
+                f"plan.{name} of {self.sites[site_index].name} in step {step} is not finite"
             )
         stored = np.cumsum(self.mask, axis=0)[..., None]
         early = np.argwhere((hits != 0) & (np.arange(alpha.shape[2]) >= stored))
         if len(early):
             step, site_index, slot = early[0]
             raise PlanError(
-                f"plan.alpha of {self.sites[site_index].name} in step {step} uses {slot + 1} "
+                f"plan.{name} of {self.sites[site_index].name} in step {step} uses {slot + 1} "
                 f"stored values, there are {stored[step, site_index, 0]}"
             )
 
@@ -164,8 +174,14 @@ class CachePlan:
 
     def forecast(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
         """What a hit adds: ((anchor step, coefficient), ...), newest first, zeros left out."""
+        return self._cells(step, site, (1.0,) if self.alpha is None else self.alpha[step, site])
+
+    def low_band(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
+        """What of the low band it adds besides, likewise."""
+        return () if self.bands is None else self._cells(step, site, self.bands.low[step, site])
+
+    def _cells(self, step: int, site: int, alpha: Any) -> tuple[tuple[int, float], ...]:
         anchors = np.flatnonzero(self.mask[:step, site])[::-1]
-        alpha = (1.0,) if self.alpha is None else self.alpha[step, site]
         return tuple((int(a), float(c)) for a, c in zip(anchors, alpha, strict=False) if c != 0)
 
     def hit_bias(self) -> np.ndarray | None:
@@ -184,6 +200,10 @@ class CachePlan:
         bias = self.hit_bias()
         if bias is not None:
             content.update(repr(bias.shape).encode() + bias.astype("<f4").tobytes())
+        if self.bands is not None:
+            low = self.bands.low * ~self.mask[..., None]
+            content.update(repr((self.bands.cutoff, low.shape)).encode())
+            content.update(low.astype("<f8").tobytes())
         if self.decide is not None:
             content.update(repr(self.decide).encode())
         content.update(self.policy.encode())

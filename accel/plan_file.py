@@ -7,6 +7,7 @@ Files without "sampler" are an older version's; they load, and fit their own sam
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .bands import Bands
 from .files import write_whole
 from .plan import CachePlan, PlanError, PlanSampler
 from .sites import Site
@@ -65,11 +67,6 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
 
     A bias goes to `bias_path(path)` first, so the JSON never lacks it.
     """
-    alpha: dict[str, dict[str, list[float]]] = {}
-    if plan.alpha is not None:
-        for u, site in enumerate(plan.sites):
-            hits = np.flatnonzero(~plan.mask[:, u])
-            alpha[site.name] = {str(s): plan.alpha[s, u].tolist() for s in hits}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "method": plan.method,
@@ -77,9 +74,10 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
         "n_steps": plan.n_steps,
         "n_slots": plan.n_slots,
         "sites": [{"name": s.name, "op": s.op, "kind": s.kind} for s in plan.sites],
-        "bands": None,
+        "bands": plan.bands
+        and {"cutoff": plan.bands.cutoff, "low": _by_site(plan, plan.bands.low)},
         "rows": {s.name: run_lengths(plan.mask[:, u]) for u, s in enumerate(plan.sites)},
-        "alpha": alpha or None,
+        "alpha": None if plan.alpha is None else _by_site(plan, plan.alpha),
         "digest": plan.digest(),
     }
     if plan.sampler is not None:
@@ -94,6 +92,22 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
         content["bias"] = {"shape": list(bias.shape)}
         write_whole(bias_path(path), save({"bias": bias}, {"plan": content["digest"]}))
     write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def _by_site(plan: CachePlan, alpha: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """{site: {step: coefficients}} of hits."""
+    return {
+        site.name: {str(s): alpha[s, u].tolist() for s in np.flatnonzero(~plan.mask[:, u])}
+        for u, site in enumerate(plan.sites)
+    }
+
+
+def _from_sites(content: Any, sites: Sequence[Site], shape: tuple[int, ...]) -> np.ndarray:
+    alpha = np.zeros(shape)
+    for u, site in enumerate(sites):
+        for step, coefficients in content[site.name].items():
+            alpha[int(step), u] = coefficients
+    return alpha
 
 
 def bias_path(path: Path) -> Path:
@@ -144,8 +158,6 @@ def _parse(content: Any, beside: Path) -> CachePlan:
     if content.keys() - OPTIONAL != KEYS:
         wrong = sorted((content.keys() - OPTIONAL) ^ KEYS)
         raise PlanError(f"keys differ from the schema's: {', '.join(wrong)}")
-    if content["bands"] is not None:
-        raise PlanError("bands are not supported by any engine yet")
     sites = tuple(Site(**site) for site in content["sites"])
     for site in sites:
         kinds = KINDS.get(site.op, ("branch",))
@@ -157,18 +169,26 @@ def _parse(content: Any, beside: Path) -> CachePlan:
         if len(rows.get(site.name, [])) != n_steps:
             raise PlanError(f"row of {site.name} must have {n_steps} cells")
     mask = np.array([rows[site.name] for site in sites], dtype=bool).T
-    alpha = None
-    if content["alpha"] is not None:
-        alpha = np.zeros((n_steps, len(sites), n_slots))
-        for u, site in enumerate(sites):
-            for step, coefficients in content["alpha"][site.name].items():
-                alpha[int(step), u] = coefficients
+    shape = (n_steps, len(sites), n_slots)
+    alpha = None if content["alpha"] is None else _from_sites(content["alpha"], sites, shape)
+    bands = content["bands"]
+    if bands is not None:
+        bands = Bands(_from_sites(bands["low"], sites, shape), float(bands["cutoff"]))
     bias = _load_bias(beside, content) if "bias" in content else None
     sampler = _sampler(content["sampler"]) if "sampler" in content else None
     decide = Threshold.from_dict(content["decide"]) if "decide" in content else None
     adapted = tuple(str(words) for words in content.get("adapted", ()))
     plan = CachePlan(
-        sites, mask, content["policy"], content["method"], alpha, bias, sampler, adapted, decide
+        sites,
+        mask,
+        content["policy"],
+        content["method"],
+        alpha,
+        bias,
+        sampler,
+        adapted,
+        decide,
+        bands,
     )
     if plan.digest() != content["digest"]:
         raise PlanError("digest does not match the content")

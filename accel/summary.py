@@ -39,7 +39,9 @@ def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
     costs = site_costs(policy)
     gain = 1.0
     if plan.alpha is not None and not plan.mask.all():
-        gain = float(np.linalg.norm(plan.alpha[~plan.mask], axis=-1).max())
+        hits = plan.alpha[~plan.mask]
+        bands = [hits] if plan.bands is None else [hits, hits + plan.bands.low[~plan.mask]]
+        gain = max(float(np.linalg.norm(alpha, axis=-1).max()) for alpha in bands)
     return PlanSummary(
         updates={site.name: int(n) for site, n in zip(plan.sites, updates, strict=True)},
         mean_updates=float(updates.mean()),

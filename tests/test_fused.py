@@ -453,7 +453,7 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     [
         ({"schema": "skipstep-plan/9"}, "schema must be skipstep-plan/1"),
         ({"extra": 1}, "keys differ from the schema's: extra"),
-        ({"bands": [1]}, "bands are not supported"),
+        ({"bands": [1]}, "list indices must be integers"),
         ({"policy": "0" * 64}, "digest does not match"),
         ({"rows": {}}, "row of decoder.layers.0.sa must have 10 cells"),
         ({"sites": [{"name": "x", "op": "sa", "kind": "sum"}]}, "kind must be branch"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +14,26 @@ import torch
 from accel import (
     CachePlan,
     DeepCacheConfig,
+    FusedConfig,
     IntervalConfig,
     PlanError,
+    Site,
     TaylorConfig,
     accelerated,
     resolve,
     shared_plan,
     summarise,
 )
+from accel.bands import Bands, low_bins, low_pass
 from accel.caches.deepcache import deepcache_steps, resolve_deepcache
 from accel.caches.interval import interval_steps, resolve_interval
 from accel.caches.taylor import resolve_taylor, taylor_steps
+from accel.engines.reference import Session
 from accel.forecast import lagrange, taylor_compat
 from accel.plan_file import run_lengths
 from policies import from_reference
 from tests.stock import OBS, TO, VARIANTS, live_policy
+from tests.test_attach import toy
 from tests.toy_stack import ToyStack
 
 # blocks of factors 2, 3 and 4: the whole stack is 24 x, the first two 6 x
@@ -204,3 +211,83 @@ def test_interval_one_is_the_plain_policy_and_the_cost_is_that_of_the_cells() ->
     everything = summarise(shared_plan(policy, range(10), ""), policy).equivalent_steps
     half = summarise(resolve(policy, IntervalConfig(start=0, n_blocks=1)), policy)
     assert (everything, half.equivalent_steps) == (10, 7.5)
+
+
+BANDED = TaylorConfig(low_order=0, high_order=2, warm_up=2, cool_down=1, interval=3)
+
+
+def test_the_low_band_of_few_tokens_is_their_mean() -> None:
+    assert [low_bins(n) for n in (1, 10, 19, 20, 39, 40)] == [1, 1, 1, 2, 2, 3]
+    np.testing.assert_allclose(low_pass(10), np.full((10, 10), 0.1), atol=1e-12)
+    wide = low_pass(32)
+    np.testing.assert_allclose(wide @ wide, wide, atol=1e-12)
+    assert np.trace(wide) == pytest.approx(3)  # the mean, and a wave's two phases
+    wave = np.cos(2 * np.pi * np.arange(32) / 32)
+    np.testing.assert_allclose(wide @ (1 + wave), 1 + wave, atol=1e-12)
+    fast = np.cos(2 * np.pi * 5 * np.arange(32) / 32)
+    np.testing.assert_allclose(wide @ fast, 0, atol=1e-12)
+
+
+def test_each_band_is_forecast_with_its_own_order() -> None:
+    """Values of two tokens: their mean is reused, their difference follows its line."""
+    sites = (Site("decoder.layers.0.ff", "ff"),)
+    mask, alpha = np.array([[True], [True], [False]]), np.zeros((3, 1, 2))
+    alpha[2, 0], low = (2, -1), np.zeros((3, 1, 2))
+    low[2, 0] = (-1, 1)
+    plan = CachePlan(sites, mask, "toy", "by hand", alpha, bands=Bands(low))
+    assert (plan.forecast(2, 0), plan.low_band(2, 0)) == (
+        ((1, 2.0), (0, -1.0)),
+        ((1, -1.0), (0, 1.0)),
+    )
+    session = Session(plan, live=2)
+    for step, tokens in enumerate(([10.0, 20.0, 7.0], [30.0, 60.0, 8.0])):
+        session(step, 0, lambda tokens=tokens: torch.tensor(tokens).view(1, 3, 1))
+    found = session(2, 0, lambda: torch.zeros(0)).flatten().tolist()
+    # means 15, 45: 45; halves of the differences 5, 15: 25; the third token is no live one
+    assert found == pytest.approx([45 - 25, 45 + 25, 9])
+
+
+def test_equal_orders_are_no_bands_and_few_tokens_are_said(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    policy = from_reference(live_policy())
+    same = TaylorConfig(low_order=2, high_order=2, warm_up=2, interval=3)
+    plain = resolve(policy, TaylorConfig(order=2, warm_up=2, interval=3))
+    assert "low_order" not in caplog.text
+    assert resolve(policy, same).digest() == plain.digest()
+    plan = resolve(policy, BANDED)
+    assert "of 5 tokens the low band is their mean alone" in caplog.text
+    assert plan.bands is not None
+    assert plan.digest() != replace(plan, bands=None).digest()
+    plan.save(tmp_path / "plan.json")
+    again = CachePlan.load(tmp_path / "plan.json")
+    assert again.digest() == plan.digest()
+    assert again.bands is not None
+    assert np.array_equal(again.bands.low, plan.bands.low)
+    assert summarise(plan, policy).noise_gain == pytest.approx(
+        np.linalg.norm(plan.alpha[~plan.mask], axis=-1).max()  # type: ignore[index]
+    )
+    with pytest.raises(PlanError, match=r"plan\.bands\.low of decoder.layers.0.sa in step 2"):
+        replace(plan, bands=Bands(np.ones_like(plan.bands.low)))
+    with pytest.raises(PlanError, match=r"plan\.bands are of branches with 3 slots, got branch"):
+        replace(plan, bands=Bands(plan.bands.low[..., :2]))
+    with pytest.raises(PlanError, match="need a policy's transformer, got blocks"):
+        toy(BANDED)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bands_in_every_engine(variant: str) -> None:
+    policy = from_reference(live_policy(variant))
+    obs = torch.randn((2, TO, OBS), generator=torch.Generator().manual_seed(3))
+    found = {}
+    engines = {"reference": "reference", "torch": FusedConfig(backend="torch"), "": "fused"}
+    for config in (BANDED, replace(BANDED, low_order=2)):
+        for name, engine in engines.items():
+            with accelerated(policy, config, engine=engine) as fast:
+                found[config.low_order, name] = fast.act(obs, torch.Generator().manual_seed(1))
+    for order in (0, 2):
+        for name in ("torch", ""):
+            torch.testing.assert_close(
+                found[order, name], found[order, "reference"], atol=1e-3, rtol=1e-3
+            )
+    assert not torch.allclose(found[0, ""], found[2, ""], atol=1e-3)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..bands import Bands, low_bins
 from ..calibration import Calibration
 from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
-from ..plan import CachePlan
+from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import last_steps, shared_plan
 
@@ -31,12 +32,16 @@ class TaylorConfig:
     cool_down: last steps, all computed; near the noise-free end features change fastest. null is
         the last tenth.
     interval: steps from one computation to the next; more is faster and less accurate.
+    low_order, high_order: of the bands of a branch along its tokens, the low one up to a tenth of
+        the highest frequency; null is `order`, 0 reuses.
     basis: newton interpolates the last order + 1 values, whatever their distances; compat is the
         libraries' recursion, which is exact for straight lines only (see `taylor_compat`).
     """
 
     name: str = "taylor"
     order: int = 1
+    low_order: int | None = None
+    high_order: int | None = None
     warm_up: int = 3
     cool_down: int | None = None
     interval: int = 10
@@ -47,8 +52,10 @@ class TaylorConfig:
             value = getattr(self, setting)
             if value is not None and value < least:
                 raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
-        if not 1 <= self.order <= MAX_ORDER:
-            raise ValueError(f"cache.order must be from 1 to {MAX_ORDER}, got {self.order}")
+        for name, least in {"order": 1, "low_order": 0, "high_order": 0}.items():
+            order = getattr(self, name)
+            if order is not None and not least <= order <= MAX_ORDER:
+                raise ValueError(f"cache.{name} must be from {least} to {MAX_ORDER}, got {order}")
         if self.basis not in BASES:
             raise ValueError(f"cache.basis must be one of {', '.join(BASES)}, got {self.basis!r}")
 
@@ -56,32 +63,64 @@ class TaylorConfig:
 def resolve_taylor(
     config: TaylorConfig, policy: Accelerable, calibration: Calibration | None = None
 ) -> CachePlan:
-    """The plan; orders are lowered, with a warning, where the query never stores enough values."""
+    """The plan; orders are lowered, with a warning, where the query never stores enough values.
+
+    Bands of equal orders are no bands: the split is linear.
+
+    Raises:
+        PlanError: bands of something else than branches.
+    """
+    high = config.order if config.high_order is None else config.high_order
+    low = config.order if config.low_order is None else config.low_order
+    if low != high:
+        _check_bands(policy)
     n_steps = policy.n_inference_steps
     end = last_steps(n_steps, config.cool_down)
     steps = taylor_steps(n_steps, config.warm_up, end, config.interval)
     words = (
-        f"taylor order={config.order} warm_up={config.warm_up} end={end} "
+        f"taylor order={_words(low, high)} warm_up={config.warm_up} end={end} "
         f"interval={config.interval} basis={config.basis}"
     )
     plan = shared_plan(policy, steps, words)
     hits = np.flatnonzero(~plan.mask[:, 0])
     if not len(hits):
         return plan
-    alpha = np.zeros((*plan.mask.shape, config.order + 1))
-    for t in hits.tolist():
-        anchors = [float(s) for s in steps if s < t][::-1]
-        alpha[t] = BASES[config.basis](anchors, t, config.order)
-    stored = sum(s < hits[-1] for s in steps)
-    if stored <= config.order:
+    stored, most = sum(s < hits[-1] for s in steps), max(low, high)
+    if stored <= most:
         log.warning(
             "cache.order=%d: a hit finds %d stored values at most, so it is %d",
-            config.order,
+            most,
             stored,
             stored - 1,
         )
-        alpha = alpha[..., :stored]
-    return CachePlan(plan.sites, plan.mask, plan.policy, words, alpha)
+    alphas = np.zeros((2, *plan.mask.shape, most + 1))
+    for t in hits.tolist():
+        anchors = [float(s) for s in steps if s < t][::-1]
+        for alpha, order in zip(alphas, (high, low), strict=True):
+            alpha[t, :, : order + 1] = BASES[config.basis](anchors, t, order)
+    of_high, of_low = alphas[..., :stored]
+    bands = Bands(of_low - of_high) if low != high else None
+    return CachePlan(plan.sites, plan.mask, plan.policy, words, of_high, bands=bands)
+
+
+def _words(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} (low) {high} (high)"
+
+
+def _check_bands(policy: Accelerable) -> None:
+    """Refuse what has no tokens that all engines know; say where a band is degenerate."""
+    if policy.sizes.family != "transformer":
+        raise PlanError(
+            "cache.low_order and cache.high_order need a policy's transformer, got "
+            f"{policy.sizes.family}: set cache.order"
+        )
+    tokens = policy.n_live + policy.sizes.encoder_only
+    if low_bins(tokens) < 2:
+        log.warning(
+            "cache.low_order: of %d tokens the low band is their mean alone (two frequencies need "
+            "20 tokens)",
+            tokens,
+        )
 
 
 def taylor_steps(n_steps: int, warm_up: int, end: int, interval: int) -> list[int]:

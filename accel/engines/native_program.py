@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bands import Bands, low_pass
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
@@ -56,7 +57,7 @@ class NativeProgram:
         n_parts = self.workers if self.rule is None else batch  # a row decides alone
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        shared = self._shared()
+        shared = self._shared(plan.bands)
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
@@ -117,7 +118,7 @@ class NativeProgram:
         first, second = (self._linear(f"{index}.{op}.{name}") for name in LINEARS[op])
         return Site(OPS[op], index, norm.eps, scale, shift, first, second)
 
-    def _shared(self) -> dict[str, Any]:
+    def _shared(self, bands: Bands | None) -> dict[str, Any]:
         """Everything of the C structure but the batch."""
         policy, model, table, sizes = (
             self.policy,
@@ -170,6 +171,7 @@ class NativeProgram:
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
             **({} if self.rule is None else self._rule(self.rule)),
+            **({} if bands is None else {"low_pass": pointer(_low_pass(tokens, bands))}),
         }
 
     def _rule(self, rule: Threshold) -> dict[str, Any]:
@@ -201,6 +203,10 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _low_pass(tokens: int, bands: Bands) -> Tensor:
+    return torch.from_numpy(low_pass(tokens, bands.cutoff)).float()
 
 
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:

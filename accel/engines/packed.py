@@ -89,6 +89,7 @@ class Net(Structure):
         ("rescale", c_void_p),
         ("time_change", c_void_p),
         ("always", c_void_p),
+        ("low_pass", c_void_p),
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..bands import low_pass
 from ..flops import query_flops
 from ..plan import CachePlan
 from ..protocol import Compute, Noise, Transparent
@@ -29,8 +30,8 @@ class ReferenceConfig:
 class Session:
     """The cache of one query: the last computed values of each site, newest first."""
 
-    def __init__(self, plan: CachePlan, bias: Tensor | None = None) -> None:
-        self.plan, self.bias = plan, bias
+    def __init__(self, plan: CachePlan, bias: Tensor | None = None, live: int = 1) -> None:
+        self.plan, self.bias, self.live = plan, bias, live
         self.stored: list[deque[Tensor]] = [deque(maxlen=plan.n_slots) for _ in plan.sites]
         self.computed = np.zeros_like(plan.mask, dtype=np.int64)
 
@@ -48,6 +49,12 @@ class Session:
         total: Tensor = self.plan.alpha[step, site, 0] * stored[0]
         for coefficient, value in zip(self.plan.alpha[step, site, 1:], stored[1:], strict=False):
             total = total + coefficient * value
+        if self.plan.bands is not None:
+            low = self.plan.bands.low[step, site]
+            terms = [c * x[:, : self.live] for c, x in zip(low, stored, strict=False)]
+            projection = torch.from_numpy(low_pass(self.live, self.plan.bands.cutoff))
+            added = projection.to(total) @ torch.stack(terms).sum(dim=0)
+            total = total + F.pad(added, (0, 0, 0, total.shape[-2] - self.live))
         return total
 
     def _biased(self, value: Tensor, step: int, site: int) -> Tensor:
@@ -100,10 +107,10 @@ def session(
     policy: Transparent, plan: CachePlan, bias: Tensor | None = None
 ) -> Iterator[Recording]:
     """A `StepBranch` for one query of the policy; a deciding one watches its first norm."""
+    live = 1 if plan.sites[0].op == "deep" else policy.n_live + policy.sizes.encoder_only
     if plan.decide is None:
-        yield Session(plan, bias)
+        yield Session(plan, bias, live)
         return
-    live = policy.n_live + policy.sizes.encoder_only
     time = time_tokens(policy) if plan.decide.probe == "norm" else None
     with normed(policy) as inputs:
         yield DecidingSession(plan, plan.decide, live, inputs, time)

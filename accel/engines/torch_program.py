@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..bands import low_pass
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import build, candidates
@@ -78,6 +79,9 @@ class TorchProgram:
         }
         self.cache_bytes = peak_values(steps) * 4 * batch * self.tokens * self.dim
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
+        if plan.bands is not None:
+            low = torch.from_numpy(low_pass(self.tokens, plan.bands.cutoff))
+            self.low_pass = low.float().to(policy.device)
         self.rule, self.decisions = plan.decide, None
         self.delta = torch.zeros(())
         if self.rule:
@@ -195,6 +199,10 @@ class TorchProgram:
             if segment.add is not None:
                 for key, coefficient in segment.add:
                     h = torch.add(h, kept[key], alpha=coefficient)
+                if segment.low:
+                    low = torch.stack([c * kept[key] for key, c in segment.low]).sum(dim=0)
+                    rows = low.view(self.batch, self.tokens, self.dim)
+                    h = h + (self.low_pass @ rows).view(-1, self.dim)
                 if segment.bias is not None:
                     stream = h.view(self.batch, self.tokens, self.dim)
                     h = (stream + self.biases[s, segment.start]).view(-1, self.dim)
