@@ -14,7 +14,7 @@ from .hash_ab import HashAbConfig, resolve_hash_ab
 from .interval import IntervalConfig, resolve_interval
 from .none import NoCacheConfig, resolve_none
 from .saved import SavedPlanConfig, resolve_saved, saved_identity
-from .taylor import TaylorConfig, resolve_taylor
+from .taylor import TaylorConfig, resolve_taylor, taylor_identity
 from .thresholded import (
     FirstBlockConfig,
     TeaCacheConfig,
@@ -46,7 +46,7 @@ CACHES: dict[str, Method] = {
     "hash_ab": Method(HashAbConfig, resolve_hash_ab, calibrated=True),
     "interval": Method(IntervalConfig, resolve_interval),
     "deepcache": Method(DeepCacheConfig, resolve_deepcache),
-    "taylor": Method(TaylorConfig, resolve_taylor),
+    "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity),
     "teacache": Method(TeaCacheConfig, resolve_teacache, calibrated=True),
     "first_block": Method(FirstBlockConfig, resolve_first_block, calibrated=True),
     "plan": Method(SavedPlanConfig, resolve_saved, identity=saved_identity),

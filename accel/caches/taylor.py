@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,12 @@ class TaylorConfig:
                 raise ValueError(f"cache.{name} must be from {least} to {MAX_ORDER}, got {order}")
         if self.basis not in BASES:
             raise ValueError(f"cache.basis must be one of {', '.join(BASES)}, got {self.basis!r}")
+
+
+def taylor_identity(config: TaylorConfig, policy: Accelerable) -> dict[str, Any]:
+    """Without bands where there are none: runs from before there were any stay the same runs."""
+    unset = {name for name in ("low_order", "high_order") if getattr(config, name) is None}
+    return {key: value for key, value in asdict(config).items() if key not in unset}
 
 
 def resolve_taylor(
