@@ -80,6 +80,8 @@ def test_a_window_that_leaves_the_network_is_refused(settings: Any, words: str) 
         (IntervalConfig, {"start": -1}, "cache.start must be at least 0, got -1"),
         (DeepCacheConfig, {"compute_start": 0}, "cache.compute_start must be at least 1, got 0"),
         (TaylorConfig, {"order": 5}, "cache.order must be from 1 to 4, got 5"),
+        (TaylorConfig, {"low_order": 5}, "cache.low_order must be from 0 to 4, got 5"),
+        (TaylorConfig, {"high_order": -1}, "cache.high_order must be from 0 to 4, got -1"),
         (TaylorConfig, {"warm_up": 0}, "cache.warm_up must be at least 1, got 0"),
         (TaylorConfig, {"basis": "dct"}, "cache.basis must be one of newton, compat, got 'dct'"),
     ],
