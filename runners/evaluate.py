@@ -88,14 +88,17 @@ def act_padded(
         policy: plain or accelerated.
         obs: (n, n_obs_steps, obs_dim), n <= batch.
         noise: one generator per row.
-        batch: rows that the policy sees; the missing ones repeat the first observation.
+        batch: rows that the policy sees; the missing ones repeat the first one with its noise, so
+            that a cache which decides by row is counted on queries that were asked.
 
     Returns:
         (n, n_action_steps, action_dim) float64
     """
     missing = batch - len(obs)
     rows = np.concatenate([obs, np.repeat(obs[:1], missing, axis=0)])
-    filler = [torch.Generator().manual_seed(0) for _ in range(missing)]
+    filler = [torch.Generator() for _ in range(missing)]
+    for generator in filler:
+        generator.set_state(noise[0].get_state())
     actions = policy.act(torch.from_numpy(rows).float(), [*noise, *filler])[: len(obs)]
     if not bool(actions.isfinite().all()):
         raise FloatingPointError("the policy returned NaN or infinite actions")
