@@ -90,9 +90,10 @@ def success_by_latency(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
         said = f"{named(arm)}: {arm.rate:.2f} at {ms(latency.p50_ms)} ms"
         plot.badge(x(latency.p50_ms), y(arm.rate), arm.number, colour[arm.number], said)
     shown = [arm for arm, _ in timed]
+    conditions = "; or ".join(dict.fromkeys(latency.conditions for _, latency in timed))
     return plot.html(
         f"Success rate by latency on {arms[0].stratum}",
-        f"Measured, {timed[0][1].conditions}; 95 % intervals (Wilson; bootstrap of the median). "
+        f"Measured, {conditions}; 95 % intervals (Wilson; bootstrap of the median). "
         "Dashed: the Pareto front, no arm is better in both than those on it.",
         key(shown, colour),
     )
