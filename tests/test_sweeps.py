@@ -106,7 +106,7 @@ def test_published_studies_have_their_seeds() -> None:
     assert [("n_episodes=100" in launch.argv) for launch in launches] == [False, False, True, True]
     assert [len(launch.folders) for launch in validate(["experiment=quantised"])] == [6, 3]
     both = validate(["experiment=dit_caches"])  # thresholds belong to a task
-    assert [len(launch.folders) for launch in both] == [6, 2, 2, 2, 2, 1, 1, 1, 1]
+    assert [len(launch.folders) for launch in both] == [6, 2, 2, 2, 2, 1, 1, 1, 1, 1]
 
 
 def test_settings_of_a_swept_cache_are_left_to_the_jobs() -> None:
