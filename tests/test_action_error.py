@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from accel import BacConfig, UniformConfig, calibrate, resolve
+from benchmarks import study_error
 from benchmarks.action_error import main, report
 from benchmarks.actions import choose, study
 from benchmarks.actions.arms import ARMS
@@ -24,6 +25,7 @@ from benchmarks.actions.transformer_caches import METHODS, NEAR
 from runners.queries import Queries
 from tests.test_calibration import small_policy
 
+PROJECT = Path(__file__).parent.parent
 N, M, K, S = 20, 8, 3, 4
 
 
@@ -194,3 +196,16 @@ def test_wrong_options_are_refused_before_anything_is_written(
     assert words in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_caches_of_a_study_are_read_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    found = study_error.caches_of(PROJECT / "docs/results/reference", "kitchen")
+    assert sorted(config.name for config in found.values()) == ["bac", "hash_ab", "uniform"]
+    assert study_error.main(["nowhere"]) == 2
+    assert capsys.readouterr().err == "error: no run of task=kitchen with a cache in nowhere\n"
+    numbers = {"error": 0.1, "low": 0.05, "high": 0.2, "median": 0.08, "p95": 0.3}
+    rows = [{"cache": name, "steps": 20.0, **numbers} for name in ("bac", "uniform steps=20")]
+    rows[1]["error"] = 0.02
+    said = study_error.render({"rows": rows, "n_queries": 64, "spread": 0.17})
+    assert said.index("uniform steps=20 | 20.0 | 0.0200") < said.index("bac | 20.0 | 0.1000")
+    assert "64 queries; the plain policy by another noise: 0.170" in said
