@@ -128,6 +128,8 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
             stats = fast.stats()
             layers = stats.pop("quantised")
+        if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
+            stats = previous.get("stats", stats)
         plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),

@@ -56,6 +56,21 @@ def test_they_are_extended(
     assert result(committed)["n_episodes"] == 6
 
 
+def test_fewer_of_them_keep_what_was_counted(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their observations are not there, so there is no query to count again."""
+    before = json.loads((committed / "result.json").read_text())
+    before["stats"] |= {"flops": 7 * 10**9, "n_queries": 40}
+    (committed / "result.json").write_text(json.dumps(before))
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, "n_episodes=3") == 0
+    assert played == []
+    found = result(committed)
+    assert (found["n_episodes"], found["stats"]) == (3, before["stats"])
+    assert found["flops"]["query"] == 7 * 10**9  # type: ignore[index]
+
+
 @pytest.mark.parametrize("words", [["accept=null"], ["force=true"], ["study=other"]])
 def test_they_run_anew_where_they_are_not_accepted(
     committed: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
