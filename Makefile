@@ -17,12 +17,11 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	$(BIN)/pip install --quiet --editable '.[sim,data,report,dev]' --constraint constraints.txt
 	touch $(STAMP)
 
-# few tests, each of them long: by themselves, so that both cores have work to the end
-LONG := tests/test_runs.py tests/test_evaluate.py tests/test_benchmarks.py
+# files of few but long tests go first, so that both cores have work to the end
+LONG := collect runs calibrate_runs shards train_runs calibration_places benchmarks realtime
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(LONG:%=--ignore=%)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(LONG)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG:%=tests/test_%.py) tests
 
 check: setup
 	$(BIN)/ruff check .
