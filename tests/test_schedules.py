@@ -100,6 +100,11 @@ def test_schedules_do_not_depend_on_the_scale(seed: int, size: int) -> None:
     assert adaptive_schedule(gains, size) == adaptive_schedule(4 * gains, size)
 
 
+@pytest.fixture(autouse=True)
+def _warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)  # whatever ran before in this process
+
+
 def test_schedules_at_the_ends_of_the_budget(caplog: pytest.LogCaptureFixture) -> None:
     gains = random_gains(0, 6)
     assert adaptive_schedule(gains, 1) == [0]
