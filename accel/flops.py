@@ -100,6 +100,12 @@ def site_costs(policy: Accelerable) -> np.ndarray:
     return COSTS[policy.sizes.family].sites(policy)
 
 
+def equivalent_steps(policy: Accelerable, computed: np.ndarray) -> float:
+    """Steps of the whole network that cost as much as cells, arguments as in `query_flops`."""
+    costs = site_costs(policy)
+    return float(computed.sum(axis=0) @ costs / costs.sum())
+
+
 def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
     """FLOPs of one query of one row.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .flops import query_flops, site_costs
+from .flops import equivalent_steps, query_flops
 from .plan import CachePlan
 from .protocol import Accelerable
 
@@ -36,7 +36,6 @@ class PlanSummary:
 def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
     """The cost of a plan that was made for this policy."""
     updates = plan.mask.sum(axis=0)
-    costs = site_costs(policy)
     gain = 1.0
     if plan.alpha is not None and not plan.mask.all():
         hits = plan.alpha[~plan.mask]
@@ -46,6 +45,6 @@ def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
         updates={site.name: int(n) for site, n in zip(plan.sites, updates, strict=True)},
         mean_updates=float(updates.mean()),
         flops_share=query_flops(policy, plan.mask) / query_flops(policy, np.ones_like(plan.mask)),
-        equivalent_steps=float(updates @ costs / costs.sum()),
+        equivalent_steps=equivalent_steps(policy, plan.mask),
         noise_gain=gain,
     )

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,11 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def cpu_ms(runs: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds of each arm, in a new order each round; on one thread, wall time if idle."""
-    random, found = np.random.default_rng(0), {name: list[float]() for name in runs}
-    for _ in range(rounds):
-        for name in random.permutation(list(runs)):
-            start = time.process_time_ns()
-            runs[name]()
-            found[name].append((time.process_time_ns() - start) / 1e6)
-    return found
+def cpu_ms(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """CPU milliseconds of each arm; on one thread, wall time if idle."""
+    from benchmarks.rounds import interleave
+
+    return interleave(runs, rounds, warmup=0, seed=0, clock_ns=time.process_time_ns)
 
 
 class Empty(torch.nn.Module):
@@ -93,25 +89,17 @@ def overhead_share(options: argparse.Namespace) -> dict[str, float]:
 
     model = model_of(options.heads, options.size)
     cache = attach(model, ["transformer_blocks"], options.steps)
-    steps = options.steps, options.size
+    steps, rounds = (options.steps, options.size), 4 * options.rounds
 
-    def on() -> Tensor:
-        cache.begin()
-        return generation(model, *steps, cache.step)
+    def on() -> None:
+        cache.enable()
+        generation(model, *steps, cache.step)
+        cache.disable()
 
-    def off() -> Tensor:
-        return generation(model, *steps, lambda step: None)
-
-    random, ratios = np.random.default_rng(0), []
-    for _ in range(4 * options.rounds):
-        spent = {}
-        for attached in random.permutation([True, False]).tolist():
-            if attached != cache.enabled:
-                (cache.enable if attached else cache.disable)()
-            start = time.process_time_ns()
-            (on if attached else off)()
-            spent[attached] = time.process_time_ns() - start
-        ratios.append(spent[True] / spent[False] - 1)
+    cache.disable()
+    times = cpu_ms({"on": on, "off": lambda: generation(model, *steps, lambda step: None)}, rounds)
+    ratios = times["on"] / times["off"] - 1
+    random = np.random.default_rng(0)
     drawn = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return {"share": float(np.median(ratios)), "low": float(low), "high": float(high)}

@@ -14,7 +14,12 @@ N_RESAMPLES = 2000
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, seed: int, title: str = ""
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int,
+    seed: int,
+    title: str = "",
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, np.ndarray]:
     """Milliseconds of each call, (rounds,), a round being one call of each.
 
@@ -24,14 +29,15 @@ def interleave(
         warmup: rounds before them that do not.
         seed: of the order.
         title: of the progress bar.
+        clock_ns: time.process_time_ns for CPU time.
     """
     random = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for i in tqdm(range(warmup + rounds), desc=title, unit="round", disable=None, leave=False):
         for name in random.permutation(list(calls)):
-            start = time.perf_counter_ns()
+            start = clock_ns()
             calls[name]()
-            elapsed = (time.perf_counter_ns() - start) / 1e6
+            elapsed = (clock_ns() - start) / 1e6
             if i >= warmup:
                 samples[name].append(elapsed)
     return {name: np.array(values) for name, values in samples.items()}

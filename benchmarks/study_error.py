@@ -11,8 +11,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-N_RESAMPLES = 2000
-
 
 def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="benchmarks/study_error.py", description=__doc__)
@@ -50,11 +48,11 @@ def caches_of(folder: Path, task: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Errors of every arm on the same queries, and of the plain policy by another noise."""
-    import numpy as np
     from tqdm import tqdm
 
+    from accel.flops import equivalent_steps
     from benchmarks.actions.candidates import Budget
-    from benchmarks.actions.measure import actions_of, own_spread, rms
+    from benchmarks.actions.measure import answers, own_spread, scores
     from benchmarks.actions.questions import Asked, ground_of, prepare
 
     asked = Asked(
@@ -69,24 +67,13 @@ def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     ground = ground_of(jobs, asked, out)
     budget = Budget(ground.policy, ground.calibration, 0, ground.choosing)
-    reporting, random, rows = ground.reporting, np.random.default_rng(0), []
+    reporting, rows = ground.reporting, []
     for run, config in tqdm(caches.items(), "arms", disable=None):
         arm = budget.cached(config)
-        errors = rms(actions_of(arm.program, reporting.obs, reporting.noise()), reporting.plain)
-        means = random.choice(errors, (N_RESAMPLES, len(errors))).mean(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        rows.append(
-            {
-                "run": run,
-                "cache": arm.words,
-                "steps": budget.measured_steps(arm),
-                "error": float(errors.mean()),
-                "low": float(low),
-                "high": float(high),
-                "median": float(np.median(errors)),
-                "p95": float(np.percentile(errors, 95)),
-            }
-        )
+        actions, computed = answers(arm.program, reporting.obs, reporting.noise())
+        steps = equivalent_steps(ground.policy, computed)
+        found = {"run": run, "cache": arm.words, "steps": steps}
+        rows.append(found | scores(actions, reporting))
     spread = float(own_spread(reporting.plain, reporting.others).mean())
     return {"task": options.task, "n_queries": len(reporting.obs), "spread": spread, "rows": rows}
 
@@ -94,10 +81,11 @@ def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
 def render(found: dict[str, Any]) -> str:
     """Markdown, the smallest error first."""
     lines = ["| cache | whole steps | error | 95 % | median | p95 |", "|---|---|---|---|---|---|"]
-    for row in sorted(found["rows"], key=lambda r: r["error"]):
+    for row in sorted(found["rows"], key=lambda r: r["error_mean"]):
+        low, high = row["error_interval"]
         lines.append(
-            f"| {row['cache']} | {row['steps']:.1f} | {row['error']:.4f} | "
-            f"{row['low']:.4f}-{row['high']:.4f} | {row['median']:.4f} | {row['p95']:.4f} |"
+            f"| {row['cache']} | {row['steps']:.1f} | {row['error_mean']:.4f} | "
+            f"{low:.4f}-{high:.4f} | {row['error_p50']:.4f} | {row['error_p95']:.4f} |"
         )
     lines.append(
         f"\n{found['n_queries']} queries; the plain policy by another noise: {found['spread']:.3f}"

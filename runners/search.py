@@ -152,14 +152,10 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 "error_mean": float(errors.mean()),
                 "error_p95": float(np.percentile(errors, 95)),
                 "latency": _latency(job, plan, queries),
+                **({"success": success_of(job, store, plan)} if config.episodes else {}),
             }
         )
-    plain: dict[str, Any] | None = None
-    if config.episodes:
-        plain = success_of(job, store, None)
-        for finalist in finalists:
-            plan = CachePlan.load(store.folder / finalist["plan"])
-            finalist["success"] = success_of(job, store, plan)
+    plain = success_of(job, store, None) if config.episodes else None
     front = pareto([(f["flops_share"], f["error_mean"]) for f in finalists])
     for index, finalist in enumerate(finalists):
         finalist["pareto"] = index in front

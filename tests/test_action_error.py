@@ -203,9 +203,10 @@ def test_the_caches_of_a_study_are_read_and_shown(capsys: pytest.CaptureFixture[
     assert sorted(config.name for config in found.values()) == ["bac", "hash_ab", "uniform"]
     assert study_error.main(["nowhere"]) == 2
     assert capsys.readouterr().err == "error: no run of task=kitchen with a cache in nowhere\n"
-    numbers = {"error": 0.1, "low": 0.05, "high": 0.2, "median": 0.08, "p95": 0.3}
+    numbers = {"error_mean": 0.1, "error_interval": [0.05, 0.2], "error_p50": 0.08}
+    numbers["error_p95"] = 0.3
     rows = [{"cache": name, "steps": 20.0, **numbers} for name in ("bac", "uniform steps=20")]
-    rows[1]["error"] = 0.02
+    rows[1]["error_mean"] = 0.02
     said = study_error.render({"rows": rows, "n_queries": 64, "spread": 0.17})
     assert said.index("uniform steps=20 | 20.0 | 0.0200") < said.index("bac | 20.0 | 0.1000")
     assert "64 queries; the plain policy by another noise: 0.170" in said

@@ -25,6 +25,7 @@ from ..schedules import (
     optimal_schedules,
     share_budget,
 )
+from .bounds import check_least
 from .uniform import update_steps
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,7 @@ class ScheduleConfig:
     budget: str = "block"
 
     def __post_init__(self) -> None:
-        for setting, least in LEAST.items():
-            if not getattr(self, setting) >= least:
-                raise ValueError(
-                    f"cache.{setting} must be at least {least}, got {getattr(self, setting)}"
-                )
+        check_least(self, LEAST)
         if self.extra > MOST:
             raise ValueError(f"cache.extra must be at most {MOST}, got {self.extra}")
         tables: tuple[tuple[str, Iterable[str]], ...] = (

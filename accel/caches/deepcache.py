@@ -10,6 +10,7 @@ from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import blocks_plan, last_steps, shared_plan
 from ..sites import sites_of
+from .bounds import check_least
 
 
 @dataclass
@@ -39,11 +40,8 @@ class DeepCacheConfig:
     level: int | None = None
 
     def __post_init__(self) -> None:
-        at_least = {"compute_start": 1, "compute_end": 0, "compute_interval": 1, "level": 1}
-        for setting, least in at_least.items():
-            value = getattr(self, setting)
-            if value is not None and value < least:
-                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
+        least = {"compute_start": 1, "compute_end": 0, "compute_interval": 1, "level": 1}
+        check_least(self, least)
 
 
 def resolve_deepcache(
@@ -94,8 +92,4 @@ FAMILIES: dict[str, Callable[[DeepCacheConfig, Accelerable, Sequence[int], str],
 
 def deepcache_steps(n_steps: int, start: int, end: int, interval: int) -> list[int]:
     """Steps that compute everything: [0, start), start, start + interval, ... < end, [end, N)."""
-    return [
-        s
-        for s in range(n_steps)
-        if s < start or s >= end or (start <= s and (s - start) % interval == 0)
-    ]
+    return [s for s in range(n_steps) if s < start or s >= end or (s - start) % interval == 0]

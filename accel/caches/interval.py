@@ -11,6 +11,7 @@ from ..features import check_branches
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import blocks_plan
+from .bounds import check_least
 
 
 @dataclass
@@ -33,10 +34,7 @@ class IntervalConfig:
     n_blocks: int | None = None
 
     def __post_init__(self) -> None:
-        for setting, least in {"start": 0, "interval": 1, "first_block": 0, "n_blocks": 1}.items():
-            value = getattr(self, setting)
-            if value is not None and value < least:
-                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
+        check_least(self, {"start": 0, "interval": 1, "first_block": 0, "n_blocks": 1})
 
 
 def resolve_interval(

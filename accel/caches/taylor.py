@@ -15,6 +15,7 @@ from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
 from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import last_steps, shared_plan
+from .bounds import check_least
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,7 @@ class TaylorConfig:
     basis: str = "newton"
 
     def __post_init__(self) -> None:
-        for setting, least in {"warm_up": 1, "cool_down": 0, "interval": 1}.items():
-            value = getattr(self, setting)
-            if value is not None and value < least:
-                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
+        check_least(self, {"warm_up": 1, "cool_down": 0, "interval": 1})
         for name, least in {"order": 1, "low_order": 0, "high_order": 0}.items():
             order = getattr(self, name)
             if order is not None and not least <= order <= MAX_ORDER:

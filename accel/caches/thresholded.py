@@ -12,6 +12,7 @@ from ..plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..row_plans import blocks_plan, last_steps
 from ..thresholds import MAX_DEGREE, Threshold
+from .bounds import check_least
 from .calibrated import check_calibration
 
 
@@ -35,10 +36,7 @@ class ThresholdConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < math.inf:
             raise ValueError(f"cache.threshold must be at least 0 and finite, got {self.threshold}")
-        for setting, least in {"warm_up": 1, "cool_down": 0}.items():
-            value = getattr(self, setting)
-            if value is not None and value < least:
-                raise ValueError(f"cache.{setting} must be at least {least}, got {value}")
+        check_least(self, {"warm_up": 1, "cool_down": 0})
 
     def always(self, n_steps: int) -> tuple[int, ...]:
         """Steps that are computed in any case."""

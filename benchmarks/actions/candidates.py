@@ -20,7 +20,7 @@ from accel import (
     summarise,
 )
 from accel.caches.hash_ab import coefficients, offline_bias
-from accel.flops import site_costs
+from accel.flops import equivalent_steps
 from accel.rules import ForecastSettings
 from policies import DiffusionPolicy
 
@@ -85,8 +85,7 @@ class Budget:
     def measured_steps(self, candidate: Candidate) -> float:
         """What ran, in steps of the whole network."""
         _, computed = answers(candidate.program, self.asked.obs, self.asked.noise())
-        costs = site_costs(self.policy)
-        return float(computed.sum(axis=0) @ costs / costs.sum())
+        return equivalent_steps(self.policy, computed)
 
     def ddim(self, like: Any) -> Candidate:
         """As many steps of DDIM, nothing cached, as have the FLOPs of a cache."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from accel.flops import site_costs
+from accel.flops import equivalent_steps
 from runners.settings import digest
 from runners.store import dump, write_whole
 
@@ -93,7 +93,6 @@ def run_sampler(
 
 def _row(ground: Ground, steps: int, arm: str, candidate: Candidate, chooser: Chooser) -> Row:
     program, asked = candidate.program, ground.reporting
-    costs = site_costs(program.policy)
     actions, computed = answers(program, asked.obs, asked.noise())
     row: Row = {
         "sampler": ground.name,
@@ -102,7 +101,7 @@ def _row(ground: Ground, steps: int, arm: str, candidate: Candidate, chooser: Ch
         "family": ARMS[arm].family,
         "settings": candidate.words,
         "flops_share": flops_share(program, ground.policy, computed),
-        "equivalent_steps": float(computed.sum(axis=0) @ costs / costs.sum()),
+        "equivalent_steps": equivalent_steps(program.policy, computed),
         "plan": program.plan.digest() if program.plan else None,
         "choosing_error": chooser.error(candidate),
     }

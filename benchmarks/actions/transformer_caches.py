@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,9 @@ THRESHOLDS = (1e-3, 1e2)
 HALVINGS = 12
 
 
-def fitting(b: Budget, configs: Iterable[Any]) -> Iterator[Candidate]:
-    """Static settings of equal FLOPs."""
-    wanted = b.equivalent_steps(BacConfig(steps=b.steps))
-    for config in configs:
-        if abs(b.equivalent_steps(config) / wanted - 1) <= NEAR:
-            yield b.cached(config)
-
-
-def ends(n_steps: int) -> dict[str, int]:
+def ends(n_steps: int) -> tuple[int, ...]:
     """How many of the last steps are all computed."""
-    return {"tenth": n_steps // 10, "twentieth": n_steps // 20, "none": 0}
+    return n_steps // 10, n_steps // 20, 0
 
 
 def intervals(b: Budget) -> Iterator[IntervalConfig]:
@@ -52,45 +43,42 @@ def intervals(b: Budget) -> Iterator[IntervalConfig]:
 
 def deepcaches(b: Budget) -> Iterator[DeepCacheConfig]:
     n = b.policy.n_inference_steps
-    for last, interval in itertools.product(ends(n).values(), range(2, n)):
+    for last, interval in itertools.product(ends(n), range(2, n)):
         yield DeepCacheConfig(compute_end=n - last, compute_interval=interval)
 
 
 def taylors(b: Budget) -> Iterator[TaylorConfig]:
     n = b.policy.n_inference_steps
     warm_ups = (1, 3)
-    for last, warm_up, interval in itertools.product(ends(n).values(), warm_ups, range(2, n // 3)):
+    for last, warm_up, interval in itertools.product(ends(n), warm_ups, range(2, n // 3)):
         for order, basis in ((1, "newton"), (2, "newton"), (2, "compat")):
             yield TaylorConfig(
                 order=order, warm_up=warm_up, cool_down=last, interval=interval, basis=basis
             )
 
 
-def teacaches(b: Budget) -> Iterator[TeaCacheConfig]:
-    for last in ends(b.policy.n_inference_steps).values():
-        yield TeaCacheConfig(cool_down=last)
-
-
-def first_blocks(b: Budget) -> Iterator[FirstBlockConfig]:
-    for last in ends(b.policy.n_inference_steps).values():
-        yield FirstBlockConfig(cool_down=last)
-
-
 def static(configs: Callable[[Budget], Iterable[Any]]) -> Callable[[Budget], Iterable[Candidate]]:
     """All settings of a method that fit."""
-    return lambda b: fitting(b, configs(b))
-
-
-def deciding(configs: Callable[[Budget], Iterable[Any]]) -> Callable[[Budget], Iterable[Candidate]]:
-    """Settings with the threshold that makes what runs on the calibration queries fit, if any."""
 
     def candidates(b: Budget) -> Iterator[Candidate]:
         wanted = b.equivalent_steps(BacConfig(steps=b.steps))
         for config in configs(b):
+            if abs(b.equivalent_steps(config) / wanted - 1) <= NEAR:
+                yield b.cached(config)
+
+    return candidates
+
+
+def deciding(kind: Callable[..., Any]) -> Callable[[Budget], Iterable[Candidate]]:
+    """Settings with the threshold that makes what runs on the calibration queries fit, if any."""
+
+    def candidates(b: Budget) -> Iterator[Candidate]:
+        wanted = b.equivalent_steps(BacConfig(steps=b.steps))
+        for last in ends(b.policy.n_inference_steps):
             low, high = THRESHOLDS
             for _ in range(HALVINGS):
                 middle = float(f"{np.sqrt(low * high):.3g}")
-                candidate = b.cached(replace(config, threshold=middle))
+                candidate = b.cached(kind(cool_down=last, threshold=middle))
                 found = b.measured_steps(candidate) / wanted - 1
                 if abs(found) <= NEAR / 3:
                     break
@@ -105,6 +93,6 @@ METHODS: dict[str, Callable[[Budget], Iterable[Candidate]]] = {
     "interval": static(intervals),
     "deepcache": static(deepcaches),
     "taylor": static(taylors),
-    "teacache": deciding(teacaches),
-    "first_block": deciding(first_blocks),
+    "teacache": deciding(TeaCacheConfig),
+    "first_block": deciding(FirstBlockConfig),
 }
