@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from .robomimic_args import ROBOSUITE_TYPE, read_lift_arguments
+from .robomimic_args import (
+    ROBOSUITE_TYPE,
+    differences,
+    lift_arguments,
+    read_lift_arguments,
+    unsure,
+)
 from .task import Env, EpisodeScore, FloatArray, Task
 
 OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
@@ -137,6 +143,15 @@ class LiftTask(Task):
                 **self.arguments,
             },
         }
+
+    def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
+        """Refuses another robosuite, robot or controller; other physics is a warning."""
+        arguments = {} if recorded is None else lift_arguments(recorded, "env_args", path)
+        doubts = [unsure(recorded, path)]
+        others = differences(arguments, self.arguments) if arguments else []
+        if others:
+            doubts.append(f"{path} was recorded with {', '.join(others)}: see task.env_args")
+        return [doubt for doubt in doubts if doubt]
 
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Absolute actions have an axis-angle rotation there: (k, 10) to (k, 7)."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dataset_files import DatasetError, Episode, detect_kind, reader
+from .observation_order import Field, column_order, says_nothing
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -29,6 +34,9 @@ class Demonstrations:
         sources: (n_episodes,) episodes with the same number are variants of one demonstration, and
             are never on both sides of a split.
         splits: (n_episodes,) "train", "valid" or "" where the file does not say.
+        environments: files, with what each says of the environment that it comes from, see
+            `Episode`.
+        orders: numbers of the files whose observations were sorted, with the columns taken.
     """
 
     obs: Floats
@@ -37,6 +45,8 @@ class Demonstrations:
     names: tuple[str, ...]
     sources: Integers
     splits: tuple[str, ...]
+    environments: tuple[tuple[str, Any], ...] = ()
+    orders: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @property
     def starts(self) -> Integers:
@@ -49,7 +59,10 @@ class Demonstrations:
 
 
 def read_dataset(
-    paths: Iterable[str | Path], kind: str = "auto", obs_keys: Iterable[str] | None = None
+    paths: Iterable[str | Path],
+    kind: str = "auto",
+    obs_keys: Iterable[str] | None = None,
+    parts: Mapping[str, int] | None = None,
 ) -> Demonstrations:
     """Read and check files of demonstrations.
 
@@ -57,16 +70,26 @@ def read_dataset(
         paths: of one kind or several.
         kind: one of READERS, or auto: by the file's name.
         obs_keys: the fields that make an observation, in this order; None is the usual ones.
+        parts: names and lengths of the task's observation: numbers that have these names in the
+            file are sorted, or refused; None: they are taken as they come.
 
     Raises:
         DatasetError: in one line with the file, the episode and the field.
     """
     episodes: list[Episode] = []
+    environments: list[tuple[str, Any]] = []
+    orders: dict[int, tuple[int, ...]] = {}
     for number, path in enumerate(map(Path, paths)):
         found = list(reader(detect_kind(path) if kind == "auto" else kind)(path, obs_keys))
         if not found:
             raise DatasetError(f"{path}: no episodes in it")
+        environments.append((str(path), found[0].environment))
+        order = _order(path, found, parts) if parts else None
+        if order is not None:
+            orders[number] = tuple(order)
         for index, episode in enumerate(found):
+            if order is not None:
+                episode.obs = episode.obs[:, order]
             _check(episode, episodes[0] if episodes else found[0])
             if episode.source is None:
                 episode.source = (number, index)
@@ -85,7 +108,43 @@ def read_dataset(
         names=tuple(e.name for e in episodes),
         sources=np.array([known[s] for s in sources], np.int64),
         splits=tuple(e.split for e in episodes),
+        environments=tuple(environments),
+        orders=tuple(orders.items()),
     )
+
+
+def _order(path: Path, episodes: list[Episode], parts: Mapping[str, int]) -> list[int] | None:
+    """The columns that put a file's observations in the task's order, see `column_order`."""
+    fields = episodes[0].fields
+    for episode in episodes:
+        if episode.fields != fields and _width(episode.fields) == _width(fields):
+            raise DatasetError(
+                f"{episode.name}: observations are made of {_shown(episode.fields)}, "
+                f"those of {episodes[0].name} of {_shown(fields)}"
+            )
+    try:
+        order = column_order(fields, parts)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    wanted = ", ".join(parts)
+    if order is not None:
+        log.info("%s: observations are sorted by their names, to %s", path, wanted)
+    elif says_nothing(fields, parts):
+        log.warning(
+            "%s: no number of an observation has a name that is known (%s): they are taken in the "
+            "order of the file",
+            path,
+            wanted,
+        )
+    return order
+
+
+def _width(fields: Iterable[Field]) -> int:
+    return sum(field.width for field in fields)
+
+
+def _shown(fields: Iterable[Field]) -> str:
+    return ", ".join(f"{field.key} ({field.width})" for field in fields)
 
 
 def _check(episode: Episode, first: Episode) -> None:

@@ -199,7 +199,7 @@ def _policy_config(
 
 def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonstrations, str]:
     keys = tuple(runner.obs_keys or ())
-    data, content = read_content(runner.files, runner.kind, keys, defaults)
+    data, content = read_content(runner.files, runner.kind, keys, task)
     try:
         obs, action = defaults.convert(data.obs, data.action, task)
     except ValueError as error:
