@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .config import PolicyConfig, TaskInfo
-from .datasets import DatasetError, Demonstrations, Windows, read_dataset, split_episodes
+from .datasets import (
+    DatasetError,
+    Demonstrations,
+    Windows,
+    check_finite,
+    read_dataset,
+    split_episodes,
+)
 from .export import export_reference
 from .network import DiffusionTransformer, NetworkConfig
 from .policy import DiffusionPolicy
@@ -30,6 +37,7 @@ __all__ = [
     "UnetConfig",
     "UnsupportedPolicy",
     "Windows",
+    "check_finite",
     "export_reference",
     "find_checkpoint",
     "from_reference",

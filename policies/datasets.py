@@ -19,7 +19,14 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-__all__ = ["DatasetError", "Demonstrations", "Windows", "read_dataset", "split_episodes"]
+__all__ = [
+    "DatasetError",
+    "Demonstrations",
+    "Windows",
+    "check_finite",
+    "read_dataset",
+    "split_episodes",
+]
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def read_dataset(
         sources = [e.source for e in episodes if e.source]
     known = {source: n for n, source in enumerate(dict.fromkeys(sources))}
     return Demonstrations(
-        obs=np.concatenate([e.obs for e in episodes]).astype(np.float32),
-        action=np.concatenate([e.action for e in episodes]).astype(np.float32),
+        obs=np.concatenate([e.obs for e in episodes]),
+        action=np.concatenate([e.action for e in episodes]),
         ends=np.cumsum([len(e.action) for e in episodes], dtype=np.int64),
         names=tuple(e.name for e in episodes),
         sources=np.array([known[s] for s in sources], np.int64),
@@ -162,10 +169,38 @@ def _check(episode: Episode, first: Episode) -> None:
                 f"{episode.name}: {field} has shape {values.shape}, "
                 f"{first.name} has {expected.shape}"
             )
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        setattr(episode, field, _as_float32(episode.name, field, values))
+
+
+def _as_float32(name: str, field: str, values: NDArray[Any]) -> Floats:
+    """What is trained on: a float64 may be finite, and infinite as a float32."""
+    with np.errstate(over="ignore"):
+        cast: Floats = values.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(cast).all(axis=1))
+    if not len(bad):
+        return cast
+    row = values[bad[0]]
+    if not np.isfinite(row).all():
+        raise DatasetError(f"{name}: {field} holds NaN or infinite values at step {bad[0]}")
+    largest = row[~np.isfinite(cast[bad[0]])][0]
+    raise DatasetError(
+        f"{name}: {field} holds {largest:g} at step {bad[0]}, which is infinite in float32"
+    )
+
+
+def check_finite(data: Demonstrations) -> None:
+    """Refuse what a conversion made infinite.
+
+    Raises:
+        DatasetError: with the file, the episode and the field.
+    """
+    for field in ("obs", "action"):
+        bad = np.flatnonzero(~np.isfinite(getattr(data, field)).all(axis=1))
         if len(bad):
+            episode = int(np.searchsorted(data.ends, bad[0], side="right"))
             raise DatasetError(
-                f"{episode.name}: {field} holds NaN or infinite values at step {bad[0]}"
+                f"{data.names[episode]}: {field} is NaN or infinite at step "
+                f"{bad[0] - data.starts[episode]} once it is converted for the task"
             )
 
 
