@@ -105,6 +105,10 @@ class Task(ABC):
         """
         return []
 
+    def contradiction(self, obs: NDArray[Any]) -> str | None:
+        """Why recorded observations (n, obs_dim) cannot be of this world; None: they may be."""
+        return None
+
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Actions (k, action_dim) as robomimic records them."""
         return actions

@@ -47,6 +47,10 @@ def read_content(
             raise DatasetError(str(error)) from error
         for doubt in doubts:
             log.warning("%s", doubt)
+    for name, start, end in zip(data.names, data.starts, data.ends, strict=True):
+        reason = task.contradiction(data.obs[start:end])
+        if reason:
+            raise DatasetError(f"{name}: {reason}")
     return data, content
 
 

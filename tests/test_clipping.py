@@ -17,12 +17,14 @@ from policies import (
     NetworkConfig,
     PolicyConfig,
     SamplerConfig,
+    from_reference,
     load_policy,
     save_policy,
 )
 from policies.clipping import cuts
 from policies.normalizer import Normalizer
 from runners.cli import run
+from tests.stock import live_policy
 from tests.train_files import write_npz, write_robomimic
 
 SMALL = [
@@ -93,6 +95,15 @@ def test_predicted_observations_are_cut_too(caplog: pytest.LogCaptureFixture) ->
     conditioned = policy("limits")  # observations are not predicted
     conditioned.normalizer.fit("obs", torch.randn(100, 3), "gaussian")
     assert warned(conditioned, caplog) == []
+
+
+def test_a_live_policy_is_warned_of_too(caplog: pytest.LogCaptureFixture) -> None:
+    live = live_policy()
+    from_reference(live)
+    assert caplog.text == ""
+    live.normalizer.fit("action", torch.randn(50, live.action_dim), "gaussian")
+    from_reference(live)
+    assert "DiffusionTransformerLowdimPolicy: clip_sample cuts predictions at 1" in caplog.text
 
 
 def test_the_share_is_that_of_the_data() -> None:

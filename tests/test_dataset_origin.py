@@ -291,3 +291,38 @@ def test_poses_are_recognised_whatever_the_files_order(capfd: pytest.CaptureFixt
     assert run([*SMALL, "runner.data=poses", "task.abs_action=false"]) == 2
     assert "actions look like poses, task.abs_action=false" in capfd.readouterr().err
     assert run([*SMALL, "runner.data=poses", "task.abs_action=true"]) == 0
+
+
+def lift_states(sign: float) -> np.ndarray:
+    """Observations of Lift; `sign` 1: as robosuite 1.4 has them, -1: as 1.5."""
+    obs = np.concatenate([np.hstack(w[1:]) for w in PARTS]).astype(np.float64)
+    obs[:, 7:10] = sign * (obs[:, 10:13] - obs[:, 0:3])
+    obs[3, 7:10] = 0  # the first observation after a reset may be old
+    return obs
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_numbers_tell_robosuite_1_5_where_the_file_cannot(
+    dtype: Any, lift: DiffusionPolicy
+) -> None:
+    action = np.concatenate([w[0] for w in PARTS])
+    for name, sign in (("old.npz", 1), ("new.npz", -1)):
+        obs = lift_states(sign).astype(dtype)
+        write_npz(Path(name), state=None, obs=obs, action=action, episode_ends=[12, 21])
+    read_content(["old.npz"], "auto", (), LiftTask())
+    message = r"new\.npz: episode 0: object 7 to 9 must be the hand's place less the cube's"
+    with pytest.raises(DatasetError, match=message):
+        read_content(["old.npz", "new.npz"], "auto", (), LiftTask())
+    with pytest.raises(UserError, match=f"^calibration.data: {message}"):
+        demonstrated(CalibrationChoice(data="new.npz"), lift, LiftTask())
+
+
+def test_what_the_simulator_gives_is_as_it_should_be() -> None:
+    pytest.importorskip("robosuite")
+    env = LiftTask().make_env()
+    seen = [env.reset(seed=1)[0], *(env.step(np.full(7, 0.3))[0] for _ in range(5))]
+    env.close()
+    obs = np.array(seen)
+    assert LiftTask().contradiction(obs) is None
+    obs[:, 7:10] *= -1
+    assert "object 7 to 9" in str(LiftTask().contradiction(obs))
