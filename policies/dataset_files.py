@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .lerobot_info import NOT_ASKED, environment_of, names_of
+from .dataset_info import NOT_ASKED, environment_in, environment_of, names_of
 from .observation_order import Field
 
 NPZ_OBS = ("obs", "state")
@@ -122,7 +122,7 @@ def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episo
         both = masks.get("train", set()) & masks.get("valid", set())
         if both:
             raise DatasetError(f"{path}: {sorted(both)[0]} is in mask/train and in mask/valid")
-        environment = file["data"].attrs.get("env_args")
+        environment = environment_in(file["data"].attrs)
         for demo in sorted(file["data"], key=_number):
             group, name = file["data"][demo], f"{path}: {demo}"
             for field in ("actions", *(f"obs/{key}" for key in keys)):

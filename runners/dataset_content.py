@@ -10,7 +10,7 @@ from pathlib import Path
 from envs import Task
 from policies import DatasetError, Demonstrations, read_dataset
 from policies.dataset_files import detect_kind
-from policies.lerobot_info import NOT_ASKED
+from policies.dataset_info import NOT_ASKED
 
 from .train_settings import TASK_DEFAULTS, TaskDefaults
 

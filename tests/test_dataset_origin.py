@@ -123,6 +123,23 @@ def test_our_own_lerobot_folders_say_it_too(lift: DiffusionPolicy) -> None:
             demonstrated(CalibrationChoice(data=name), lift, LiftTask())
 
 
+@pytest.mark.parametrize("version", ["1.4.1", "1.5.1"])
+def test_what_robosuite_writes_itself_is_heard(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_robomimic(Path("lift.hdf5"))
+    with h5py.File(path, "a") as file:
+        info = {"env_name": "Lift", "robots": "Panda", "controller_configs": OSC_POSE}
+        file["data"].attrs["env_info"] = json.dumps(info)
+        file["data"].attrs["repository_version"] = version
+    if version == "1.4.1":
+        read_content([str(path)], "auto", (), LiftTask())
+        assert caplog.text == ""
+        return
+    with pytest.raises(DatasetError, match=r"env_version of robosuite .* got '1\.5\.1'"):
+        read_content([str(path)], "auto", (), LiftTask())
+
+
 def heard(said: Any, caplog: pytest.LogCaptureFixture, task: Task | None = None) -> list[str]:
     path = Path("lift.hdf5")
     path.unlink(missing_ok=True)

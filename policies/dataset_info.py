@@ -1,8 +1,9 @@
-"""What a LeRobot folder says of its numbers and of the environment that they come from."""
+"""What a dataset says of its numbers and of the environment that they come from."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,25 @@ def names_of(features: Any, key: str) -> tuple[str, ...] | None:
     if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
         return None
     return tuple(said) or None
+
+
+def environment_in(attributes: Mapping[str, Any]) -> Any:
+    """The env_args of robomimic's HDF5, made from what robosuite itself writes where it has none.
+
+    Raises:
+        ValueError: robosuite's env_info is not JSON.
+    """
+    if "env_args" in attributes or "env_info" not in attributes:
+        return attributes.get("env_args")
+    info = json.loads(attributes["env_info"])
+    if not isinstance(info, dict):
+        return info
+    return {
+        "env_name": info.get("env_name"),
+        "type": 1,
+        "env_version": attributes.get("repository_version"),
+        "env_kwargs": {name: value for name, value in info.items() if name != "env_name"},
+    }
 
 
 def environment_of(folder: Path) -> Any:
