@@ -16,9 +16,10 @@ from accel.features import check_branches
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
-from policies import CheckpointError, DiffusionPolicy
+from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
 from .delays import delays_of, realtime_config
+from .labels import sampler_label
 from .loggers import LOGGERS
 from .realtime import Delays
 from .recipes import Recipe, check_recipe, recipe_of
@@ -221,7 +222,7 @@ def prepare_job(
             "cache": asdict(cache),
             "quant": asdict(quant),
             "engine": asdict(engine),
-            "sampler": asdict(policy.config.sampler) if policy else None,
+            "sampler": policy.config.sampler.settings() if policy else None,
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
@@ -267,20 +268,21 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %s; "
+        "%s: horizon %d, %d observations, %d actions (%s), %s, %s; "
         "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
         policy.n_obs_steps,
         policy.n_action_steps,
         "absolute" if policy.config.task.abs_action else "relative",
-        sampler.kind,
-        policy.n_inference_steps,
+        sampler_label(sampler.settings()),
         policy.sizes,
         job.n_envs,
         job.settings.policy_batch,
         job.settings.threads,
     )
+    for words in sampler_warnings(sampler):
+        log.warning("%s", words)
     if job.delays:
         log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:
