@@ -19,9 +19,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from .motion import EnergyMeter, Motion
 from .task import JSON, Env, EpisodeScore, FloatArray, Task
 
 N_JOINTS = 9
+N_ARM_JOINTS = 7  # the other two are the fingers, which slide
+EFFECTOR = "end_effector"
 N_POSITIONS = 30
 N_GOAL = 30
 N_TASKS = 7
@@ -99,6 +102,19 @@ class KitchenTask(Task):
         """The last target, or no velocity."""
         return action if self.config.abs_action else np.zeros_like(action)
 
+    def success_step(self, rewards: FloatArray) -> int | None:
+        """The step with which enough tasks were completed; a reward counts the new ones."""
+        enough = np.flatnonzero(np.cumsum(rewards) >= self.config.success_tasks)
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def subtask_steps(self, rewards: FloatArray, info: Mapping[str, Any]) -> dict[str, int]:
+        steps = np.repeat(np.arange(len(rewards)) + 1, np.asarray(rewards, np.int64))
+        return dict(zip(info["completed_tasks"], steps.tolist(), strict=True))
+
+    def motion(self, env: Env) -> Motion:
+        """Without the observation's noise; the end effector is where it was a substep ago."""
+        return cast(KitchenEnv, env).motion()
+
     def state(self, env: Env) -> FloatArray:
         """Joint positions (30) and velocities (29), without the noise."""
         data = cast(KitchenEnv, env).robot.data
@@ -134,6 +150,8 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         self.velocity_low, self.velocity_high = self.robot.robot_vel_bound[:N_JOINTS].T
         self.position_low, self.position_high = self.robot.robot_pos_bound[:N_JOINTS].T
         self.initial_positions = self.robot.init_qpos.copy()
+        self.meter = EnergyMeter(self.robot.model, self.robot.data, self.robot.frame_skip)
+        self.effector = self.robot.data.site(EFFECTOR)
         self.rng = np.random.default_rng()
         self.last_joints = np.zeros(N_JOINTS)
         self.completed: list[str] = []
@@ -155,11 +173,12 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         self.n_steps = 0
         self.kitchen.reset()
         self.robot.set_state(self.initial_positions, np.zeros(self.robot.model.nv))
+        self.meter.energy_j = 0.0
         return self._observe(), {"completed_tasks": []}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
-        self.robot.do_simulation(self._target(action), self.robot.frame_skip)
+        self._simulate(self._target(action))
         obs = self._observe()
         new = [
             task
@@ -173,6 +192,13 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         info = {"completed_tasks": list(self.completed)}
         return obs, float(len(new)), terminated, truncated, info
 
+    def motion(self) -> Motion:
+        return Motion(
+            self.effector.xpos.copy(),
+            self.robot.data.qpos[:N_ARM_JOINTS].copy(),
+            np.array(self.meter.energy_j),
+        )
+
     def render(self) -> NDArray[np.uint8]:
         frame: NDArray[np.uint8] = self.kitchen.render()
         return frame
@@ -185,6 +211,12 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         positions = self.robot.data.qpos + self.config.robot_noise_ratio * noise
         self.last_joints = positions[:N_JOINTS]
         return np.concatenate([positions, np.zeros(N_GOAL)])
+
+    def _simulate(self, target: FloatArray) -> None:
+        """As the robot's `do_simulation`, without contact forces, which nothing here reads."""
+        self.robot.data.ctrl[:] = target
+        self.meter.energy_j = 0.0
+        self.meter.run(self.robot.frame_skip)
 
     def _target(self, action: FloatArray) -> FloatArray:
         if self.config.abs_action:
