@@ -1,7 +1,7 @@
 """Play the study's arms one after another, and keep each one's records as it ends.
 
     python -m benchmarks.frontier.play kitchen --episodes 100
-    python -m benchmarks.frontier.play kitchen --episodes 1000 --arms "unaccelerated" "ddpm-5 trailing"
+    python -m benchmarks.frontier.play kitchen --episodes 1000 --arms unaccelerated
 
 The same command goes on where it was cut off: a finished run is taken as done, and one with fewer
 episodes is extended.
