@@ -192,19 +192,24 @@ class LiftEnv(gym.Env[FloatArray, FloatArray]):
         return _observation(obs), {}
 
     def _measure(self) -> None:
-        """A hard reset makes a new simulation; its substeps are run by a meter from now on."""
-        sim = self.sim_env.sim
-        meter = EnergyMeter(sim.model._model, sim.data._data, most=1)
-        sim.step = lambda with_udd=True: meter.run(1)
-        self.meter = meter
+        """A hard reset makes a new simulation; each of its substeps is sampled from now on."""
+        import mujoco
+
+        sim, robot, mj_step = self.sim_env.sim, self.sim_env.robots[0], mujoco.mj_step
+        model, data = sim.model._model, sim.data._data
+        n_substeps = int(self.sim_env.control_timestep / self.sim_env.model_timestep)
+        meter = EnergyMeter(model, data, n_substeps, model.opt.timestep)
+
+        def step(with_udd: bool = True) -> None:
+            mj_step(model, data)
+            meter.sample()
+
+        sim.step, self.meter = step, meter
+        self.effector, self.positions = data.site_xpos[robot.eef_site_id], data.qpos  # views
+        self.arm = np.array(robot._ref_joint_pos_indexes)
 
     def motion(self) -> Motion:
-        robot, data = self.sim_env.robots[0], self.sim_env.sim.data
-        return Motion(
-            data.site_xpos[robot.eef_site_id].copy(),
-            data.qpos[robot._ref_joint_pos_indexes].copy(),
-            np.array(self.meter.energy_j),
-        )
+        return Motion(self.effector.copy(), self.positions[self.arm], self.meter.energy_j())
 
     def model_xml(self) -> str:
         """The same whether the episode is filmed or not."""
@@ -219,7 +224,7 @@ class LiftEnv(gym.Env[FloatArray, FloatArray]):
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
         command = pose_command(action) if self.task.abs_action else action
-        self.meter.energy_j = 0.0
+        self.meter.begin()
         obs, reward, _, _ = self.sim_env.step(command)
         lifted = bool(reward >= 1.0)
         return _observation(obs), float(lifted), lifted, self.n_steps >= self.task.max_steps, {}

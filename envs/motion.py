@@ -20,8 +20,8 @@ class Motion:
         effector_m: (3,) position of the end effector in the world; empty where there is none.
         joint_rad: (n,) positions of the arm's revolute joints; empty where there are none.
         energy_j: () energy that the actuators moved in the last control step: the sum over all
-            actuators and all simulator substeps of |force x velocity| x time step, so braking costs
-            as much as pushing; NaN where it is not known. A reset costs 0.
+            actuators and moments of |force x velocity| x time step, so braking costs as much as
+            pushing; NaN where it is not known. A reset costs 0.
     """
 
     effector_m: FloatArray = field(default_factory=lambda: np.empty(0))
@@ -40,26 +40,31 @@ class Motion:
 
 
 class EnergyMeter:
-    """Runs substeps of a MuJoCo simulation one by one and adds up the energy of each.
+    """Adds up |force x velocity| x time step over the actuators of a MuJoCo simulation.
 
-    The physics is that of one `mj_step` over all of them, bit for bit. After a substep MuJoCo's
-    actuator forces and velocities are those from which the substep was integrated.
+    After an `mj_step` MuJoCo's actuator forces and velocities are those of the moment at which its
+    last substep began. Reading them changes nothing.
+
+    Args:
+        model, data: MuJoCo's own.
+        n_samples: in a control step.
+        sample_s: the time that a sample stands for.
     """
 
-    def __init__(self, model: Any, data: Any, most: int) -> None:
-        import mujoco
+    def __init__(self, model: Any, data: Any, n_samples: int, sample_s: float) -> None:
+        self.force, self.velocity = data.actuator_force, data.actuator_velocity  # views
+        self.power_w = np.zeros((n_samples, model.nu))
+        self.sample_s = sample_s
+        self.begin()
 
-        self.model, self.data, self.mj_step = model, data, mujoco.mj_step
-        self.power = np.empty((most, model.nu))
-        self.rows = list(self.power)
-        self.energy_j = 0.0
+    def begin(self) -> None:
+        """A control step begins, or an episode."""
+        self.power_w[:] = 0.0
+        self.rows = iter(self.power_w)
 
-    def run(self, n_substeps: int) -> None:
-        """Simulate that many substeps, at most `most`."""
-        model, data, step, multiply = self.model, self.data, self.mj_step, np.multiply
-        force, velocity = data.actuator_force, data.actuator_velocity
-        for row in self.rows[:n_substeps]:
-            step(model, data)
-            multiply(force, velocity, row)
-        work = np.abs(self.power[:n_substeps]).sum()
-        self.energy_j += float(work) * model.opt.timestep
+    def sample(self) -> None:
+        np.multiply(self.force, self.velocity, next(self.rows))
+
+    def energy_j(self) -> FloatArray:
+        """Of the control step, or of as much of it as was sampled."""
+        return np.asarray(np.abs(self.power_w).sum() * self.sample_s)

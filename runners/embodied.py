@@ -76,7 +76,8 @@ class Gathered:
         joint_path_length_rad, mean_squared_joint_jerk_rad2_s6: of the arm's joints, as one vector.
         mean_chunk_jump, max_chunk_jump: of the executed action, in its units, where one chunk
             ends and the next begins.
-        energy_j: sum over actuators and simulator substeps of |force x velocity| x time step.
+        energy_j: sum over actuators and simulator substeps of |force x velocity| x time step; the
+            kitchen takes every fourth substep for four, which changes less than 1 %.
         """
         hz, motion = task.control_hz, Motion.concatenate(self.motions)
         jumps = chunk_jumps(np.concatenate(self.actions), np.concatenate(self.sources))
