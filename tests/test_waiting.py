@@ -89,8 +89,8 @@ if __name__ == "__main__":
     with EnvPool(ToyTask(), 1) as pool:
         pool.reset(0, 1)
         pool.wait()
-        words = Path(f"/proc/{pool.pids()[0]}/environ").read_bytes().split(b"\0")
-        print([w.decode() for w in words if w.startswith(b"OMP")])
+        words = Path(f"/proc/{pool.pids()[0]}/environ").read_text().split(chr(0))
+        print([word for word in words if word.startswith("OMP")])
 """
 
 
