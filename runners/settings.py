@@ -126,7 +126,7 @@ class Settings:
     n_envs: Any = "auto"
     max_envs: int = 16
     policy_batch: int = 8
-    threads: int = 2
+    threads: int = 1
     device: str = "cpu"
     force: bool = False
     baseline: bool = False
