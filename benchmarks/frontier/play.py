@@ -24,7 +24,13 @@ FILES = ("config.yaml", "episodes.jsonl", "result.json", "plan.txt", "time.json"
 
 def command(task: str, arm: Arm, n_episodes: int) -> list[str]:
     """What plays an arm."""
-    words = ["run.py", "experiment=frontier", f"task={task}", f"n_episodes={n_episodes}"]
+    words = [
+        "run.py",
+        "experiment=frontier",
+        f"task={task}",
+        f"n_episodes={n_episodes}",
+        "logger=none",
+    ]
     return [*words, *arm.overrides]
 
 
