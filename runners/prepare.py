@@ -56,6 +56,8 @@ class Job:
     Attributes:
         loaded: None where something else than a policy acts.
         adapted: what had to be done to a saved plan to make it this policy's.
+        plain: the checkpoint's own policy, with its own sampler; as many actions as `loaded`.
+        plain_engine: what runs it without a quantisation, where the run's engine was asked for.
     """
 
     settings: Settings
@@ -76,6 +78,8 @@ class Job:
     baseline_name: str
     config: dict[str, Any]
     delays: Delays | None = None
+    plain: DiffusionPolicy | None = None
+    plain_engine: Any = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -231,7 +235,16 @@ def prepare_job(
             "fingerprint": fingerprint,
         },
         delays=delays,
+        plain=as_timed(plain, policy, settings.device) if plain and policy else None,
+        plain_engine=plain_engine,
     )
+
+
+def as_timed(plain: DiffusionPolicy, policy: DiffusionPolicy, device: str) -> DiffusionPolicy:
+    """The plain policy on the device of `policy`, and with as many actions."""
+    if plain.n_action_steps != policy.n_action_steps:  # under delays
+        plain = plain.with_n_action_steps(policy.n_action_steps)
+    return plain.to(device)
 
 
 def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[str, ...]:
