@@ -21,6 +21,7 @@ from .command import baseline_command, command
 from .evaluate import Acting, act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
+from .machine import machines_of
 from .metrics import paired, wilson
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
@@ -183,6 +184,7 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         "n_episodes": len(episodes),
         "n_success": successes,
         "n_errors": len(errors),
+        "machines": machines_of(ok),
         "errors": errors,
         "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
         "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
@@ -202,7 +204,12 @@ def compare(
             s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
         }
 
-    result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
+    theirs = read_episodes(baseline)
+    result = paired(outcomes(episodes), outcomes(theirs))
     if result is None:
         return {"folder": None, "command": baseline_command()}
-    return {"folder": baseline.name, **asdict(result)}
+    return {
+        "folder": baseline.name,
+        **asdict(result),
+        "machines": machines_of(theirs[s] for s in job.seeds if s in theirs),
+    }

@@ -54,6 +54,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         rows.append(("delay", realtime["said"]))
     rows += [("plan", words) for words in result.get("adapted", [])]
     rows.append(("paired", _paired(result["baseline"])))
+    rows += [("machines", words) for words in _machines(result)]
     if seconds := result.get("time"):  # a result of an older version has none
         rows.append(("time", _time(seconds)))
     rows.append(("files", str(folder)))
@@ -98,3 +99,11 @@ def _paired(baseline: Mapping[str, Any] | None) -> str:
         f"on {baseline['n']} seeds: {baseline['wins']} wins, {baseline['losses']} losses, "
         f"McNemar p = {baseline['p_value']:.3g}"
     )
+
+
+def _machines(result: Mapping[str, Any]) -> list[str]:
+    """Where an arm and what it is paired with ran, if not both on one and the same machine."""
+    found = {*result.get("machines", ()), *(result["baseline"] or {}).get("machines", ())}
+    if len(found) < 2:
+        return []
+    return [f"{'; '.join(sorted(found))}: last bits, and with them a few seeds, may differ"]
