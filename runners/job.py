@@ -18,6 +18,7 @@ from accel import CACHES, query_flops
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
+from .embodied_summary import as_json, differences, means
 from .evaluate import act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
@@ -177,6 +178,7 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         "errors": errors,
         "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
         "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
+        "embodied": as_json(means(ok)),
     }
 
 
@@ -188,12 +190,12 @@ def compare(
         return None
     baseline = folder.parent / job.baseline_name
 
-    def outcomes(records: Mapping[int, Mapping[str, Any]]) -> dict[int, bool]:
-        return {
-            s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
-        }
+    def ended(records: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        return {s: r for s, r in records.items() if r["status"] == "ok" and s in job.seeds}
 
-    result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
+    ours, theirs = ended(episodes), ended(read_episodes(baseline))
+    result = paired(*({s: r["success"] for s, r in who.items()} for who in (ours, theirs)))
     if result is None:
         return {"folder": None, "command": baseline_command()}
-    return {"folder": baseline.name, **asdict(result)}
+    embodied = as_json(differences(ours.values(), theirs.values()))
+    return {"folder": baseline.name, **asdict(result), "embodied": embodied}
