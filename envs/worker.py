@@ -23,6 +23,8 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
 
+WAITING = "OMP_WAIT_POLICY"  # of OpenMP's threads, for libraries that have their own
+
 
 @dataclass(frozen=True, eq=False)
 class Event:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, query_flops
+from accel import CACHES, accelerated, query_flops
 
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
 from .embodied_summary import as_json, differences, means
-from .evaluate import act_padded, query_noise
+from .evaluate import Acting, act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .metrics import paired, wilson
@@ -121,9 +121,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             observations = store.observations()
             previous = store.result() or {}
             with clock.measuring():
-                latency = previous.get("latency") or measure(
-                    fast, job.policy, observations, job.settings.latency, job.settings.device
-                )
+                latency = previous.get("latency") or latency_of(job, fast, observations)
             save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
@@ -159,6 +157,17 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
         return result
     finally:
         logger.close(exit_code)
+
+
+def latency_of(job: Job, fast: Acting, observations: np.ndarray) -> dict[str, Any] | None:
+    """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
+    assert job.plain is not None
+    config, device = job.settings.latency, job.settings.device
+    same = job.cache.name == job.quant.name == "none"
+    if same and job.policy.config.sampler == job.plain.config.sampler:
+        return measure(fast, job.plain, observations, config, device)
+    with accelerated(job.plain, engine=job.plain_engine) as engine:
+        return measure(fast, job.plain, observations, config, device, engine)
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
