@@ -18,6 +18,7 @@ from accel import CACHES, accelerated, query_flops
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
+from .embodied_summary import as_json, differences, means
 from .evaluate import Acting, act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
@@ -188,6 +189,7 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         "errors": errors,
         "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
         "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
+        "embodied": as_json(means(ok)),
     }
 
 
@@ -199,17 +201,16 @@ def compare(
         return None
     baseline = folder.parent / job.baseline_name
 
-    def outcomes(records: Mapping[int, Mapping[str, Any]]) -> dict[int, bool]:
-        return {
-            s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
-        }
+    def ended(records: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        return {s: r for s, r in records.items() if r["status"] == "ok" and s in job.seeds}
 
-    theirs = read_episodes(baseline)
-    result = paired(outcomes(episodes), outcomes(theirs))
+    ours, theirs = ended(episodes), ended(read_episodes(baseline))
+    result = paired(*({s: r["success"] for s, r in who.items()} for who in (ours, theirs)))
     if result is None:
         return {"folder": None, "command": baseline_command()}
     return {
         "folder": baseline.name,
         **asdict(result),
-        "machines": machines_of(theirs[s] for s in job.seeds if s in theirs),
+        "machines": machines_of(theirs.values()),
+        "embodied": as_json(differences(ours.values(), theirs.values())),
     }

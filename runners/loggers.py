@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import embodied_summary
 from .store import film_of
 
 EPISODE_COLUMNS = (
@@ -19,6 +20,7 @@ EPISODE_COLUMNS = (
     "attempts",
     "error",
 )
+COLUMNS = (*EPISODE_COLUMNS, *embodied_summary.METRICS)
 
 
 def wandb_run(job: Any, job_type: str, *tags: str) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
         **{f"test/{k}": v for k, v in result["task_metrics"].items()},
         **{f"flops/{k}": v for k, v in result["flops"].items()},
         **{f"time/{k}": v for k, v in result["time"].items()},
+        **embodied_summary.summary_values(result),
     }
     if result["latency"]:
         values["latency/ratio"] = result["latency"]["ratio"]
@@ -139,6 +142,7 @@ class WandbLogger(NullLogger):
             {
                 "episode": self.n_episodes,
                 **{k: float(v) for k, v in numbers.items()},
+                **{f"test/{k}": v for k, v in embodied_summary.flat(record).items()},
                 "test/success_rate": success_rate,
             }
         )
@@ -153,9 +157,10 @@ class WandbLogger(NullLogger):
     ) -> None:
         import wandb
 
-        rows = [[record.get(c) for c in EPISODE_COLUMNS] for record in episodes]
+        whole = [{**record, **embodied_summary.flat(record)} for record in episodes]
+        rows = [[record.get(c) for c in COLUMNS] for record in whole]
         if rows:
-            self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
+            self.run.log({"episodes": wandb.Table(columns=list(COLUMNS), data=rows)})
         for record in episodes:
             if path := film_of(folder, record):
                 video = wandb.Video(str(path), format="mp4")

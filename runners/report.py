@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import report_embodied
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
 from .report_page import html, lead, markdown, parts
@@ -38,7 +39,8 @@ def write_report(study_folder: Path, config: ReportConfig) -> list[Path]:
     sections = parts(study, arms, config.margin, here)
     write_whole(here / PAGE, html(title, intro, sections))
     write_whole(here / TEXT, markdown(title, intro, sections))
-    rows = [row(arm) for arm in arms]
+    subtasks = report_embodied.subtasks_of(arms)
+    rows = [row(arm) | report_embodied.columns(arm, subtasks) for arm in arms]
     write_whole(here / ROWS, _csv(rows))
     files = [here / name for name in (PAGE, TEXT, ROWS)]
     if find_spec("pyarrow"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from . import page, report_charts, report_maps, report_tables, svg
+from . import page, report_charts, report_embodied, report_maps, report_tables, svg
 from .findings import Arm, Versus, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table
@@ -52,6 +52,7 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     ]
     if methods := over_strata(arms):
         found.append(Part("Over tasks and checkpoints", [report_tables.methods(methods)]))
+    found += _embodied(arms, strata)
     if arms:
         found.append(_speed(arms, colour))
     quantised = report_tables.quantisations(arms)
@@ -130,6 +131,11 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
     return Part(f"Success on {stratum}", tables, _charts(charts))
+
+
+def _embodied(arms: Sequence[Arm], strata: Sequence[str]) -> list[Part]:
+    shown = {s: report_embodied.tables([a for a in arms if a.stratum == s]) for s in strata}
+    return [Part(f"Time, motion and energy on {s}", found) for s, found in shown.items() if found]
 
 
 def _speed(arms: Sequence[Arm], colour: dict[int, str]) -> Part:

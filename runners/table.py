@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .embodied_summary import table_rows
 from .report_words import quantisation_words
 
 
@@ -24,6 +25,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         )
         rows.append(("mean score", f"{result['mean_score']:.3f}"))
     rows += [(name, f"{value:.3f}") for name, value in list(result["task_metrics"].items())[:4]]
+    rows += table_rows(result) if result["success_rate"] is not None else []
     if result["n_errors"]:
         rows.append(
             (
