@@ -54,12 +54,15 @@ class Job:
 
     Attributes:
         loaded: None where something else than a policy acts.
+        plain: the checkpoint's policy with its own sampler, nothing accelerated: what FLOPs and
+            latency are compared with.
         adapted: what had to be done to a saved plan to make it this policy's.
     """
 
     settings: Settings
     task: Task
     loaded: DiffusionPolicy | None
+    plain: DiffusionPolicy | None
     cache: Any
     quant: Any
     engine: Any
@@ -196,6 +199,7 @@ def prepare_job(
         settings=settings,
         task=task,
         loaded=policy,
+        plain=plain,
         cache=cache,
         quant=quant,
         engine=engine,
