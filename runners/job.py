@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, query_flops
+from accel import CACHES, flops_share, plain_flops
 
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
+from .cost import read_latency
 from .evaluate import act_padded, query_noise
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
@@ -27,6 +28,7 @@ from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .shards import merge
 from .store import TIME, RunStore, read_episodes
+from .verdict import verdict
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
         if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
+        done = _as_defined_now(job, store, done)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():
         return _run(job, store, missing)
@@ -123,6 +126,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
                 latency = previous.get("latency") or measure(
                     fast, job.policy, observations, job.settings.latency, job.settings.device
                 )
+                latency = latency and _latency(job, latency)
             save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
@@ -130,15 +134,10 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             layers = stats.pop("quantised")
         if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
             stats = previous.get("stats", stats)
-        plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),
             "latency": latency,
-            "flops": {
-                "query": stats["flops"],
-                "plain": plain_flops,
-                "share": stats["flops"] / plain_flops,
-            },
+            "flops": flops_of(job, stats),
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": cheaper.calibration,
@@ -158,6 +157,37 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
         return result
     finally:
         logger.close(exit_code)
+
+
+def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:
+    """`flops` of result.json, see `cost.Flops`; nothing was asked: no shares."""
+    assert job.plain is not None
+    plain, n = plain_flops(job.plain), stats["n_queries"]
+    computed = np.asarray(stats["computed"]) / max(n, 1)
+    return {
+        "query": stats["flops"],
+        "plain": plain,
+        "share": flops_share(job.policy, computed, job.plain) if n else None,
+        "executed_share": stats["flops"] / plain if n else None,
+    }
+
+
+def _latency(job: Job, latency: Mapping[str, Any]) -> dict[str, Any]:
+    """A latency with its times as fast, whatever version measured it."""
+    assert job.plain is not None
+    own = job.policy.config.sampler == job.plain.config.sampler
+    return read_latency(latency, own, np.random.default_rng(0))
+
+
+def _as_defined_now(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
+    """The result of an older version with FLOPs and speed as they are defined now, and written."""
+    flops, latency = done["flops"], done["latency"]
+    if "executed_share" not in flops:
+        flops = flops_of(job, done["stats"])
+    anew = {**done, "flops": flops, "latency": latency and _latency(job, latency)}
+    if anew != done:
+        store.write_result(anew)
+    return anew
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -196,4 +226,4 @@ def compare(
     result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
     if result is None:
         return {"folder": None, "command": baseline_command()}
-    return {"folder": baseline.name, **asdict(result)}
+    return {"folder": baseline.name, **asdict(result), **verdict(folder, result)}

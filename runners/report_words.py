@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-
 NOTHING = "-"  # what was not measured, or cannot be told
 
 
@@ -60,6 +59,16 @@ def _three(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def conditions(latency: Mapping[str, Any]) -> str:
+    """How a latency was measured, with the machine's load where it was noted."""
+    load = latency.get("load")
+    said = f", load {load:.1f}" if isinstance(load, int | float) else ""
+    return (
+        f"batch {latency['batch']}, {latency['threads']} threads, {latency['device']}, "
+        f"{latency['repeats']} repeats after {latency['warmup']} warm-ups{said}"
+    )
+
+
 def yes_no(value: bool | None) -> str:
     """Of a verdict."""
     return NOTHING if value is None else "yes" if value else "no"
@@ -71,6 +80,11 @@ def interval(bounds: tuple[float, float], form: str = ".2f") -> str:
 
 def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def p_is(p: float) -> str:
+    """= 0.065, or < 0.001."""
+    return f"= {p_value(p)}" if p >= 0.001 else p_value(p)
 
 
 def ms(value: float) -> str:

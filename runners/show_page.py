@@ -34,8 +34,8 @@ from .plan_view import (
     summary,
     total,
 )
-from .report_words import flops_words, share
 from .plots import ROW_PX, empty, site_axis
+from .report_words import flops_words, share
 from .show_calibration import similarity_matrices, volatility_ranking
 
 MAX_NAMED = 10_000  # cells of a grid whose names are in the page

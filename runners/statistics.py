@@ -72,15 +72,18 @@ def power(
         confidence: Of the interval that the verdict rests on.
     """
     z = scipy.stats.norm.isf((1 - confidence) / 2)
-    winning = (discordance + difference) / 2
     low, high = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, discordance).astype(int)
-    least, most = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, winning).astype(int)
-    discordant, wins = np.arange(low, high + 1)[:, None], np.arange(least, most + 1)[None, :]
-    weight = scipy.stats.binom.pmf(discordant, n, discordance) * scipy.stats.binom.pmf(
-        wins, discordant, (1 + difference / discordance) / 2
-    )
-    shown = tango_score(wins, np.maximum(discordant - wins, 0), n, -margin) > z
-    return float(weight[shown].sum())
+    discordant = np.arange(low, high + 1)
+    # of so many discordant seeds, the fewest wins that show it: bisected for all at once
+    fewest, most = np.zeros_like(discordant), discordant + 1
+    while (fewest < most).any():
+        wins = (fewest + most) // 2
+        shown = tango_score(wins, np.maximum(discordant - wins, 0), n, -margin) > z
+        fewest, most = np.where(shown, fewest, wins + 1), np.where(shown, wins, most)
+        fewest = np.minimum(fewest, most)
+    winning = (1 + difference / discordance) / 2
+    shown_of = scipy.stats.binom.sf(fewest - 1, discordant, winning)
+    return float(scipy.stats.binom.pmf(discordant, n, discordance) @ shown_of)
 
 
 def episodes_needed(margin: float, discordance: float, least: float = 0.8) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import CachePlan, Quantised, accelerated
+from accel import CachePlan, Quantised, accelerated, action_error
 from policies import DiffusionPolicy
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""FLOPs and latency of a result, under today's definitions, whatever version wrote it.
+"""What an arm costs: FLOPs and latency by today's definitions, whatever version wrote them.
 
-Until version 0.3 `flops["share"]` was what the engine ran over the plain policy *with the run's own
-sampler*, and `latency["ratio"]` was over that policy too. What can be told of such a result:
+In older results `flops["share"]` was what the engine ran over the plain policy *with the run's own
+sampler*, and `latency["ratio"]` was over that policy too. They lack
+`flops["executed_share"]` and `latency["times_as_fast"]`. What can be told of such a result:
 
 - FLOPs of the plan: those of the whole network where `stats["computed"]` says that every cell ran;
   what the engine counted where the engine was the reference, which runs every token. Otherwise the
@@ -21,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from .report_words import conditions
 from .run_folder import Run, is_baseline
-from .statistics import latency_ratio
+from .statistics import bootstrap, latency_ratio
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,55 @@ def _planned(run: Run) -> int | None:
     return found["query"] if engine == "reference" else None
 
 
+@dataclass(frozen=True)
+class Latency:
+    """Of one query at batch 1, next to the plain policy's in the same run, in milliseconds.
+
+    Attributes:
+        plain_p50_ms: of the checkpoint's unaccelerated policy in stock modules, with its own
+            sampler; None where an older run timed another one.
+        ratio: how many times as fast as that policy, in the same run; None likewise.
+        engine_ratio: how many times as fast as this engine without the acceleration; None where
+            that was not timed.
+        warning: why the ratio may not hold on a quiet machine.
+    """
+
+    p50_ms: float
+    p50_interval: tuple[float, float]
+    p95_ms: float
+    p99_ms: float
+    plain_p50_ms: float | None
+    ratio: float | None
+    ratio_interval: tuple[float, float] | None
+    engine_ratio: float | None
+    warning: str | None
+    samples_ms: dict[str, list[float]]
+    conditions: str
+
+
+def latency_of(run: Run, baseline: Run | None, rng: np.random.Generator) -> Latency | None:
+    """Of a whole run; None where it was not measured. Intervals that it lacks are bootstrapped."""
+    if not run.result["latency"]:
+        return None
+    told = read_latency(run.result["latency"], own_sampler(run, baseline), rng)
+    samples, ratio = told["samples_ms"], told["times_as_fast"]
+    bounds, fast = told["times_as_fast_interval"], samples["accelerated"]
+    p50, p95, p99 = np.percentile(fast, [50, 95, 99])
+    return Latency(
+        p50_ms=float(p50),
+        p50_interval=bootstrap(fast, lambda rows: np.median(rows, axis=-1), rng),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        plain_p50_ms=None if ratio is None else float(np.median(samples["plain"])),
+        ratio=ratio,
+        ratio_interval=(bounds[0], bounds[1]) if bounds else None,
+        engine_ratio=told.get("engine_ratio"),
+        warning=told.get("warning"),
+        samples_ms=samples,
+        conditions=conditions(told),
+    )
+
+
 def own_sampler(run: Run, baseline: Run | None) -> bool:
     """Whether a run had the checkpoint's sampler, as far as its study tells."""
     if is_baseline(run):
@@ -75,9 +126,7 @@ def own_sampler(run: Run, baseline: Run | None) -> bool:
     return baseline is not None and run.of(["sampler"]) == baseline.of(["sampler"])
 
 
-def read_latency(
-    latency: Mapping[str, Any], own: bool, rng: np.random.Generator
-) -> dict[str, Any]:
+def read_latency(latency: Mapping[str, Any], own: bool, rng: np.random.Generator) -> dict[str, Any]:
     """A result's latency with `times_as_fast` and its interval, None where they are unknown.
 
     Args:
@@ -90,4 +139,4 @@ def read_latency(
     samples = latency["samples_ms"]
     ratio, bounds = latency_ratio(samples["plain"], samples["accelerated"], rng)
     told = {"times_as_fast": ratio, "times_as_fast_interval": bounds}
-    return {**latency, **(told if own else dict.fromkeys(told)), "plain_is_checkpoint": own}
+    return {**latency, **(told if own else dict.fromkeys(told))}
