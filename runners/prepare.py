@@ -54,15 +54,13 @@ class Job:
 
     Attributes:
         loaded: None where something else than a policy acts.
-        plain: the checkpoint's policy with its own sampler, nothing accelerated: what FLOPs and
-            latency are compared with.
         adapted: what had to be done to a saved plan to make it this policy's.
+        plain: the checkpoint's own policy, with its own sampler: what FLOPs are a share of.
     """
 
     settings: Settings
     task: Task
     loaded: DiffusionPolicy | None
-    plain: DiffusionPolicy | None
     cache: Any
     quant: Any
     engine: Any
@@ -78,6 +76,7 @@ class Job:
     baseline_name: str
     config: dict[str, Any]
     delays: Delays | None = None
+    plain: DiffusionPolicy | None = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -199,7 +198,6 @@ def prepare_job(
         settings=settings,
         task=task,
         loaded=policy,
-        plain=plain,
         cache=cache,
         quant=quant,
         engine=engine,
@@ -234,6 +232,7 @@ def prepare_job(
             "fingerprint": fingerprint,
         },
         delays=delays,
+        plain=plain,
     )
 
 

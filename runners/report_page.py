@@ -111,15 +111,16 @@ def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:
             continue
         lines += [f"## {part.title}", ""]
         for table in part.tables:
-            cells = [
-                table.header,
-                ["---"] * len(table.header),
-                *([n, *row] for n, row in table.rows),
-            ]
-            lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
+            lines += markdown_table(table)
             lines += ["", table.caption, ""] if table.caption else [""]
         lines += [*part.lines, ""] if part.lines else []
     return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Its lines, without the caption."""
+    cells = [table.header, ["---"] * len(table.header), *([n, *row] for n, row in table.rows)]
+    return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
 
 
 def _html_table(table: Table) -> str:

@@ -60,13 +60,16 @@ def _three(value: float) -> str:
 
 
 def conditions(latency: Mapping[str, Any]) -> str:
-    """How a latency was measured, with the machine's load where it was noted."""
-    load = latency.get("load")
-    said = f", load {load:.1f}" if isinstance(load, int | float) else ""
-    return (
-        f"batch {latency['batch']}, {latency['threads']} threads, {latency['device']}, "
-        f"{latency['repeats']} repeats after {latency['warmup']} warm-ups{said}"
-    )
+    """How a latency was measured, with the machine and its load where they were noted."""
+    said = [
+        f"batch {latency['batch']}, {latency['threads']} threads, {latency['device']}",
+        f"{latency['repeats']} repeats after {latency['warmup']} warm-ups",
+    ]
+    if latency.get("clock") == "cpu":
+        said.append("ratios of CPU times")
+    if load := latency.get("load"):
+        said.append(f"load {load['before']:.1f} to {load['after']:.1f} on {load['cores']} cores")
+    return ", ".join([*said, *filter(None, [latency.get("cpu")])])
 
 
 def yes_no(value: bool | None) -> str:

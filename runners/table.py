@@ -123,4 +123,5 @@ def _speed(latency: Mapping[str, Any]) -> list[tuple[str, str]]:
     engine = latency.get("engine_ratio")
     rows.append(("", f"{speed(engine)} as this engine without the acceleration"))
     rows.append(("  measured", conditions(latency)))
-    return rows + [("  warning", latency["warning"])] * bool(latency.get("warning"))
+    warning = latency.get("warning")
+    return rows + ([("  warning", warning)] if warning else [])
