@@ -43,7 +43,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     if latency := result["latency"]:
         fast, plain = latency["accelerated"], latency["plain"]
         rows.append(("latency", _ms(fast)))
-        rows.append(("  unaccelerated", f"{_ms(plain)}"))
+        whose = "" if latency["times_as_fast"] else " (of an older run, with its own sampler)"
+        rows.append(("  unaccelerated", _ms(plain) + whose))
         rows += _speed(latency)
         rows.append(
             (
