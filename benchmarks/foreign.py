@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as a script, it comes before benchmarks
+
+import torch
+from torch import Tensor
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
+from .choosing import choose_sampler, sampler_warnings
 from .config import PolicyConfig, TaskInfo
 from .datasets import DatasetError, Demonstrations, Windows, read_dataset, split_episodes
 from .export import export_reference
@@ -30,6 +31,7 @@ __all__ = [
     "UnetConfig",
     "UnsupportedPolicy",
     "Windows",
+    "choose_sampler",
     "export_reference",
     "find_checkpoint",
     "from_reference",
@@ -37,6 +39,7 @@ __all__ = [
     "policy_config",
     "read_dataset",
     "sampler_table",
+    "sampler_warnings",
     "save_policy",
     "split_episodes",
 ]

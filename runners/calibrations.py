@@ -98,7 +98,7 @@ def source_of(job: Job, queries: Queries) -> dict[str, Any]:
         "checkpoint": job.checkpoint,
         "task": recipe.task,
         "network": asdict(policy.sizes),
-        "sampler": asdict(policy.config.sampler),
+        "sampler": policy.config.sampler.settings(),
         "key": recipe.key,
         "noise_seed": job.settings.noise_seed,
         "policy_batch": job.settings.policy_batch,

@@ -7,7 +7,7 @@ sampler*, and `latency["ratio"]` was over that policy too. They lack
 - FLOPs of the plan: those of the whole network where `stats["computed"]` says that every cell ran;
   what the engine counted where the engine was the reference, which runs every token. Otherwise the
   network's sizes are needed, which a result does not hold: unknown, until the command of the run is
-  given again (`job.flops_of` counts the recorded cells, and writes them).
+  given again (`job_cost.flops_of` counts the recorded cells, and writes them).
 - What shares are of: the plain FLOPs of the study's baseline, which is the checkpoint's
   unaccelerated policy with its own sampler. Without one: unknown, unless the run is it.
 - Times as fast: `ratio`, where the run's sampler is the checkpoint's. Otherwise the policy that

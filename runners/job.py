@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, flops_share, plain_flops
+from accel import CACHES, accelerated
 
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
-from .cost import read_latency
-from .evaluate import act_padded, query_noise
+from .evaluate import Acting, act_padded, query_noise
+from .job_cost import as_defined_now, flops_of, with_times
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
+from .machine import machines_of
 from .metrics import paired, wilson
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
@@ -63,7 +64,7 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
         if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
-        done = _as_defined_now(job, store, done)
+        done = as_defined_now(job, store, done)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():
         return _run(job, store, missing)
@@ -123,10 +124,8 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             observations = store.observations()
             previous = store.result() or {}
             with clock.measuring():
-                latency = previous.get("latency") or measure(
-                    fast, job.policy, observations, job.settings.latency, job.settings.device
-                )
-                latency = latency and _latency(job, latency)
+                latency = previous.get("latency") or latency_of(job, fast, observations)
+                latency = latency and with_times(job, latency)
             save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
@@ -159,35 +158,15 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
         logger.close(exit_code)
 
 
-def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:
-    """`flops` of result.json, see `cost.Flops`; nothing was asked: no shares."""
+def latency_of(job: Job, fast: Acting, observations: np.ndarray) -> dict[str, Any] | None:
+    """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
     assert job.plain is not None
-    plain, n = plain_flops(job.plain), stats["n_queries"]
-    computed = np.asarray(stats["computed"]) / max(n, 1)
-    return {
-        "query": stats["flops"],
-        "plain": plain,
-        "share": flops_share(job.policy, computed, job.plain) if n else None,
-        "executed_share": stats["flops"] / plain if n else None,
-    }
-
-
-def _latency(job: Job, latency: Mapping[str, Any]) -> dict[str, Any]:
-    """A latency with its times as fast, whatever version measured it."""
-    assert job.plain is not None
-    own = job.policy.config.sampler == job.plain.config.sampler
-    return read_latency(latency, own, np.random.default_rng(0))
-
-
-def _as_defined_now(job: Job, store: RunStore, done: dict[str, Any]) -> dict[str, Any]:
-    """The result of an older version with FLOPs and speed as they are defined now, and written."""
-    flops, latency = done["flops"], done["latency"]
-    if "executed_share" not in flops:
-        flops = flops_of(job, done["stats"])
-    anew = {**done, "flops": flops, "latency": latency and _latency(job, latency)}
-    if anew != done:
-        store.write_result(anew)
-    return anew
+    config, device = job.settings.latency, job.settings.device
+    same = job.cache.name == job.quant.name == "none"
+    if same and job.policy.config.sampler == job.plain.config.sampler:
+        return measure(fast, job.plain, observations, config, device)
+    with accelerated(job.plain, engine=job.plain_engine) as engine:
+        return measure(fast, job.plain, observations, config, device, engine)
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -204,6 +183,7 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         "n_episodes": len(episodes),
         "n_success": successes,
         "n_errors": len(errors),
+        "machines": machines_of(ok),
         "errors": errors,
         "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
         "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
@@ -223,7 +203,13 @@ def compare(
             s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
         }
 
-    result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
+    theirs = read_episodes(baseline)
+    result = paired(outcomes(episodes), outcomes(theirs))
     if result is None:
         return {"folder": None, "command": baseline_command()}
-    return {"folder": baseline.name, **asdict(result), **verdict(folder, result)}
+    return {
+        "folder": baseline.name,
+        **asdict(result),
+        **verdict(folder, result),
+        "machines": machines_of(theirs[s] for s in job.seeds if s in theirs),
+    }

@@ -147,7 +147,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
             **asdict(settings),
             "task": {"name": task.name, "checkpoint": checkpoint},
             "cache": asdict(cache),
-            "sampler": asdict(policy.config.sampler),
+            "sampler": policy.config.sampler.settings(),
             "runner": asdict(runner),
             "fingerprint": fingerprint,
         },

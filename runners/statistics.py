@@ -136,19 +136,21 @@ def bootstrap(
 def latency_ratio(
     plain_ms: Sequence[float], accelerated_ms: Sequence[float], rng: np.random.Generator
 ) -> tuple[float, tuple[float, float]]:
-    """Median over median with a bootstrap interval of pairs of queries.
+    """Median over median with a bootstrap interval of turns.
 
-    A pair was timed in turn on one observation. The interval is about this measurement: it does
-    not hold what another machine, process or hour would change.
+    A turn is one plain query and the accelerated ones, one or more, that were timed beside it. The
+    interval is about this measurement: it does not hold what another machine, process or hour would
+    change.
     """
-    pairs = np.stack([plain_ms, accelerated_ms], axis=-1)
+    plain, fast = np.asarray(plain_ms, np.float64), np.asarray(accelerated_ms, np.float64)
+    turns = np.concatenate([plain[:, None], fast.reshape(len(plain), -1)], axis=1)
 
     def ratio(rows: np.ndarray) -> np.ndarray:
-        medians = np.median(rows, axis=-2)
-        quotient: np.ndarray = medians[..., 0] / medians[..., 1]
+        medians = np.median(rows[..., 1:], axis=(-2, -1))
+        quotient: np.ndarray = np.median(rows[..., 0], axis=-1) / medians
         return quotient
 
-    return float(ratio(pairs)), bootstrap(pairs, ratio, rng)
+    return float(ratio(turns)), bootstrap(turns, ratio, rng)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     rows.append(("paired", _paired(result["baseline"])))
     if (result["baseline"] or {}).get("folder"):
         rows.append(("verdict", _verdict(result["baseline"])))
+    rows += [("machines", words) for words in _machines(result)]
     if seconds := result.get("time"):  # a result of an older version has none
         rows.append(("time", _time(seconds)))
     rows.append(("files", str(folder)))
@@ -126,3 +127,11 @@ def _speed(latency: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows.append(("  measured", conditions(latency)))
     warning = latency.get("warning")
     return rows + ([("  warning", warning)] if warning else [])
+
+
+def _machines(result: Mapping[str, Any]) -> list[str]:
+    """Where an arm and what it is paired with ran, if not both on one and the same machine."""
+    found = {*result.get("machines", ()), *(result["baseline"] or {}).get("machines", ())}
+    if len(found) < 2:
+        return []
+    return [f"{'; '.join(sorted(found))}: last bits, and with them a few seeds, may differ"]

@@ -137,6 +137,17 @@ def test_a_latency_ratio_is_covered_by_its_interval() -> None:
     assert latency_ratio([4.0] * 5, [2.0] * 5, rng) == (2.0, (2.0, 2.0))
 
 
+def test_the_plain_policy_may_be_asked_less_often() -> None:
+    """Three queries beside each plain one; a turn is drawn whole."""
+    rng = np.random.default_rng(0)
+    machine = rng.uniform(1, 3, 40)
+    fast = np.repeat(25 * machine, 3) * rng.uniform(0.95, 1.05, 120)
+    ratio, (low, high) = latency_ratio((100 * machine).tolist(), fast.tolist(), rng)
+    assert ratio == np.median(100 * machine) / np.median(fast)
+    assert low <= ratio <= high
+    assert 3.6 < low < high < 4.4
+
+
 def test_a_bootstrap_of_a_mean_is_the_normal_interval() -> None:
     samples = np.random.default_rng(0).normal(1, 2, 400)
     low, high = bootstrap(samples, lambda rows: rows.mean(axis=-1), np.random.default_rng(1))

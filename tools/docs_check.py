@@ -3,18 +3,22 @@
 A generated table stands between two comments, of which the first is the command that prints it:
 
     <!-- generated: python -m tools.docs_check --table study docs/results/reference -->
+
     | ... |
+
     <!-- end -->
 
-Without an option every such table is made again and compared, and a difference is an error;
-`--write` puts the new tables in their places. No torch, no simulator.
+Without an option every such command is given again and what it prints is compared; a difference is
+an error. `--write` puts the new tables in their places. No torch, no simulator.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from difflib import unified_diff
@@ -31,7 +35,8 @@ from runners.study import read_study
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m tools.docs_check"
-BLOCK = re.compile(r"(<!-- generated: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- generated: ([^\n]*?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+OURS = re.compile(r"(tools|benchmarks|runners)\.")
 
 
 def study(arms: Sequence[Arm]) -> Table:
@@ -97,29 +102,29 @@ def table(name: str, folder: Path, task: str | None) -> str:
 
 
 def made(command: str, root: Path) -> str:
-    """What the command of a block prints."""
-    prefix = shlex.split(COMMAND)
+    """What the command of a block prints in the project's folder."""
     words = shlex.split(command)
-    options = parser().parse_args(words[len(prefix) :])
-    if words[: len(prefix)] != prefix or not (options.table and options.folder):
-        raise UserError(f"a generated table begins with {COMMAND} --table, got {command!r}")
-    return table(options.table, root / options.folder, options.task)
-
-
-def pages(root: Path) -> list[Path]:
-    return [root / "README.md", *sorted(root.glob("docs/*.md")), *sorted(root.glob("docs/*/*.md"))]
+    if words[:2] != ["python", "-m"] or not OURS.match(" ".join(words[2:])):
+        raise UserError(f"a generated table is made by python -m and a module here, got {command}")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=root, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"{command}: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def check(root: Path, write: bool) -> list[str]:
     """Lines about the tables that differ from their studies; `write` makes them the same."""
     differing: list[str] = []
-    for page in filter(Path.exists, pages(root)):
-        text = page.read_text()
-        new = BLOCK.sub(lambda found: found[1] + made(found[2], root) + found[4], text)
+    for page in (root / "README.md", *sorted(root.glob("docs/**/*.md"))):
+        text = page.read_text() if page.exists() else ""
+        new = BLOCK.sub(lambda b: f"{b[1]}\n\n{made(b[2], root)}\n\n{b[4]}", text)
         if new != text:
-            lines = unified_diff(text.splitlines(), new.splitlines(), n=0, lineterm="")
+            lines = list(unified_diff(text.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
             name = str(page.relative_to(root))
-            differing += [f"{name}: {line}" for line in list(lines)[2:] if line[:2] != "@@"]
+            differing += [f"{name}: {line}" for line in lines if line[:2] != "@@"]
             if write:
                 page.write_text(new)
     return differing
