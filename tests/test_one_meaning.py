@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from accel import UniformConfig, flops_share, plain_flops, query_flops, resolve
@@ -129,9 +128,14 @@ def test_times_as_fast(seen: Seen) -> None:
     """As the checkpoint's policy in stock modules, in the same run."""
     latency = seen.result["latency"]
     value, bounds = latency["times_as_fast"], latency["times_as_fast_interval"]
-    assert value == pytest.approx(
-        np.divide(*(latency[k]["p50_ms"] for k in ("plain", "accelerated"))), rel=1e-3
-    )
+    median = "cpu_p50_ms" if latency["clock"] == "cpu" else "p50_ms"
+    plain, fast = (latency[arm][median] for arm in ("plain", "accelerated"))
+    assert value == pytest.approx(plain / fast)
+    engine = latency["engine_ratio"]
+    assert seen.wandb["latency/engine_ratio"] == float(seen.csv["engine_ratio"]) == engine
+    assert f" {speed(engine)} as this engine without" in seen.terminal
+    assert f"| {speed(value, bounds)} | {speed(engine)} |" in seen.report
+    assert f"| {speed(value, bounds)} | {speed(engine)} |" in seen.docs
     assert (seen.wandb["latency/times_as_fast"], float(seen.csv["times_as_fast"])) == (value, value)
     assert float(seen.csv["times_as_fast_high"]) == seen.wandb["latency/times_high"] == bounds[1]
     assert speed(value, bounds) in line(seen.terminal, "  times as fast")
