@@ -156,39 +156,39 @@ def test_three_turns_at_least(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "wall", "cpu", "clock"),
+    ("threads", "fast", "plain", "clock"),  # (wall, CPU) ms
     [
-        (1, 640, 310, "cpu"),  # others took the time of the plain policy
-        (1, 310, 360, "wall"),
-        (1, 310, 260, "wall"),
-        (1, 200, 310, "cpu"),
-        (2, 640, 310, "cpu"),
-        (2, 320, 640, "wall"),  # two threads half as long
+        (1, (10, 10), (640, 310), "cpu"),  # others took the time of the plain policy
+        (1, (10, 10), (310, 360), "wall"),
+        (1, (10, 10), (310, 260), "wall"),
+        (1, (20, 10), (400, 310), "cpu"),
+        (2, (10, 10), (640, 310), "cpu"),
+        (2, (10, 10), (320, 640), "wall"),  # nobody else: two threads, half as long
+        (2, (30, 10), (640, 640), "cpu"),  # others took the time of the accelerated policy
     ],
 )
 def test_the_clock_that_counts(
     machine: Machine,
     threads: int,
-    wall: float,
-    cpu: float,
+    fast: tuple[float, float],
+    plain: tuple[float, float],
     clock: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    fast, plain = machine.policy("a", 10), machine.policy("b", wall, cpu)
-    found = machine.measure(fast, plain, machine.policy("e", 40, 30), repeats=20)
-    ratios = {"wall": wall / 10, "cpu": cpu / 10}
-    assert found["ratio"] == ratios["wall"]
-    assert found["cpu_ratio"] == ratios["cpu"]
+    arms = machine.policy("a", *fast), machine.policy("b", *plain), machine.policy("e", 40, 30)
+    found = machine.measure(*arms, repeats=20)
+    ratios = dict(zip(("wall", "cpu"), np.divide(plain, fast).tolist(), strict=True))
+    assert (found["ratio"], found["cpu_ratio"]) == (ratios["wall"], ratios["cpu"])
     assert (found["clock"], found["times_as_fast"]) == (clock, ratios[clock])
     assert found["times_as_fast_interval"] == [ratios[clock]] * 2
-    assert found["engine_ratio"] == {"wall": 4, "cpu": 3}[clock]
+    assert found["engine_ratio"] == {"wall": 40 / fast[0], "cpu": 30 / fast[1]}[clock]
     assert found["engine"]["p50_ms"] == 40
-    disagree = max(wall, cpu) > 1.2 * min(wall, cpu)
+    disagree = max(ratios.values()) > 1.2 * min(ratios.values())
     assert (found["warning"] is not None) == disagree
     if disagree:
-        assert f"{wall / 10:g} times as fast by wall time" in found["warning"]
-        assert f"{cpu / 10:g} by CPU time" in found["warning"]
+        assert f"{ratios['wall']:.3g} times as fast by wall time" in found["warning"]
+        assert f"{ratios['cpu']:.3g} by CPU time" in found["warning"]
         assert ("of all 2 threads" in found["warning"]) == (threads == 2)
         assert f"{clock.replace('cpu', 'CPU')} time counts" in found["warning"]
 
