@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, accelerated, query_flops
+from accel import CACHES, accelerated
 
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
 from .embodied_summary import as_json, differences, means
 from .evaluate import Acting, act_padded, query_noise
+from .job_cost import as_defined_now, flops_of, with_times
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .machine import machines_of
@@ -29,6 +30,7 @@ from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .shards import merge
 from .store import TIME, RunStore, read_episodes
+from .verdict import verdict
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
         if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
+        done = as_defined_now(job, store, done)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():
         return _run(job, store, missing)
@@ -123,6 +126,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             previous = store.result() or {}
             with clock.measuring():
                 latency = previous.get("latency") or latency_of(job, fast, observations)
+                latency = latency and with_times(job, latency)
             save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
@@ -130,15 +134,10 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             layers = stats.pop("quantised")
         if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
             stats = previous.get("stats", stats)
-        plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),
             "latency": latency,
-            "flops": {
-                "query": stats["flops"],
-                "plain": plain_flops,
-                "share": stats["flops"] / plain_flops,
-            },
+            "flops": flops_of(job, stats),
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": cheaper.calibration,
@@ -211,6 +210,7 @@ def compare(
     return {
         "folder": baseline.name,
         **asdict(result),
+        **verdict(folder, result),
         "machines": machines_of(theirs.values()),
         "embodied": as_json(differences(ours.values(), theirs.values())),
     }

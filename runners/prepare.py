@@ -56,7 +56,8 @@ class Job:
     Attributes:
         loaded: None where something else than a policy acts.
         adapted: what had to be done to a saved plan to make it this policy's.
-        plain: the checkpoint's own policy, with its own sampler; as many actions as `loaded`.
+        plain: the checkpoint's own policy, with its own sampler, of whose FLOPs shares are; as many
+            actions as `loaded`.
         plain_engine: what runs it without a quantisation, where the run's engine was asked for.
     """
 

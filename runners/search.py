@@ -148,7 +148,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 **_record(job, settings),
                 "plan": path.name,
                 "digest": plan.digest(),
-                "flops_share": summarise(plan, job.policy).flops_share,
+                "flops_share": summarise(plan, job.policy, job.plain).flops_share,
                 "error_mean": float(errors.mean()),
                 "error_p95": float(np.percentile(errors, 95)),
                 "latency": _latency(job, plan, queries),

@@ -81,6 +81,19 @@ def test_fewer_of_them_keep_what_was_counted(
     assert found["flops"]["query"] == 7 * 10**9  # type: ignore[index]
 
 
+def test_flops_of_an_older_version_are_counted_again(
+    committed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were what the engine ran, over the plain policy with the run's own sampler."""
+    now = json.loads((committed / "result.json").read_text())
+    older = {"query": now["flops"]["query"], "plain": 7, "share": now["flops"]["query"] / 7}
+    (committed / "result.json").write_text(json.dumps({**now, "flops": older}))
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    assert result(committed) == now
+    assert f"{now['flops']['share']:.1%} of the checkpoint's" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["accept=null"], ["force=true"], ["study=other"]])
 def test_they_run_anew_where_they_are_not_accepted(
     committed: Path, words: list[str], monkeypatch: pytest.MonkeyPatch

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from runners.cost import read_flops
 from runners.labels import quant_label, sampler_label
 from runners.metrics import Paired, paired, wilson
+from runners.report_words import share
 from runners.run_folder import Run, read_run
-from runners.statistics import SHOWN, noninferiority
+from runners.statistics import noninferiority
 
 from .play import KEPT
 
@@ -44,7 +46,7 @@ class Row:
     run: Run
     label: str
     versus: Paired | None
-    share: float
+    share: float | None
     timed: Mapping[str, Any] | None
 
     @property
@@ -73,13 +75,13 @@ def rows_of(task: str, timings: Mapping[str, Any]) -> list[Row]:
     runs = [read_run(path.parent) for path in sorted(KEPT.glob(f"{task}_*/result.json"))]
     runs = [run for run in runs if run.whole]
     plain = next((run for run in runs if is_plain(run)), None)
-    cost = plain.result["flops"]["query"] if plain else 1
     rows = []
     for run in runs:
         versus = paired(run.success, plain.success) if plain and run is not plain else None
         label = label_of(run.config)
         timed = timings.get(task, {}).get(label)
-        rows.append(Row(run, label, versus, run.result["flops"]["query"] / cost, timed))
+        baseline = None if run is plain else plain
+        rows.append(Row(run, label, versus, read_flops(run, baseline).share, timed))
     return sorted(rows, key=lambda row: (-times(row), row.label))
 
 
@@ -109,7 +111,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         cells = [
             row.label,
             str(row.run.config["sampler"]["steps"]),
-            f"{row.share:.1%}",
+            share(row.share),
             speed(row),
             f"{row.successes / max(row.n, 1):.3f} [{low:.3f}, {high:.3f}]",
             str(row.n),
@@ -162,7 +164,7 @@ def verdicts(rows: Sequence[Row]) -> Iterator[str]:
             continue
         v = row.versus
         found = noninferiority(v.wins, v.losses, v.n, MARGIN)
-        if found.verdict == SHOWN:
+        if found.shown:
             yield f"- {row.label}: {speed(row)} times as fast, {v.n} seeds"
 
 
