@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: run setup test check clean
+.PHONY: run setup test check docs-check clean
 
 run: setup
 	$(BIN)/python run.py cache=uniform task=kitchen
@@ -23,10 +23,14 @@ LONG := collect runs calibrate_runs shards train_runs calibration_places benchma
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG:%=tests/test_%.py) tests
 
-check: setup
+check: setup docs-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict accel policies envs runners run.py
+
+# tables of README.md and docs/ that differ from their studies; --write mends them
+docs-check: setup
+	$(BIN)/python -m tools.docs_check
 
 clean:
 	rm -rf $(VENV) build *.egg-info

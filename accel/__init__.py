@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantised, resolve
 from .attach import Attached, attach
 from .branch_errors import BranchErrors, branch_errors
@@ -30,7 +31,7 @@ from .engines import (
     kernels_of,
     settled,
 )
-from .flops import query_flops
+from .flops import flops_share, plain_flops, query_flops
 from .plan import CachePlan, PlanError
 from .quant import (
     QUANTIZERS,
@@ -84,11 +85,13 @@ __all__ = [
     "Threshold",
     "UniformConfig",
     "accelerated",
+    "action_error",
     "adapt_plan",
     "attach",
     "branch_errors",
     "calibrate",
     "collect",
+    "flops_share",
     "freeze",
     "import_interval",
     "integers_of",
@@ -96,6 +99,7 @@ __all__ = [
     "kernels_of",
     "load_quantised",
     "loud_forecasts",
+    "plain_flops",
     "quantised",
     "quantize",
     "query_flops",

@@ -182,6 +182,8 @@ def accelerated(
     calibration: Calibration | None = None,
     statistics: Statistics | None = None,
     kernels: Mapping[str, str] | None = None,
+    sampler: Any = None,
+    steps: int | None = None,
 ) -> Iterator[AcceleratedPolicy]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
@@ -194,6 +196,10 @@ def accelerated(
         calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
         statistics: of this policy and its sampler, for a quantisation.
         kernels: {layer: kernel} of quantised layers, as `stats` has them; None: see `kernels_of`.
+        sampler: another one over the policy's diffusion process: a name (ddpm, ddim, dpmpp), or a
+            whole `SamplerConfig`; None: the policy's own.
+        steps: network calls of a query under that sampler (5 of ddpm are "trailing": evenly spaced
+            from the noisiest timestep on); None: the policy's.
 
     Raises:
         TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
@@ -209,6 +215,8 @@ def accelerated(
         raise RuntimeError(
             "the policy is in training mode (dropout is on): call policy.eval() first"
         )
+    if sampler is not None or steps is not None:
+        policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
     plan = resolve(policy, cache, calibration)
     copy = quantised(policy, quant, statistics)
     runs: Any = policy if copy is None else copy.model

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .action_errors import action_error
 from .engines.reference import bias_of, session
 from .features import Moments, check_branches, observe
 from .plan import CachePlan
@@ -29,8 +30,7 @@ class BranchErrors:
         error: (N, n_sites) mean over queries of |added - r| / |r|, r what the plain network has in
             that cell; live tokens only. It holds what earlier hits did to the trajectory as well.
         hits: (N, n_sites) bool, where the accelerated policy computed nothing.
-        action_error: (M,) mean over the executed actions of their difference, in the normalised
-            units of the policy.
+        action_error: (M,) RMS over the executed actions, normalised; see `action_error`.
     """
 
     sites: tuple[Site, ...]
@@ -95,7 +95,6 @@ def branch_errors(
                     policy.normalizer.normalize("action", a.to(policy.device))
                     for a in (fast_actions, plain_actions)
                 ]
-            difference = (normalised[0] - normalised[1]).abs().double().flatten(1).mean(dim=1)
-            actions.append(difference.cpu().numpy())
+            actions.append(action_error(*normalised).cpu().numpy())
             bar.update(len(obs))
     return BranchErrors(plan.sites, errors.mean, computed == 0, np.concatenate(actions))

@@ -118,6 +118,28 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
     return round(float(computed.sum(axis=0) @ site_costs(policy))) + fixed
 
 
+def plain_flops(policy: Accelerable) -> int:
+    """FLOPs of one query of one row with nothing accelerated, all tokens."""
+    n_sites = len(sites_of(policy))
+    return query_flops(policy, np.ones((policy.n_inference_steps, n_sites)))
+
+
+def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> float:
+    """What a project means by a share of FLOPs, wherever it shows one.
+
+    The cells that were computed, over all tokens and every stage of the network, divided by the
+    same of `of`, with nothing accelerated. It is not a speed-up: an engine may leave out tokens
+    (`live_query_flops`), and a clock says something else again.
+
+    Args:
+        policy: as it ran, with the sampler that it ran with.
+        computed: as in `query_flops`; of caches that decide at run time the mean over queries.
+        of: the checkpoint's policy with the checkpoint's own sampler, so that 12 steps in place of
+            100 are 12 %.
+    """
+    return query_flops(policy, computed) / plain_flops(of)
+
+
 def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.ndarray]:
     """What `query_flops` adds up, by operation and denoising step.
 

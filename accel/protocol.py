@@ -69,6 +69,7 @@ class Accelerable(Protocol):
     sizes: a `NetworkSizes` or a `UnetSizes`.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
+    with_sampler: the same weights under another sampler, a name or a config.
     fingerprint: of weights and settings; with `sampler`, as it would be with these settings.
     """
 
@@ -101,6 +102,8 @@ class Accelerable(Protocol):
     def alpha_bar(self) -> np.ndarray: ...
 
     def fingerprint(self, sampler: Mapping[str, Any] | None = None) -> str: ...
+
+    def with_sampler(self, sampler: Any, steps: int | None = None) -> Any: ...
 
     def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor: ...
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .action_errors import squared_action_error
 from .plan import CachePlan
 from .protocol import Transparent
 from .sites import sites_of
@@ -72,8 +73,8 @@ def measure_sensitivity(
                 for generator, state in zip(generators, states[rows], strict=True):
                     generator.set_state(state)
                 actions = fast.act(observations[rows], generators)
-                away = policy.normalizer.normalize("action", actions) - target[rows]
-                squares.append(away.double().square().mean(dim=(1, 2)).cpu())
+                normalised = policy.normalizer.normalize("action", actions)
+                squares.append(squared_action_error(normalised, target[rows]).cpu())
         each, stale = torch.cat(squares).numpy(), float(distances[a, a + 1 : b].sum())
         typical = float(np.sqrt(each.mean() * np.median(each)))
         found.append(typical / stale if stale > 0 else 0.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .flops import equivalent_steps, query_flops
+from .flops import equivalent_steps, flops_share
 from .plan import CachePlan
 from .protocol import Accelerable
 
@@ -18,8 +18,7 @@ class PlanSummary:
     Attributes:
         updates: {site name: computed steps}.
         mean_updates: over sites.
-        flops_share: of the query with everything computed, 0 to 1, parts that no cache saves
-            included; as `query_flops` counts (not a speed-up).
+        flops_share: as `flops_share` counts it, parts that no cache saves included; not a speed-up.
         equivalent_steps: mean of `updates` weighted by the FLOPs of a site: a plan that computes
             all sites on the same steps costs as much with this many.
         noise_gain: largest |alpha|_2 of a hit: how much independent noise on stored values, such as
@@ -33,8 +32,15 @@ class PlanSummary:
     noise_gain: float
 
 
-def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
-    """The cost of a plan that was made for this policy."""
+def summarise(plan: CachePlan, policy: Accelerable, of: Accelerable | None = None) -> PlanSummary:
+    """The cost of a plan.
+
+    Args:
+        plan: made for `policy`.
+        policy: with the sampler that runs.
+        of: what the share of FLOPs is of: the checkpoint's policy with its own sampler. None where
+            that is `policy` itself.
+    """
     updates = plan.mask.sum(axis=0)
     gain = 1.0
     if plan.alpha is not None and not plan.mask.all():
@@ -44,7 +50,7 @@ def summarise(plan: CachePlan, policy: Accelerable) -> PlanSummary:
     return PlanSummary(
         updates={site.name: int(n) for site, n in zip(plan.sites, updates, strict=True)},
         mean_updates=float(updates.mean()),
-        flops_share=query_flops(policy, plan.mask) / query_flops(policy, np.ones_like(plan.mask)),
+        flops_share=flops_share(policy, plan.mask, of or policy),
         equivalent_steps=equivalent_steps(policy, plan.mask),
         noise_gain=gain,
     )

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as a script, it comes before benchmarks
+
+import torch
+from torch import Tensor
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +40,8 @@ def cpu_ms(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.n
     """CPU milliseconds of each arm; on one thread, wall time if idle."""
     from benchmarks.rounds import interleave
 
-    return interleave(runs, rounds, warmup=0, seed=0, clock_ns=time.process_time_ns)
+    times = interleave(runs, rounds, warmup=0, seed=0)
+    return {name: np.array(found.cpu_ms) for name, found in times.items()}
 
 
 class Empty(torch.nn.Module):
@@ -108,6 +111,7 @@ def overhead_share(options: argparse.Namespace) -> dict[str, float]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Median CPU milliseconds of each arm, and how it does beside its counterpart."""
     from benchmarks.foreign_arms import BESIDE, arms
+    from runners.machine import cpu, load
 
     made: dict[str, Callable[[], Tensor]] = {}
     missing: dict[str, str] = {}
@@ -121,6 +125,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ms = {name: float(np.median(values)) for name, values in times.items()}
     return {
         "settings": {key: str(value) for key, value in vars(options).items()},
+        "machine": {"cpu": cpu(), "load": load()},
         "missing": missing,
         "ms": ms,
         "overhead": {

@@ -88,7 +88,8 @@ def machine() -> dict[str, object]:
     """What the numbers depend on besides the options."""
     import torch
 
-    from runners.versions import cpu, versions
+    from runners.machine import cpu, load
+    from runners.versions import versions
 
     found: dict[str, object] = dict(versions())
     for name in ("scipy", "diffusers", "cache-dit"):
@@ -99,6 +100,7 @@ def machine() -> dict[str, object]:
     return {
         **found,
         "cpu": cpu(),
+        "load": load(),
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
     }

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
-N_RESAMPLES = 2000
+from runners.two_clocks import Clocks, Times, compare, timed
 
 
 def interleave(
@@ -19,9 +17,9 @@ def interleave(
     warmup: int,
     seed: int,
     title: str = "",
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
-) -> dict[str, np.ndarray]:
-    """Milliseconds of each call, (rounds,), a round being one call of each.
+    clocks: Clocks | None = None,
+) -> dict[str, Times]:
+    """Wall and CPU milliseconds of each call, a round being one call of each.
 
     Args:
         calls: what to time.
@@ -29,44 +27,34 @@ def interleave(
         warmup: rounds before them that do not.
         seed: of the order.
         title: of the progress bar.
-        clock_ns: time.process_time_ns for CPU time.
+        clocks: where times come from.
     """
-    random = np.random.default_rng(seed)
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    clocks, random = clocks or Clocks(), np.random.default_rng(seed)
+    found = {name: Times([], []) for name in calls}
     for i in tqdm(range(warmup + rounds), desc=title, unit="round", disable=None, leave=False):
         for name in random.permutation(list(calls)):
-            start = clock_ns()
-            calls[name]()
-            elapsed = (clock_ns() - start) / 1e6
+            wall, cpu = timed(calls[name], clocks)
             if i >= warmup:
-                samples[name].append(elapsed)
-    return {name: np.array(values) for name, values in samples.items()}
+                found[name].wall_ms.append(wall)
+                found[name].cpu_ms.append(cpu)
+    return found
 
 
-def percentiles(samples: np.ndarray) -> dict[str, float]:
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
     return {f"p{p}_ms": float(np.percentile(samples, p)) for p in (10, 50, 90)}
 
 
-def times_as_fast(base: np.ndarray, arm: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Median of `base` over median of `arm`, and its 95 % bootstrap interval over rounds.
+def beside(base: Times, arm: Times, threads: int) -> dict[str, Any]:
+    """An arm's times, and how many times as fast as `base` it is.
 
-    Rounds are drawn, not single times: what slows a whole round down slows both.
+    Rounds are drawn for the intervals, not single times: what slows a whole round down slows both.
+
+    Returns:
+        percentiles of wall time, "cpu_p50_ms", and what `two_clocks.compare` returns, with
+        "times_as_fast" and "times_as_fast_interval" by the clock that counts.
     """
-
-    def ratio(base: np.ndarray, arm: np.ndarray, axis: int = -1) -> np.ndarray:
-        result: np.ndarray = np.median(base, axis=axis) / np.median(arm, axis=axis)
-        return result
-
-    value = float(ratio(base, arm))
-    if np.array_equal(base, arm):
-        return value, value, value
-    interval = bootstrap(
-        (base, arm),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=N_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return value, float(interval.low), float(interval.high)
+    return {
+        **percentiles(arm.wall_ms),
+        "cpu_p50_ms": float(np.median(arm.cpu_ms)),
+        **compare(base, arm, threads, "cpu"),
+    }

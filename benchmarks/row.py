@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from accel import BacConfig, HashAbConfig, query_flops
+from runners.machine import cpu, load
 
 from . import others, ours
 from .linears import Linears
 from .quantised import fused_duquant
-from .rounds import interleave, percentiles, times_as_fast
+from .rounds import beside, interleave
 from .setting import HEAD_WIDTH, Arm, Setting, Unavailable, observations, policy_of_width
 from .stock import stock, stock_ddim
 
@@ -141,7 +142,9 @@ def _measure(config: RowConfig, setting: Setting) -> dict[str, Any]:
     calls: dict[str, Callable[[], Any]] = {name: arm.query for name, arm in arms.items()}
     calls |= {f"reusing {n}": probe.query for n, probe in probes.items()}
     calls["linears"] = all_linears
-    samples = interleave(calls, config.rounds, config.warmup, config.seed, config.title)
+    before = load()
+    times = interleave(calls, config.rounds, config.warmup, config.seed, config.title)
+    after, samples = load(), {name: np.array(t.wall_ms) for name, t in times.items()}
     plain = query_flops(policy, setting.full())
     scale = policy.normalizer.params_dict["action"]["scale"]
     expected = arms[baseline].query()
@@ -150,17 +153,15 @@ def _measure(config: RowConfig, setting: Setting) -> dict[str, Any]:
         if isinstance(arm, str):
             found[name] = {"unavailable": arm}
             continue
-        ratio, low, high = times_as_fast(samples[baseline], samples[name])
         found[name] = {
-            **percentiles(samples[name]),
-            "times_as_fast": ratio,
-            "times_as_fast_interval": [low, high],
+            **beside(times[baseline], times[name], config.threads),
             "flops_share": arm.flops / plain,
             "live_flops_share": arm.live_flops / plain,
             "deviation": float(((arm.query() - expected) * scale).detach().abs().max()),
             "build_s": build_s[name],
             "note": arm.note,
-            "samples_ms": [round(float(x), 4) for x in samples[name]],
+            "samples_ms": [round(x, 4) for x in times[name].wall_ms],
+            "samples_cpu_ms": [round(x, 4) for x in times[name].cpu_ms],
         }
     return {
         "setting": {
@@ -173,6 +174,8 @@ def _measure(config: RowConfig, setting: Setting) -> dict[str, Any]:
             "steps": config.steps,
             "rounds": config.rounds,
             "baseline": baseline,
+            "cpu": cpu(),
+            "load": {"before": before, "after": after, "cores": os.cpu_count()},
         },
         "arms": found,
         "step": step_costs(samples, n_steps, config.steps),

@@ -7,6 +7,8 @@ from typing import Any
 
 HEADER = ("", "p10", "p50", "p90 ms", "times as fast", "FLOPs", "live", "max |d|", "")
 
+BY_CPU = {"wall": "", "cpu": "by CPU time"}
+
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
     """All rows as one table; an arm that could not run says why."""
@@ -27,10 +29,13 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         "",
         "times as fast: median of the baseline over median of the arm, 95 % bootstrap interval "
-        "over rounds. FLOPs: share of",
-        "the plain policy's, as papers count it; live: what the arm really computes. Neither is a "
-        "speed-up. max |d|: largest",
-        "difference of an action from the baseline's, normalised units (range -1 to 1).",
+        "over rounds; of CPU time where",
+        "the note says so, which is where wall time disagrees with it by more than 20 %: other "
+        "processes took their turns.",
+        "FLOPs: share of the plain policy's, as papers count it; live: what the arm really "
+        "computes. Neither is a speed-up.",
+        "max |d|: largest difference of an action from the baseline's, normalised units (range -1 "
+        "to 1).",
     ]
     return "\n".join(lines)
 
@@ -39,7 +44,8 @@ def title(setting: Mapping[str, Any]) -> str:
     return (
         f"batch {setting['batch']}, width {setting['width']} ({setting['n_layer']} layers, "
         f"{setting['n_head']} heads), threads {setting['threads']}, {setting['sampler']}, "
-        f"S = {setting['steps']}, {setting['rounds']} rounds, against {setting['baseline']}"
+        f"S = {setting['steps']}, {setting['rounds']} rounds, against {setting['baseline']}, on "
+        f"{setting['cpu']}"
     )
 
 
@@ -58,7 +64,7 @@ def _cells(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{arm['flops_share']:.1%}",
                 f"{arm['live_flops_share']:.1%}",
                 f"{arm['deviation']:.1e}",
-                arm["note"],
+                "; ".join(filter(None, [BY_CPU[arm["clock"]], arm["note"]])),
             )
         )
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from .kitchen import KitchenConfig, KitchenTask
 from .lift import LiftConfig, LiftTask
 from .limits import resolve_n_envs
+from .motion import Motion
 from .pool import EnvPool, Event
 from .task import EnvError, EpisodeScore, Task
 from .video import write_video
@@ -23,6 +24,7 @@ __all__ = [
     "KitchenTask",
     "LiftConfig",
     "LiftTask",
+    "Motion",
     "Task",
     "make_task",
     "resolve_n_envs",

@@ -19,10 +19,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from .motion import EnergyMeter, Motion
 from .robomimic_args import ROBOSUITE_TYPE, parsed
 from .task import JSON, Env, EpisodeScore, FloatArray, Task
 
 N_JOINTS = 9
+N_ARM_JOINTS = 7  # the other two are the fingers, which slide
+EFFECTOR = "end_effector"
+SUBSTEPS_PER_SAMPLE = 4  # of the power: each of them would cost 4 % of the time and change 0.5 %
 N_POSITIONS = 30
 N_GOAL = 30
 N_TASKS = 7
@@ -100,6 +104,19 @@ class KitchenTask(Task):
         """The last target, or no velocity."""
         return action if self.config.abs_action else np.zeros_like(action)
 
+    def success_step(self, rewards: FloatArray) -> int | None:
+        """The step with which enough tasks were completed; a reward counts the new ones."""
+        enough = np.flatnonzero(np.cumsum(rewards) >= self.config.success_tasks)
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def subtask_steps(self, rewards: FloatArray, info: Mapping[str, Any]) -> dict[str, int]:
+        steps = np.repeat(np.arange(len(rewards)) + 1, np.asarray(rewards, np.int64))
+        return dict(zip(info["completed_tasks"], steps.tolist(), strict=True))
+
+    def motion(self, env: Env) -> Motion:
+        """Without the observation's noise; the end effector is where it was a substep ago."""
+        return cast(KitchenEnv, env).motion()
+
     def state(self, env: Env) -> FloatArray:
         """Joint positions (30) and velocities (29), without the noise."""
         data = cast(KitchenEnv, env).robot.data
@@ -140,6 +157,9 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
 
     def __init__(self, config: KitchenConfig, render: bool = False) -> None:
         franka_kitchen = _load_franka_kitchen(render)
+        import mujoco  # reads MUJOCO_GL, which is set by now
+
+        self.mj_step = mujoco.mj_step
         self.config = config
         self.render_mode = "rgb_array" if render else None
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (60,), np.float64)
@@ -156,6 +176,11 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         self.velocity_low, self.velocity_high = self.robot.robot_vel_bound[:N_JOINTS].T
         self.position_low, self.position_high = self.robot.robot_pos_bound[:N_JOINTS].T
         self.initial_positions = self.robot.init_qpos.copy()
+        model, data = self.robot.model, self.robot.data
+        self.n_samples = self.robot.frame_skip // SUBSTEPS_PER_SAMPLE
+        sample_s = SUBSTEPS_PER_SAMPLE * model.opt.timestep
+        self.meter = EnergyMeter(model, data, self.n_samples, sample_s)
+        self.effector, self.arm = data.site(EFFECTOR).xpos, data.qpos[:N_ARM_JOINTS]  # views
         self.rng = np.random.default_rng()
         self.last_joints = np.zeros(N_JOINTS)
         self.completed: list[str] = []
@@ -177,11 +202,12 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         self.n_steps = 0
         self.kitchen.reset()
         self.robot.set_state(self.initial_positions, np.zeros(self.robot.model.nv))
+        self.meter.begin()
         return self._observe(), {"completed_tasks": []}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
-        self.robot.do_simulation(self._target(action), self.robot.frame_skip)
+        self._simulate(self._target(action))
         obs = self._observe()
         new = [
             task
@@ -195,6 +221,9 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         info = {"completed_tasks": list(self.completed)}
         return obs, float(len(new)), terminated, truncated, info
 
+    def motion(self) -> Motion:
+        return Motion(self.effector.copy(), self.arm.copy(), self.meter.energy_j())
+
     def render(self) -> NDArray[np.uint8]:
         frame: NDArray[np.uint8] = self.kitchen.render()
         return frame
@@ -207,6 +236,23 @@ class KitchenEnv(gym.Env[FloatArray, FloatArray]):
         positions = self.robot.data.qpos + self.config.robot_noise_ratio * noise
         self.last_joints = positions[:N_JOINTS]
         return np.concatenate([positions, np.zeros(N_GOAL)])
+
+    def _simulate(self, target: FloatArray) -> None:
+        """As the robot's `do_simulation`, without contact forces, which nothing here reads.
+
+        The energy is sampled in the middle of every `SUBSTEPS_PER_SAMPLE` substeps, where the last
+        of the first three began; the physics is that of all of them in one go, bit for bit.
+        """
+        model, data, step, meter = self.robot.model, self.robot.data, self.mj_step, self.meter
+        data.ctrl[:] = target
+        meter.begin()
+        after = SUBSTEPS_PER_SAMPLE // 2 - 1
+        step(model, data, SUBSTEPS_PER_SAMPLE - after)
+        meter.sample()
+        for _ in range(self.n_samples - 1):
+            step(model, data, SUBSTEPS_PER_SAMPLE)
+            meter.sample()
+        step(model, data, after)
 
     def _target(self, action: FloatArray) -> FloatArray:
         if self.config.abs_action:

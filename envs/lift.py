@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from .motion import EnergyMeter, Motion
 from .robomimic_args import (
     ROBOSUITE_TYPE,
     differences,
@@ -119,6 +120,10 @@ class LiftTask(Task):
             return action
         return np.concatenate([np.zeros(len(action) - 1), action[-1:]])
 
+    def motion(self, env: Env) -> Motion:
+        """The end effector is where it was a simulator's substep ago, as in the observation."""
+        return cast(LiftEnv, env).motion()
+
     def state(self, env: Env) -> FloatArray:
         """Time, joint positions (16) and velocities (15), as robosuite flattens them."""
         return np.asarray(cast(LiftEnv, env).sim_env.sim.get_state().flatten(), np.float64)
@@ -217,7 +222,28 @@ class LiftEnv(gym.Env[FloatArray, FloatArray]):
             # reflections double the time of a frame without a GPU; a hard reset brings them back
             self.reflectance = self.sim_env.sim.model.mat_reflectance.copy()
             self.sim_env.sim.model.mat_reflectance[:] = 0.0
+        self._measure()
         return _observation(obs), {}
+
+    def _measure(self) -> None:
+        """A hard reset makes a new simulation; each of its substeps is sampled from now on."""
+        import mujoco
+
+        sim, robot, mj_step = self.sim_env.sim, self.sim_env.robots[0], mujoco.mj_step
+        model, data = sim.model._model, sim.data._data
+        n_substeps = int(self.sim_env.control_timestep / self.sim_env.model_timestep)
+        meter = EnergyMeter(model, data, n_substeps, model.opt.timestep)
+
+        def step(with_udd: bool = True) -> None:
+            mj_step(model, data)
+            meter.sample()
+
+        sim.step, self.meter = step, meter
+        self.effector, self.positions = data.site_xpos[robot.eef_site_id], data.qpos  # views
+        self.arm = np.array(robot._ref_joint_pos_indexes)
+
+    def motion(self) -> Motion:
+        return Motion(self.effector.copy(), self.positions[self.arm], self.meter.energy_j())
 
     def model_xml(self) -> str:
         """The same whether the episode is filmed or not."""
@@ -232,6 +258,7 @@ class LiftEnv(gym.Env[FloatArray, FloatArray]):
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
         command = pose_command(action) if self.task.abs_action else action
+        self.meter.begin()
         obs, reward, _, _ = self.sim_env.step(command)
         lifted = bool(reward >= 1.0)
         return _observation(obs), float(lifted), lifted, self.n_steps >= self.task.max_steps, {}

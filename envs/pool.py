@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .task import EnvError, FloatArray, Task
-from .worker import ONE_THREAD, Event, serve
+from .worker import ONE_THREAD, WAITING, Event, serve
 
 __all__ = ["EnvPool", "Event"]
 
@@ -200,13 +200,14 @@ class EnvPool:
 
 @contextlib.contextmanager
 def _calm_forkserver() -> Iterator[None]:
-    """What the fork server starts with, its workers inherit: one thread, and deaf to Ctrl-C.
+    """What the fork server starts with, its workers inherit: one calm thread, deaf to Ctrl-C.
 
     Numpy's BLAS reads its thread count while it is imported, before any code of ours runs there.
     """
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    calm = {**ONE_THREAD, WAITING: os.environ.get(WAITING, "passive")}
+    before = {name: os.environ.get(name) for name in calm}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(ONE_THREAD)
+    os.environ.update(calm)
     try:
         yield
     finally:

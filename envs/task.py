@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from .motion import Motion
+
 FloatArray: TypeAlias = NDArray[np.float64]
 Env: TypeAlias = gym.Env[FloatArray, FloatArray]
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -75,6 +77,22 @@ class Task(ABC):
     def hold(self, action: FloatArray) -> FloatArray:
         """The action that keeps the robot where `action` sent it; an absolute target does."""
         return action
+
+    def success_step(self, rewards: FloatArray) -> int | None:
+        """The first step, from 1 on, after which the episode was a success, if there is one.
+
+        Here it is the first reward of 1; a task whose success is something else says so.
+        """
+        reached = np.flatnonzero(rewards >= 1.0)
+        return int(reached[0]) + 1 if len(reached) else None
+
+    def subtask_steps(self, rewards: FloatArray, info: Mapping[str, Any]) -> dict[str, int]:
+        """{subtask that was completed: the step, from 1 on, that completed it}."""
+        return {}
+
+    def motion(self, env: Env) -> Motion:
+        """The robot's body now and the energy of the last step; reading it must change nothing."""
+        return Motion()
 
     def state(self, env: Env) -> FloatArray:
         """The simulator's whole state now, as recorded in datasets."""

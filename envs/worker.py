@@ -15,12 +15,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .motion import Motion
 from .task import Env, EnvError, FloatArray, Task
 from .video import load_av, write_video
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
+
+WAITING = "OMP_WAIT_POLICY"  # of OpenMP's threads, for libraries that have their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Event:
         rewards: (k,) one per executed step; empty after a reset.
         done: the episode is over, by termination or truncation.
         info: that of the reset or of the last step.
+        motion: of the reset or of each executed step, k moments in a row.
         states: (k, n) the simulator's state with each observation, if the pool records.
         model: the simulator's model, after a reset, if the pool records.
         error: the worker's traceback, or how it ended.
@@ -46,6 +50,7 @@ class Event:
     rewards: FloatArray = field(default_factory=lambda: np.empty(0))
     done: bool = False
     info: dict[str, Any] = field(default_factory=dict)
+    motion: Motion = field(default_factory=Motion)
     states: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     model: str = ""
     error: str | None = None
@@ -69,7 +74,9 @@ class Host:
         self.video, self.frames = video, []
         obs, info = env.reset(seed=seed)
         self._film(env)
-        event = Event(self.slot, "ready", np.asarray(obs, np.float64)[None], info=info)
+        motion = Motion.stack([self.task.motion(env)])
+        seen = np.asarray(obs, np.float64)[None]
+        event = Event(self.slot, "ready", seen, info=info, motion=motion)
         if not self.record:
             return event
         return replace(event, states=self.task.state(env)[None], model=self.task.model(env))
@@ -81,12 +88,14 @@ class Host:
         observations: list[FloatArray] = []
         rewards: list[float] = []
         states: list[FloatArray] = []
+        moments: list[Motion] = []
         info: dict[str, Any] = {}
         done, written = False, None
         for action in actions:
             obs, reward, terminated, truncated, info = self.env.step(action)
             observations.append(obs)
             rewards.append(float(reward))
+            moments.append(self.task.motion(self.env))
             if self.record:
                 states.append(self.task.state(self.env))
             self._film(self.env)
@@ -98,7 +107,16 @@ class Host:
             written = str(self.video)
             self.video, self.frames = None, []
         obs_array = np.asarray(observations, np.float64)
-        event = Event(self.slot, "chunk", obs_array, np.asarray(rewards), done, info, video=written)
+        event = Event(
+            self.slot,
+            "chunk",
+            obs_array,
+            np.asarray(rewards),
+            done,
+            info,
+            Motion.stack(moments),
+            video=written,
+        )
         return replace(event, states=np.asarray(states, np.float64)) if self.record else event
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
+from .choosing import choose_sampler, sampler_warnings
 from .config import PolicyConfig, TaskInfo
 from .datasets import (
     DatasetError,
@@ -38,6 +39,7 @@ __all__ = [
     "UnsupportedPolicy",
     "Windows",
     "check_finite",
+    "choose_sampler",
     "export_reference",
     "find_checkpoint",
     "from_reference",
@@ -45,6 +47,7 @@ __all__ = [
     "policy_config",
     "read_dataset",
     "sampler_table",
+    "sampler_warnings",
     "save_policy",
     "split_episodes",
 ]

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def save_policy(
         k: v.detach().cpu().to(torch.float32 if k.startswith("normalizer.") else dtype).contiguous()
         for k, v in policy.state_dict().items()
     }
-    settings = {"schema": SCHEMA, **asdict(policy.config)}
+    settings = {"schema": SCHEMA, **policy.config.settings()}
     writers: dict[str, Callable[[Path], None]] = {
         WEIGHTS: lambda p: save_file(state, p),
         CONFIG: lambda p: OmegaConf.save(OmegaConf.create(settings), p),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from .network import NetworkConfig
 from .sampling import SamplerConfig
@@ -65,6 +66,10 @@ class PolicyConfig:
                 f"{name} must be a multiple of {net.length_multiple} for a {net}, or the way up "
                 f"gives another length, got {self.length}"
             )
+
+    def settings(self) -> dict[str, Any]:
+        """By name, as they are written down and hashed; see `SamplerConfig.settings`."""
+        return {**asdict(self), "sampler": self.sampler.settings()}
 
     @property
     def length(self) -> int:

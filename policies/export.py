@@ -17,7 +17,7 @@ from .network import NetworkConfig
 from .policy import DiffusionPolicy
 from .reference import STEP_SETTINGS
 from .reference_networks import UNET_SETTINGS
-from .sampling import SamplerConfig
+from .sampling import NEW, SamplerConfig
 from .unet_config import UnetConfig
 
 PACKAGE = "diffusion_policy"
@@ -154,7 +154,17 @@ def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
 
 def _scheduler(sampler: SamplerConfig) -> dict[str, Any]:
     """Older releases of diffusers do not know the newer settings: only what differs is written."""
-    default, values = asdict(SamplerConfig()), asdict(sampler)
+    if sampler.kind not in SCHEDULER_TARGETS:
+        raise ValueError(
+            f"the reference implementation's policies run {', '.join(SCHEDULER_TARGETS)}, not "
+            f"{sampler.kind}: export the policy with one of them, and choose at run time"
+        )
+    if ours := [name for name in NEW if name in sampler.settings()]:
+        raise ValueError(
+            f"the reference implementation has no sampler.{ours[0]}={getattr(sampler, ours[0])}: "
+            "export the policy with a sampler of its library, and choose at run time"
+        )
+    default, values = SamplerConfig().settings(), sampler.settings()
     kept = {
         name: value
         for name, value in values.items()

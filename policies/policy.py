@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .choosing import choose_sampler
 from .config import PolicyConfig
 from .network import Compute, DiffusionTransformer, NetworkConfig
 from .normalizer import Normalizer
@@ -82,8 +83,21 @@ class DiffusionPolicy(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
-        """A policy that shares these weights and samples differently."""
+    def with_sampler(
+        self, sampler: SamplerConfig | str, steps: int | None = None, **settings: Any
+    ) -> DiffusionPolicy:
+        """A policy that shares these weights and samples differently.
+
+        Args:
+            sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp), see
+                `choose_sampler`.
+            steps: of that kind: network calls of a query.
+            settings: of that kind: spacing, timesteps, eta, order, stochastic.
+        """
+        if isinstance(sampler, str):
+            sampler = choose_sampler(self.config.sampler, sampler, steps, **settings)
+        elif steps is not None or settings:
+            raise TypeError("steps and other settings go with a kind of sampler, not with a config")
         return self._twin(replace(self.config, sampler=sampler))
 
     @property
@@ -108,7 +122,7 @@ class DiffusionPolicy(nn.Module):
 
     @property
     def sampler_settings(self) -> dict[str, Any]:
-        return asdict(self.config.sampler)
+        return self.config.sampler.settings()
 
     @property
     def alpha_bar(self) -> np.ndarray:
@@ -122,7 +136,8 @@ class DiffusionPolicy(nn.Module):
         Args:
             sampler: settings of another sampler: what the fingerprint would be under it.
         """
-        settings = asdict(self.config) | ({} if sampler is None else {"sampler": dict(sampler)})
+        settings = self.config.settings()
+        settings |= {} if sampler is None else {"sampler": dict(sampler)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
@@ -176,6 +191,7 @@ class DiffusionPolicy(nn.Module):
         net, table = self.config.network, self.table
         shape = (len(obs), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
+        last: list[Tensor] = []
         for s, timestep in enumerate(table.timesteps):
             self._inpaint(x, nobs)
             out = self.model(
@@ -185,7 +201,7 @@ class DiffusionPolicy(nn.Module):
                 None if branch is None else at_step(branch, s),
             )
             z = draw(noise, shape).to(self.device) if table.draws[s] else None
-            x = table.step(s, x, out, z)
+            x = table.step(s, x, out, z, last)
         self._inpaint(x, nobs)
         return x
 

@@ -14,7 +14,7 @@ from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .policy import DiffusionPolicy
 from .reference_networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
-from .sampling import SamplerConfig
+from .sampling import NEW, SamplerConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def scheduler_config(
         raise UnsupportedPolicy(
             f"noise_scheduler {kind} is not supported (allowed: {', '.join(SCHEDULERS)})"
         )
-    known = {f.name for f in fields(SamplerConfig)} - {"kind", "steps"}
+    known = {f.name for f in fields(SamplerConfig)} - {"kind", "steps", *NEW}
     values: dict[str, Any] = {
         "beta_schedule": "linear",
         "num_train_timesteps": 1000,

@@ -1,38 +1,62 @@
-"""DDPM and DDIM as a table: one row of coefficients per denoising step.
+"""A sampler as a table: one row of coefficients per denoising step.
 
-Every step of both samplers has the form
+Every step of every sampler has the form
 
     x0   = clip(in_x * x + in_out * out)
-    prev = x0_scale * x0 + x_scale * x + out_scale * out + sigma * z
+    prev = x0_scale * x0 + x_scale * x + out_scale * out + last_scale . (last two x0) + sigma * z
 
-with x the trajectory, out the network's output and z fresh noise, so a sampler is nine numbers a
-step that are known before the run. Ho et al. 2020 (DDPM, eq. 6-7, 15) and Song et al. 2021 (DDIM,
-eq. 12, 16); the schedules, spacings and variances are those of diffusers' DDPMScheduler and
-DDIMScheduler, which the tests hold them to.
+with x the trajectory, out the network's output and z fresh noise, so a sampler is a few numbers a
+step that are known before the run: DDPM, DDIM and DPM-Solver++ (samplers.py), and an Euler step of
+flow matching, x + dt v, likewise. What a checkpoint names is what its library does, bit for bit;
+the tests hold it to diffusers' schedulers. What is chosen here (choosing.py) starts at the noisiest
+timestep, and each of its steps aims at the next timestep of the list.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "kind": ("ddpm", "ddim"),
+from .noise_schedule import alphas_cumprod as alphas_cumprod
+from .samplers import KINDS, ORDERS, Visits, x0_of
+from .spacing import CHOSEN, LIBRARY
+from .spacing import timesteps as timesteps
+
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "kind": tuple(KINDS),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
     "prediction_type": ("epsilon", "sample", "v_prediction"),
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
-    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "timestep_spacing": tuple(LIBRARY),
+    "spacing": tuple(CHOSEN),
+    "order": ORDERS,
 }
+OF_KIND = {"eta": "ddim", "order": "dpmpp", "stochastic": "dpmpp"}
+"""Settings that only one kind of sampler has."""
+NEW = ("spacing", "timesteps", "power", "order", "stochastic")
+"""Settings that are written down only where they differ from their default.
+
+Fingerprints, plans and run folders of policies without them are as they were.
+"""
 
 
 @dataclass
 class SamplerConfig:
-    """Settings of a sampler, under diffusers' names; `steps` is the network calls of a query."""
+    """Settings of a sampler, under diffusers' names; `steps` is the network calls of a query.
+
+    spacing, timesteps: the list that is visited, chosen here instead of by the library's
+        `timestep_spacing`: a name in `CHOSEN` (`power` is the exponent of spacing=power), or the
+        timesteps themselves, the noisiest first.
+    order, stochastic: of DPM-Solver++; eta: of DDIM.
+
+    Example:
+        >>> timesteps(SamplerConfig(steps=5, spacing="trailing")).tolist()
+        [99, 79, 59, 39, 19]
+    """
 
     kind: str = "ddpm"
     steps: int = 100
@@ -51,32 +75,32 @@ class SamplerConfig:
     rescale_betas_zero_snr: bool = False
     eta: float = 0.0
     use_clipped_model_output: bool = False
+    spacing: str | None = None
+    timesteps: list[int] | None = None
+    power: float = 3.0
+    order: int = 2
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"sampler.{name} must be one of {', '.join(allowed)}, "
-                    f"got {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if value not in allowed and not (name == "spacing" and value is None):
+                words = ", ".join(str(a) for a in allowed)
+                raise ValueError(f"sampler.{name} must be one of {words}, got {value!r}")
         if self.num_train_timesteps < 1:
             raise ValueError(
                 f"sampler.num_train_timesteps must be at least 1, got {self.num_train_timesteps}"
             )
+        if self.timesteps is not None:
+            self._check_timesteps(self.timesteps)
         if not 1 <= self.steps <= self.num_train_timesteps:
             raise ValueError(
                 f"sampler.steps must be from 1 to {self.num_train_timesteps} "
                 f"(the timesteps of the training), got {self.steps}"
             )
-        if self.kind == "ddim" and self.beta_schedule == "sigmoid":
-            raise ValueError("sampler.beta_schedule=sigmoid exists for ddpm only, got kind=ddim")
-        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
-            raise ValueError(
-                "sampler.rescale_betas_zero_snr needs prediction_type sample or v_prediction, "
-                "got epsilon (the first step would divide by zero)"
-            )
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"sampler.eta must be from 0 to 1, got {self.eta}")
+        self._check_kind()
+        if not 1 <= self.power <= 10:
+            raise ValueError(f"sampler.power must be from 1 to 10, got {self.power}")
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
                 f"sampler.trained_betas must hold num_train_timesteps = {self.num_train_timesteps} "
@@ -89,16 +113,84 @@ class SamplerConfig:
                 f"got {self.steps_offset} (largest timestep {last})"
             )
 
+    def _check_timesteps(self, chosen: list[int]) -> None:
+        most = self.num_train_timesteps - 1
+        whole = all(isinstance(t, int) and not isinstance(t, bool) for t in chosen)
+        if (
+            not chosen
+            or not whole
+            or not 0 <= chosen[-1] <= chosen[0] <= most
+            or any(b >= a for a, b in itertools.pairwise(chosen))
+        ):
+            raise ValueError(
+                f"sampler.timesteps must be whole numbers from {most} to 0, each smaller than the "
+                f"one before, got {list(chosen)}"
+            )
+        if self.spacing is not None:
+            raise ValueError(
+                f"sampler.timesteps excludes sampler.spacing, got both (spacing {self.spacing!r})"
+            )
+        if self.steps not in (len(chosen), DEFAULTS["steps"]):
+            raise ValueError(
+                f"sampler.steps must be {len(chosen)}, the length of sampler.timesteps, "
+                f"got {self.steps}"
+            )
+        self.timesteps, self.steps = list(chosen), len(chosen)
+
+    def _check_kind(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sampler.eta must be from 0 to 1, got {self.eta}")
+        for name, kind in OF_KIND.items():
+            if self.kind != kind and getattr(self, name) != DEFAULTS[name]:
+                raise ValueError(
+                    f"sampler.{name} exists for {kind} only, got {getattr(self, name)} with "
+                    f"{self.kind}"
+                )
+        if self.kind == "ddim" and self.beta_schedule == "sigmoid":
+            raise ValueError("sampler.beta_schedule=sigmoid exists for ddpm only, got kind=ddim")
+        if self.kind == "dpmpp" and self.rescale_betas_zero_snr:
+            raise ValueError(
+                "sampler=dpmpp needs rescale_betas_zero_snr=false: with it the log-SNR of the "
+                "first timestep is minus infinity"
+            )
+        if self.kind == "dpmpp" and self.order > self.steps:
+            raise ValueError(
+                f"sampler.order must be at most sampler.steps = {self.steps}, got {self.order}"
+            )
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "sampler.rescale_betas_zero_snr needs prediction_type sample or v_prediction, "
+                "got epsilon (the first step would divide by zero)"
+            )
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the list is ours, not the library's."""
+        return self.spacing is not None or self.timesteps is not None or self.kind == "dpmpp"
+
+    def settings(self) -> dict[str, Any]:
+        """By name; newer settings only where they differ from their default, see `NEW`."""
+        values = asdict(self)
+        return {k: v for k, v in values.items() if k not in NEW or v != DEFAULTS[k]}
+
     def with_steps(self, kind: str | None = None, steps: int | None = None) -> SamplerConfig:
-        """The same diffusion process sampled by another sampler or in another number of steps."""
-        return replace(self, kind=kind or self.kind, steps=steps or self.steps)
+        """The same diffusion process under another of the library's samplers or lists."""
+        kind = kind or self.kind
+        neutral = {n: DEFAULTS[n] for n, of in OF_KIND.items() if of != kind}
+        keep = steps is None or steps == self.steps
+        listed: dict[str, Any] = {} if keep else {"spacing": None, "timesteps": None}
+        return replace(self, kind=kind, steps=steps or self.steps, **neutral, **listed)
+
+
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(SamplerConfig)}
 
 
 @dataclass(frozen=True)
 class SamplerTable:
     """The coefficients of each step, float32 (N,), and the timesteps, int64, noisiest first.
 
-    `draws[s]` says whether step s consumes noise, which it may do with sigma 0.
+    `draws[s]` says whether step s consumes noise, which it may do with sigma 0. last_scale, (N, 2),
+    is of the x0 of the step before and of the one before that.
     """
 
     timesteps: np.ndarray
@@ -110,14 +202,33 @@ class SamplerTable:
     sigma: np.ndarray
     draws: np.ndarray
     clip: float | None
+    last_scale: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+
+    def __post_init__(self) -> None:
+        if not len(self.last_scale):
+            zeros = np.zeros((len(self.timesteps), 2), np.float32)
+            object.__setattr__(self, "last_scale", zeros)
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    def step(self, s: int, x: Tensor, out: Tensor, noise: Tensor | None) -> Tensor:
+    @property
+    def multistep(self) -> bool:
+        """Whether some step needs the x0 of earlier ones."""
+        return bool(self.last_scale.any())
+
+    def step(
+        self, s: int, x: Tensor, out: Tensor, noise: Tensor | None, last: list[Tensor] | None = None
+    ) -> Tensor:
         """Trajectory and network output (B, T, D) of step s -> the trajectory of the next.
 
-        `noise` has the same shape where `draws[s]`, and is None elsewhere.
+        Args:
+            s: the step.
+            x: (B, T, D), the trajectory.
+            out: (B, T, D), the network's output for it.
+            noise: (B, T, D) where `draws[s]`, None elsewhere.
+            last: the x0 of the last steps, newest first, kept here from step to step of a query; a
+                new list per query. A multistep sampler needs it.
         """
         x0 = self.in_x[s].item() * x + self.in_out[s].item() * out
         if self.clip is not None:
@@ -127,106 +238,34 @@ class SamplerTable:
             prev = prev + self.x_scale[s].item() * x
         if self.out_scale[s]:
             prev = prev + self.out_scale[s].item() * out
+        if self.multistep:
+            if last is None:
+                raise TypeError("a multistep sampler's step needs `last`, the x0 of earlier steps")
+            for scale, earlier in zip(self.last_scale[s].tolist(), last, strict=False):
+                if scale:
+                    prev = prev + scale * earlier
+            last.insert(0, x0)
+            del last[2:]
         return prev if noise is None else prev + self.sigma[s].item() * noise
 
 
-def _alpha_bar(t: float) -> float:
-    return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-
-
-BETAS: dict[str, Callable[[SamplerConfig], Tensor]] = {
-    "linear": lambda c: torch.linspace(c.beta_start, c.beta_end, c.num_train_timesteps),
-    "scaled_linear": lambda c: (
-        torch.linspace(c.beta_start**0.5, c.beta_end**0.5, c.num_train_timesteps) ** 2
-    ),
-    "squaredcos_cap_v2": lambda c: torch.tensor(
-        [
-            min(
-                1
-                - _alpha_bar((i + 1) / c.num_train_timesteps)
-                / _alpha_bar(i / c.num_train_timesteps),
-                0.999,
-            )
-            for i in range(c.num_train_timesteps)
-        ]
-    ),
-    "sigmoid": lambda c: (
-        torch.sigmoid(torch.linspace(-6, 6, c.num_train_timesteps)) * (c.beta_end - c.beta_start)
-        + c.beta_start
-    ),
-}
-
-SPACINGS: dict[str, Callable[[SamplerConfig], np.ndarray]] = {
-    "leading": lambda c: (
-        np.arange(c.steps)[::-1] * (c.num_train_timesteps // c.steps) + c.steps_offset
-    ),
-    "linspace": lambda c: np.linspace(0, c.num_train_timesteps - 1, c.steps).round()[::-1],
-    "trailing": lambda c: (
-        np.round(np.arange(c.num_train_timesteps, 0, -c.num_train_timesteps / c.steps)) - 1
-    ),
-}
-
-
-def timesteps(config: SamplerConfig) -> np.ndarray:
-    """(N,) int64, the noisiest first."""
-    return SPACINGS[config.timestep_spacing](config).astype(np.int64)
-
-
-def alphas_cumprod(config: SamplerConfig) -> np.ndarray:
-    """(num_train_timesteps,) float32: alpha-bar."""
-    betas = (
-        BETAS[config.beta_schedule](config)
-        if config.trained_betas is None
-        else torch.tensor(config.trained_betas, dtype=torch.float32)
-    )
-    if config.rescale_betas_zero_snr:  # Lin et al. 2023, algorithm 1
-        root = torch.cumprod(1 - betas, 0).sqrt()
-        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-        bar = root**2
-        betas = 1 - torch.cat([bar[:1], bar[1:] / bar[:-1]])
-    return torch.cumprod(1 - betas, 0).numpy()
-
-
 def sampler_table(config: SamplerConfig) -> SamplerTable:
-    """The whole sampler as numbers, in float32 and in diffusers' order of operations.
-
-    1 - a / a_prev loses three digits in float32; rounding it otherwise moves actions by 1e-5.
-    """
+    """The whole sampler as numbers, in float32."""
     bar, t = alphas_cumprod(config), timesteps(config)
-    one = np.float32(1)
-    ddpm = config.kind == "ddpm"
-    before = np.r_[t[1:], -1] if ddpm else t - config.num_train_timesteps // config.steps
-    final = one if ddpm or config.set_alpha_to_one else bar[0]
-    a, a_prev = bar[t], np.where(before >= 0, bar[before.clip(0)], final)
-    b, b_prev, step_alpha = one - a, one - a_prev, a / a_prev
-    step_beta = one - step_alpha
-    posterior = b_prev / b * step_beta
-    zero = np.zeros_like(a)
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # alpha-bar is 0 with rescale_betas_zero_snr
-        in_x, in_out = {
-            "epsilon": (1 / np.sqrt(a), -np.sqrt(b) / np.sqrt(a)),
-            "sample": (zero, zero + 1),
-            "v_prediction": (np.sqrt(a), -np.sqrt(b)),
-        }[config.prediction_type]
-    if ddpm:
-        draws = t > 0
-        variance = step_beta if config.variance_type == "fixed_large" else posterior.clip(1e-20)
-        sigma = np.where(draws, np.sqrt(variance), zero)
-        x0_scale = np.sqrt(a_prev) * step_beta / b
-        x_scale, out_scale = np.sqrt(step_alpha) * b_prev / b, zero
-    else:
-        draws = np.full(len(t), config.eta > 0)
-        sigma = np.float32(config.eta) * np.sqrt(posterior.clip(0))
-        direction = np.sqrt((b_prev - sigma**2).clip(0))
-        by_x0, by_x, by_out = {  # the predicted noise, as a combination of x0, x and the output
-            "clipped": (-np.sqrt(a) / np.sqrt(b), 1 / np.sqrt(b), zero),
-            "epsilon": (zero, zero, zero + 1),
-            "sample": (zero, 1 / np.sqrt(b), -np.sqrt(a) / np.sqrt(b)),
-            "v_prediction": (zero, np.sqrt(b), np.sqrt(a)),
-        }["clipped" if config.use_clipped_model_output else config.prediction_type]
-        x0_scale = np.sqrt(a_prev) + direction * by_x0
-        x_scale, out_scale = direction * by_x, direction * by_out
-    clip = config.clip_sample_range if config.clip_sample else None
-    return SamplerTable(t, in_x, in_out, x0_scale, x_scale, out_scale, sigma, draws, clip)
+    quirk = config.kind == "ddim" and not config.is_chosen
+    stride = config.num_train_timesteps // config.steps
+    before = t - stride if quirk else np.append(t[1:], -1)
+    in_x, in_out = x0_of(config, bar[t])
+    rows = KINDS[config.kind](config, Visits(bar, t, before))
+    return SamplerTable(
+        timesteps=t,
+        in_x=in_x,
+        in_out=in_out,
+        x0_scale=rows.x0_scale,
+        x_scale=rows.x_scale,
+        out_scale=rows.out_scale,
+        sigma=rows.sigma,
+        draws=rows.draws,
+        clip=config.clip_sample_range if config.clip_sample else None,
+        **({} if rows.last_scale is None else {"last_scale": rows.last_scale}),
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from .machine import warn_of_others
 from .prepare import Job
 from .store import (
     CONFIG,
@@ -53,4 +54,5 @@ def accept(job: Job, store: RunStore) -> None:
             shutil.copyfile(source / name, temporary)
             os.replace(temporary, store.folder / name)
     store.episodes = read_episodes(store.folder)
+    warn_of_others(store.episodes.values(), f"the episodes of {source}")
     log.info("%d episodes accepted from %s", len(store.episodes), source)

@@ -151,14 +151,14 @@ def as_json(errors: BranchErrors) -> dict[str, Any]:
 
 
 def summarise(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What of branch_errors.json goes to result.json; action errors in normalised units."""
+    """What of branch_errors.json goes to result.json; `action_error` over queries."""
     error, actions = np.array(content["error"]), np.array(content["action_error"])
     return {
         "by_step": error.mean(axis=1).tolist(),
         "by_site": dict(zip(content["sites"], error.mean(axis=0).tolist(), strict=True)),
         "hit_share": float(np.mean(content["hits"])),
-        "action_error_mean": float(actions.mean()),
-        "action_error_p95": float(np.percentile(actions, 95)),
+        "action_rms_mean": float(actions.mean()),
+        "action_rms_p95": float(np.percentile(actions, 95)),
         "n_queries": len(actions),
     }
 
@@ -171,6 +171,13 @@ def _from(queries: Mapping[str, Any]) -> str:
 
 def _largest(values: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(values.items(), key=lambda item: -item[1])[:N_ROWS]
+
+
+def _action_error(errors: Mapping[str, Any]) -> str:
+    if "action_rms_mean" not in errors:
+        return "of an older version, which took another mean: force=true measures it again"
+    mean, p95 = errors["action_rms_mean"], errors["action_rms_p95"]
+    return f"mean {mean:.4f}, p95 {p95:.4f} (RMS over executed actions, normalised units)"
 
 
 def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
@@ -194,11 +201,7 @@ def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
         rows += [
             ("by step", "  ".join(f"{s}: {by_step[s]:.3f}" for s in picked)),
             ("hits", f"{errors['hit_share']:.1%} of the cells"),
-            (
-                "action error",
-                f"mean {errors['action_error_mean']:.4f}, p95 {errors['action_error_p95']:.4f} "
-                "(normalised units)",
-            ),
+            ("action error", _action_error(errors)),
         ]
     rows += [
         ("time", f"{result['wall_s']} s, peak memory {result['peak_memory_mb']} MB"),

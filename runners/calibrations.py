@@ -71,10 +71,25 @@ def queries_of(job: Job, anew: bool = False) -> Queries:
     path, demos = job.recipe.folder / QUERIES, job.recipe.demos
     if path.exists() and not anew:
         return Queries.load(path)
+    if (shipped := shipped_queries(job.recipe, job.checkpoint)).exists():
+        log.info("queries from %s", shipped)
+        queries = Queries.load(shipped)
+        queries.save(path)
+        return queries
     n_queries = job.recipe.choice.n_queries
     queries = demos.queries(job.policy.n_obs_steps, n_queries) if demos else play(job)
     queries.save(path)
     return queries
+
+
+def shipped_queries(recipe: Recipe, checkpoint: str) -> Path:
+    """Where a checkpoint's folder may hold the queries of this calibration, with its key.
+
+    A calibration from them is the published one but for the last bits of what torch computes, and
+    what bac and hash_ab compute under it is the same: no episode is played, and the choice does not
+    depend on how the simulator's came out here.
+    """
+    return Path(checkpoint) / "calibration" / f"{recipe.key}.npz"
 
 
 def _make(job: Job) -> Calibration:
@@ -98,7 +113,7 @@ def source_of(job: Job, queries: Queries) -> dict[str, Any]:
         "checkpoint": job.checkpoint,
         "task": recipe.task,
         "network": asdict(policy.sizes),
-        "sampler": asdict(policy.config.sampler),
+        "sampler": policy.config.sampler.settings(),
         "key": recipe.key,
         "noise_seed": job.settings.noise_seed,
         "policy_batch": job.settings.policy_batch,

@@ -16,6 +16,7 @@ from torch import Tensor
 from envs import EnvPool, Event, Task
 
 from .clock import Clock
+from .embodied import Gathered
 from .realtime import Delays, Timeline
 from .trajectory import Recorder, Trajectory
 
@@ -35,6 +36,7 @@ class Acting(Protocol):
 class EpisodeResult:
     """One episode; `success`, `score` and `details` are None for status "error".
 
+    embodied: time, motion and energy, as `Gathered.measured` says; None for status "error".
     observations: (n_queries, n_obs_steps, obs_dim), what the policy saw.
     trajectory: step by step, where asked for.
     """
@@ -48,6 +50,7 @@ class EpisodeResult:
     seconds: float
     attempts: int
     details: dict[str, Any] | None = None
+    embodied: dict[str, Any] | None = None
     error: str | None = None
     video: str | None = None
     observations: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
@@ -69,6 +72,7 @@ class Slot:
     history: deque[np.ndarray]
     rewards: list[float] = field(default_factory=list)
     observations: list[np.ndarray] = field(default_factory=list)
+    gathered: Gathered = field(default_factory=Gathered)
     recorder: Recorder | None = None
     timeline: Timeline | None = None
 
@@ -171,9 +175,13 @@ def evaluate(
                     chunks = _query(policy, [slots[i] for i in batch], noise_seed, policy_batch)
                 for index, actions in zip(batch, chunks, strict=True):
                     slot = slots[index]
-                    executed = disturb(slot.seed, len(slot.observations) - 1, actions)
+                    query = len(slot.observations) - 1
+                    executed = disturb(slot.seed, query, actions)
+                    sources = np.full(len(executed), query)
                     if slot.timeline:
                         executed = slot.timeline.execute(executed)
+                        sources = slot.timeline.sources
+                    slot.gathered.ask(executed, sources)
                     if slot.recorder:
                         slot.recorder.ask(actions, executed)
                     pool.step(index, executed)
@@ -202,8 +210,10 @@ def _timeline(task: Task, delays: Delays | None, noise_seed: int, seed: int) -> 
 
 
 def _observe(slot: Slot, event: Event) -> None:
-    if slot.recorder and event.kind != "error":
-        slot.recorder.answer(event)
+    if event.kind != "error":
+        slot.gathered.answer(event)
+        if slot.recorder:
+            slot.recorder.answer(event)
     if event.kind == "ready":  # the history before the episode is the reset's observation
         slot.history.extend([event.obs[0]] * (slot.history.maxlen or 1))
     elif event.kind == "chunk":
@@ -220,7 +230,9 @@ def _query(policy: Acting, slots: list[Slot], noise_seed: int, batch: int) -> np
 
 
 def _result(task: Task, slot: Slot, event: Event) -> EpisodeResult:
-    score = None if event.kind == "error" else task.score(np.array(slot.rewards), event.info)
+    rewards = np.array(slot.rewards)
+    score = None if event.kind == "error" else task.score(rewards, event.info)
+    measured = slot.gathered.measured
     return EpisodeResult(
         seed=slot.seed,
         status="ok" if score else "error",
@@ -231,6 +243,7 @@ def _result(task: Task, slot: Slot, event: Event) -> EpisodeResult:
         seconds=round(time.perf_counter() - slot.started, 3),
         attempts=slot.attempt,
         details=score.details if score else None,
+        embodied=measured(task, rewards, event.info, score.success) if score else None,
         error=event.error,
         video=event.video,
         observations=np.array(slot.observations),

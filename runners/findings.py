@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from .cost import Flops, Latency, latency_of, read_flops
 from .metrics import Paired, paired, wilson
 from .report_words import ms
 from .run_folder import Run, is_baseline
 from .statistics import (
+    MARGIN,
     NonInferiority,
     Pooled,
     ScoreDifference,
-    bootstrap,
     episodes_needed,
     holm,
-    latency_ratio,
+    loss_detected,
     noninferiority,
     pooled,
     power,
@@ -31,7 +31,7 @@ from .study import Study
 class ReportConfig:
     """margin: a loss of success rate that is small enough; seed: of the bootstrap."""
 
-    margin: float = 0.05
+    margin: float = MARGIN
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,31 +42,13 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Of one query at batch 1, next to the plain policy's in the same run, in milliseconds.
-
-    ratio: the plain policy's median over the arm's; intervals are bootstrapped.
-    """
-
-    p50_ms: float
-    p50_interval: tuple[float, float]
-    p95_ms: float
-    p99_ms: float
-    plain_p50_ms: float
-    ratio: float
-    ratio_interval: tuple[float, float]
-    samples_ms: dict[str, list[float]]
-    conditions: str
-
-
-@dataclass(frozen=True)
 class Versus:
     """An arm against its baseline.
 
     p_holm: McNemar's p-value, adjusted over the study's comparisons.
-    needed: seeds for 80 % power to find a loss of the margin at the discordance seen here
-        (at least the margin: a loss makes that many seeds discordant).
-    power: of showing non-inferiority with these seeds, were both arms equal.
+    needed: seeds that show non-inferiority with 80 % power, were both arms equal, at the
+        discordance seen here.
+    power: of the same, with these seeds.
     won, lost: seeds that only the arm, only the baseline solved.
     """
 
@@ -80,6 +62,10 @@ class Versus:
     won: list[int]
     lost: list[int]
 
+    @property
+    def loss_detected(self) -> bool:
+        return loss_detected(self.success.difference, self.p_holm)
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -88,8 +74,7 @@ class Arm:
     Attributes:
         number: of the arm in the report.
         metrics: {p_1: (successes, n)}, the task's own shares.
-        share: its FLOPs over the baseline's plain policy, or over its own without a baseline.
-        bound: the speed-up that its FLOPs allow, over the plain policy of its own sampler.
+        flops: of its plan and as it ran, over the checkpoint's unaccelerated policy.
     """
 
     number: int
@@ -101,8 +86,7 @@ class Arm:
     interval: tuple[float, float]
     mean_score: float
     metrics: dict[str, tuple[int, int]]
-    share: float
-    bound: float
+    flops: Flops
     latency: Latency | None
     versus: Versus | None
     is_baseline: bool
@@ -110,6 +94,16 @@ class Arm:
     @property
     def rate(self) -> float:
         return self.n_success / max(self.n, 1)
+
+    @property
+    def times_as_fast(self) -> float | None:
+        """As the checkpoint's unaccelerated policy in stock modules, in the same run."""
+        return self.latency.ratio if self.latency else None
+
+    @property
+    def bound(self) -> float | None:
+        """The speed-up that its FLOPs allow, were a saved FLOP saved time."""
+        return 1 / self.flops.share if self.flops.share else None
 
     @property
     def delay(self) -> float:
@@ -163,23 +157,31 @@ def over_strata(arms: Sequence[Arm]) -> list[Method]:
 
 def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
     """Where the latency of the same plain policy moved from run to run, as warnings."""
-    medians: dict[tuple[str, str], list[float]] = {}
+    medians: dict[str, list[float]] = {}
     for arm in arms:
-        if arm.latency:
-            same = (arm.stratum, arm.run.of(["sampler"]))
-            medians.setdefault(same, []).append(arm.latency.plain_p50_ms)
+        if arm.latency and arm.latency.plain_p50_ms:
+            medians.setdefault(arm.stratum, []).append(arm.latency.plain_p50_ms)
     return [
         f"On {stratum} the plain policy took {ms(min(found))} to {ms(max(found))} ms in different "
         "runs: compare speed-ups, not latencies"
-        for (stratum, _), found in medians.items()
+        for stratum, found in medians.items()
         if max(found) > most * min(found)
     ]
 
 
+def busy(arms: Sequence[Arm]) -> list[str]:
+    """What the runs themselves said against their latencies."""
+    return [
+        f"{arm.number} {arm.label}, {arm.stratum}: {arm.latency.warning.rstrip('.')}"
+        for arm in arms
+        if arm.latency and arm.latency.warning
+    ]
+
+
 def pareto(arms: Sequence[Arm]) -> list[Arm]:
-    """Arms that no other beats in both latency and success rate, fastest first."""
+    """Arms that no other beats in both speed-up and success rate, fastest first."""
     front: list[Arm] = []
-    timed = [(arm.latency.p50_ms, -arm.rate, arm) for arm in arms if arm.latency]
+    timed = [(-arm.times_as_fast, -arm.rate, arm) for arm in arms if arm.times_as_fast]
     for _, _, arm in sorted(timed, key=lambda entry: entry[:2]):
         if not front or arm.rate > front[-1].rate:
             front.append(arm)
@@ -189,8 +191,6 @@ def pareto(arms: Sequence[Arm]) -> list[Arm]:
 def _arm(number: int, run: Run, study: Study, config: ReportConfig) -> Arm:
     n, successes = len(run.ok), sum(run.success.values())
     baseline = study.baseline(run)
-    flops = run.result["flops"]
-    plain = baseline.result["flops"]["plain"] if baseline else flops["plain"]
     shares = {k: v for k, v in run.result["task_metrics"].items() if k.startswith("p_")}
     rng = np.random.default_rng(config.seed)  # anew: an arm's interval knows of no other arm
     return Arm(
@@ -203,32 +203,10 @@ def _arm(number: int, run: Run, study: Study, config: ReportConfig) -> Arm:
         interval=wilson(successes, n),
         mean_score=float(np.mean(list(run.score.values()))) if n else float("nan"),
         metrics={name: (round(share * n), n) for name, share in shares.items()},
-        share=flops["query"] / plain,
-        bound=flops["plain"] / flops["query"],
-        latency=_latency(run.result["latency"], rng),
+        flops=read_flops(run, baseline),
+        latency=latency_of(run, baseline, rng),
         versus=_versus(run, baseline, config, rng) if baseline else None,
         is_baseline=is_baseline(run),
-    )
-
-
-def _latency(latency: dict[str, Any] | None, rng: np.random.Generator) -> Latency | None:
-    if not latency:
-        return None
-    samples = latency["samples_ms"]
-    fast = samples["accelerated"]
-    ratio, ratio_interval = latency_ratio(samples["plain"], fast, rng)
-    p50, p95, p99 = np.percentile(fast, [50, 95, 99])
-    return Latency(
-        p50_ms=float(p50),
-        p50_interval=bootstrap(fast, lambda rows: np.median(rows, axis=-1), rng),
-        p95_ms=float(p95),
-        p99_ms=float(p99),
-        plain_p50_ms=float(np.median(samples["plain"])),
-        ratio=ratio,
-        ratio_interval=ratio_interval,
-        samples_ms=samples,
-        conditions=f"batch {latency['batch']}, {latency['threads']} threads, {latency['device']}, "
-        f"{latency['repeats']} repeats after {latency['warmup']} warm-ups",
     )
 
 
@@ -247,7 +225,7 @@ def _versus(
         success=result,
         p_holm=result.p_value,
         noninferiority=noninferiority(result.wins, result.losses, result.n, config.margin),
-        needed=episodes_needed(config.margin, max(discordance, config.margin)),
+        needed=episodes_needed(config.margin, discordance),
         power=power(result.n, discordance, config.margin),
         score=score,
         won=[s for s in common if ours[s] and not theirs[s]],

@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, query_flops
+from accel import CACHES, accelerated
 
 from .accepted import accept
 from .clock import Clock
 from .command import baseline_command, command
-from .evaluate import act_padded, query_noise
+from .embodied_summary import as_json, differences, means
+from .evaluate import Acting, act_padded, query_noise
+from .job_cost import as_defined_now, flops_of, with_times
 from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
+from .machine import machines_of
 from .metrics import paired, wilson
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .shards import merge
 from .store import TIME, RunStore, read_episodes
+from .verdict import verdict
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,7 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
         if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
+        done = as_defined_now(job, store, done)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():
         return _run(job, store, missing)
@@ -120,9 +125,8 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             observations = store.observations()
             previous = store.result() or {}
             with clock.measuring():
-                latency = previous.get("latency") or measure(
-                    fast, job.policy, observations, job.settings.latency, job.settings.device
-                )
+                latency = previous.get("latency") or latency_of(job, fast, observations)
+                latency = latency and with_times(job, latency)
             save_time(store, clock)
             if not fast.n_queries and len(observations):
                 act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
@@ -130,15 +134,10 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             layers = stats.pop("quantised")
         if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
             stats = previous.get("stats", stats)
-        plain_flops = query_flops(job.policy, np.ones(np.shape(stats["computed"])))
         result = {
             **summarise(job, [store.episodes[s] for s in job.seeds]),
             "latency": latency,
-            "flops": {
-                "query": stats["flops"],
-                "plain": plain_flops,
-                "share": stats["flops"] / plain_flops,
-            },
+            "flops": flops_of(job, stats),
             "baseline": compare(job, store.folder, store.episodes),
             **({"realtime": job.delays.record()} if job.delays else {}),
             "calibration": cheaper.calibration,
@@ -160,6 +159,17 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
         logger.close(exit_code)
 
 
+def latency_of(job: Job, fast: Acting, observations: np.ndarray) -> dict[str, Any] | None:
+    """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
+    assert job.plain is not None
+    config, device = job.settings.latency, job.settings.device
+    same = job.cache.name == job.quant.name == "none"
+    if same and job.policy.config.sampler == job.plain.config.sampler:
+        return measure(fast, job.plain, observations, config, device)
+    with accelerated(job.plain, engine=job.plain_engine) as engine:
+        return measure(fast, job.plain, observations, config, device, engine)
+
+
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
     """Rates over the episodes that ran to their end; errors are listed, not counted."""
     ok = [e for e in episodes if e["status"] == "ok"]
@@ -174,9 +184,11 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         "n_episodes": len(episodes),
         "n_success": successes,
         "n_errors": len(errors),
+        "machines": machines_of(ok),
         "errors": errors,
         "mean_score": float(np.mean([e["score"] for e in ok])) if ok else None,
         "task_metrics": job.task.metrics([e["details"] for e in ok]) if ok else {},
+        "embodied": as_json(means(ok)),
     }
 
 
@@ -188,12 +200,17 @@ def compare(
         return None
     baseline = folder.parent / job.baseline_name
 
-    def outcomes(records: Mapping[int, Mapping[str, Any]]) -> dict[int, bool]:
-        return {
-            s: r["success"] for s, r in records.items() if r["status"] == "ok" and s in job.seeds
-        }
+    def ended(records: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        return {s: r for s, r in records.items() if r["status"] == "ok" and s in job.seeds}
 
-    result = paired(outcomes(episodes), outcomes(read_episodes(baseline)))
+    ours, theirs = ended(episodes), ended(read_episodes(baseline))
+    result = paired(*({s: r["success"] for s, r in who.items()} for who in (ours, theirs)))
     if result is None:
         return {"folder": None, "command": baseline_command()}
-    return {"folder": baseline.name, **asdict(result)}
+    return {
+        "folder": baseline.name,
+        **asdict(result),
+        **verdict(folder, result),
+        "machines": machines_of(theirs.values()),
+        "embodied": as_json(differences(ours.values(), theirs.values())),
+    }

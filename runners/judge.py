@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from accel import CachePlan, accelerated
+from accel import CachePlan, accelerated, action_error
 
 from .queries import Queries
 
@@ -25,12 +25,11 @@ class Judge:
         self.plain = self._actions(None, everything)
 
     def errors(self, plan: CachePlan, rows: np.ndarray) -> np.ndarray:
-        """(len(rows),) RMS distance over executed actions, in normalised units."""
-        difference = self._actions(plan, rows) - self.plain[rows]
-        distance: np.ndarray = np.sqrt(np.square(difference).mean(axis=(1, 2)))
-        return distance
+        """(len(rows),) action errors: RMS over executed actions, in normalised units."""
+        error: np.ndarray = action_error(self._actions(plan, rows), self.plain[rows]).numpy()
+        return error
 
-    def _actions(self, plan: CachePlan | None, rows: np.ndarray) -> np.ndarray:
+    def _actions(self, plan: CachePlan | None, rows: np.ndarray) -> torch.Tensor:
         job, found = self.job, []
         noise = self.queries.noise(job.settings.noise_seed)
         size = job.settings.policy_batch
@@ -42,8 +41,8 @@ class Judge:
                 normalised = job.policy.normalizer.normalize(
                     "action", actions.to(job.policy.device)
                 )
-                found.append(normalised.double().cpu().numpy())
-        return np.concatenate(found)
+                found.append(normalised.double().cpu())
+        return torch.cat(found)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> set[int]:

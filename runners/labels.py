@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .run_folder import Run, is_baseline
 
@@ -88,8 +89,28 @@ def quant_label(config: Mapping[str, object]) -> str:
 
 
 def _sampler(run: Run) -> str:
-    sampler = run.config.get("sampler") or {}
-    return f"{sampler.get('kind')}-{sampler.get('steps')}" if sampler else ""
+    """Of the run's sampler: "ddim-12", "ddpm-5 trailing", "dpmpp-10 trailing SDE"."""
+    return sampler_label(run.config.get("sampler") or {})
+
+
+def sampler_label(sampler: Mapping[str, Any]) -> str:
+    """A sampler's settings in few words: kind, network calls, and what was chosen besides."""
+    if not sampler:
+        return ""
+    words = [f"{sampler.get('kind')}-{sampler.get('steps')}"]
+    if sampler.get("timesteps"):
+        words.append("at " + "/".join(str(t) for t in sampler["timesteps"]))
+    if sampler.get("spacing"):
+        words.append(str(sampler["spacing"]))
+    if sampler.get("power"):
+        words.append(f"of {sampler['power']:g}")
+    if sampler.get("eta"):
+        words.append(f"eta {sampler['eta']:g}")
+    if sampler.get("order"):
+        words.append(f"order {sampler['order']}")
+    if sampler.get("stochastic"):
+        words.append("SDE")
+    return " ".join(words)
 
 
 def _said(key: str, value: str) -> str:

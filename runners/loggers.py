@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import embodied_summary
 from .store import film_of
 
 EPISODE_COLUMNS = (
@@ -19,6 +20,7 @@ EPISODE_COLUMNS = (
     "attempts",
     "error",
 )
+COLUMNS = (*EPISODE_COLUMNS, *embodied_summary.METRICS)
 
 
 def wandb_run(job: Any, job_type: str, *tags: str) -> dict[str, Any]:
@@ -46,13 +48,12 @@ def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
         "success_high": high,
         "test/mean_score": result["mean_score"],
         **{f"test/{k}": v for k, v in result["task_metrics"].items()},
-        **{f"flops/{k}": v for k, v in result["flops"].items()},
+        **{f"flops/{k}": v for k, v in result["flops"].items() if v is not None},
         **{f"time/{k}": v for k, v in result["time"].items()},
+        **embodied_summary.summary_values(result),
     }
     if result["latency"]:
-        values["latency/ratio"] = result["latency"]["ratio"]
-        for arm in ("accelerated", "plain"):
-            values |= {f"latency/{arm}_{k}": v for k, v in result["latency"][arm].items()}
+        values |= latency_values(result["latency"])
     if quantisation := result.get("quantisation"):
         sizes = {k: quantisation[f"bytes_{k}"] for k in ("before", "after")}
         values |= {f"quant/bytes_{k}": v for k, v in sizes.items()}
@@ -64,6 +65,16 @@ def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
             f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
         }
     return values
+
+
+def latency_values(latency: Mapping[str, Any]) -> dict[str, Any]:
+    """latency/times_as_fast as every table has it, with its interval; percentiles of each arm."""
+    values = {f"latency/{k}": latency.get(k) for k in ("times_as_fast", "engine_ratio", "warning")}
+    if bounds := latency.get("times_as_fast_interval"):
+        values |= dict(zip(("latency/times_low", "latency/times_high"), bounds, strict=True))
+    for arm in ("accelerated", "plain", "engine"):
+        values |= {f"latency/{arm}_{k}": v for k, v in (latency.get(arm) or {}).items()}
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def has_key() -> bool:
@@ -139,6 +150,7 @@ class WandbLogger(NullLogger):
             {
                 "episode": self.n_episodes,
                 **{k: float(v) for k, v in numbers.items()},
+                **{f"test/{k}": v for k, v in embodied_summary.flat(record).items()},
                 "test/success_rate": success_rate,
             }
         )
@@ -153,9 +165,10 @@ class WandbLogger(NullLogger):
     ) -> None:
         import wandb
 
-        rows = [[record.get(c) for c in EPISODE_COLUMNS] for record in episodes]
+        whole = [{**record, **embodied_summary.flat(record)} for record in episodes]
+        rows = [[record.get(c) for c in COLUMNS] for record in whole]
         if rows:
-            self.run.log({"episodes": wandb.Table(columns=list(EPISODE_COLUMNS), data=rows)})
+            self.run.log({"episodes": wandb.Table(columns=list(COLUMNS), data=rows)})
         for record in episodes:
             if path := film_of(folder, record):
                 video = wandb.Video(str(path), format="mp4")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel import CachePlan, query_flops, summarise
+from accel import CachePlan, plain_flops, query_flops, summarise
 from accel.calibration import Calibration
 from accel.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
+
+from .report_words import flops_words
 
 COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4
@@ -45,10 +47,11 @@ class Arm:
     Attributes:
         label: "cache=uniform", or the file or folder that it comes from.
         flops: {kind: (N,) float64} of one query of one row, see `KINDS`.
-        plain: the same with every cell computed.
+        plain: the same of the checkpoint's unaccelerated policy with its own sampler.
         live: FLOPs of a query in the fused engine; None where it does not run.
         query: FLOPs of a query in the reference engine.
-        share: `query` over that of the plain policy.
+        of: FLOPs of a query of the checkpoint's unaccelerated policy.
+        share: `query` over `of`.
         equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
             much.
     """
@@ -59,6 +62,7 @@ class Arm:
     plain: dict[str, np.ndarray]
     live: int | None
     query: int
+    of: int
     share: float
     equivalent_steps: float
 
@@ -68,16 +72,24 @@ class Arm:
         counts: np.ndarray = self.plan.mask.sum(axis=0)
         return counts
 
+    @property
+    def live_share(self) -> float | None:
+        """As run by the fused engine, over the same as `share`."""
+        return None if self.live is None else self.live / self.of
 
-def arm(label: str, plan: CachePlan, policy: DiffusionPolicy) -> Arm:
-    everything, spent = np.ones_like(plan.mask), summarise(plan, policy)
+
+def arm(label: str, plan: CachePlan, policy: DiffusionPolicy, of: DiffusionPolicy) -> Arm:
+    """A plan for `policy`, beside the checkpoint's unaccelerated policy `of`."""
+    everything = np.ones((of.n_inference_steps, len(plan.sites)))
+    spent = summarise(plan, policy, of)
     return Arm(
         label,
         plan,
         flops_by_step(policy, plan.mask),
-        flops_by_step(policy, everything),
+        flops_by_step(of, everything),
         live_query_flops(policy, plan.mask) if policy.sizes.family == "transformer" else None,
         query_flops(policy, plan.mask),
+        plain_flops(of),
         spent.flops_share,
         spent.equivalent_steps,
     )
@@ -171,8 +183,8 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         row("steps that compute nothing", ((~a.plan.mask.any(axis=1)).sum() for a in arms)),
         row("last step computed", (_fully(a.plan.mask[-1]) for a in arms)),
         row("hits", (_hits(a.plan) for a in arms)),
-        row("FLOPs a query", (f"{a.query / 1e9:.3f} G ({a.share:.1%} of plain)" for a in arms)),
-        row("FLOPs, engine=fused", (_live(a.live) for a in arms)),
+        row("FLOPs a query", (flops_words(a.query, a.share) for a in arms)),
+        row("  as run by engine=fused", (_live(a) for a in arms)),
     ]
     if len(arms) == 2:
         plans = arms[0].plan, arms[1].plan
@@ -183,8 +195,8 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _live(flops: int | None) -> str:
-    return "it does not run UNets" if flops is None else f"{flops / 1e9:.3f} G"
+def _live(a: Arm) -> str:
+    return "it does not run UNets" if a.live is None else flops_words(a.live, a.live_share)
 
 
 def _updates(updates: np.ndarray) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from .clock import Clock
 from .evaluate import EpisodeResult, evaluate
 from .loggers import NullLogger
+from .machine import arithmetic, warn_of_others
 from .prepare import Job
 from .store import TIME, RunStore, dump, film_of, write_whole
 
@@ -53,6 +54,7 @@ def play_missing(
                 count(store.episodes[seed])
         if not missing:
             return
+        warn_of_others((store.episodes[s] for s in seeds if s not in missing), "earlier episodes")
         for episode in _played(job, store, fast, missing, filmed, clock):
             record = _record(episode, store)
             store.append(record)
@@ -83,7 +85,7 @@ def _played(
 
 
 def _record(episode: EpisodeResult, store: RunStore) -> dict[str, Any]:
-    record = episode.record()
+    record = {**episode.record(), "machine": arithmetic()}
     if episode.video:
         record["video"] = str(Path(episode.video).relative_to(store.folder.absolute()))
     return record

@@ -16,9 +16,10 @@ from accel.features import check_branches
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
-from policies import CheckpointError, DiffusionPolicy
+from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
 from .delays import delays_of, realtime_config
+from .labels import sampler_label
 from .loggers import LOGGERS
 from .realtime import Delays
 from .recipes import Recipe, check_recipe, recipe_of
@@ -55,6 +56,9 @@ class Job:
     Attributes:
         loaded: None where something else than a policy acts.
         adapted: what had to be done to a saved plan to make it this policy's.
+        plain: the checkpoint's own policy, with its own sampler, of whose FLOPs shares are; as many
+            actions as `loaded`.
+        plain_engine: what runs it without a quantisation, where the run's engine was asked for.
     """
 
     settings: Settings
@@ -75,6 +79,8 @@ class Job:
     baseline_name: str
     config: dict[str, Any]
     delays: Delays | None = None
+    plain: DiffusionPolicy | None = None
+    plain_engine: Any = None
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -221,7 +227,7 @@ def prepare_job(
             "cache": asdict(cache),
             "quant": asdict(quant),
             "engine": asdict(engine),
-            "sampler": asdict(policy.config.sampler) if policy else None,
+            "sampler": policy.config.sampler.settings() if policy else None,
             "logger": asdict(logger),
             "runner": asdict(runner),
             "calibration": of_cache.get("calibration"),
@@ -230,7 +236,16 @@ def prepare_job(
             "fingerprint": fingerprint,
         },
         delays=delays,
+        plain=as_timed(plain, policy, settings.device) if plain and policy else None,
+        plain_engine=plain_engine,
     )
+
+
+def as_timed(plain: DiffusionPolicy, policy: DiffusionPolicy, device: str) -> DiffusionPolicy:
+    """The plain policy on the device of `policy`, and with as many actions."""
+    if plain.n_action_steps != policy.n_action_steps:  # under delays
+        plain = plain.with_n_action_steps(policy.n_action_steps)
+    return plain.to(device)
 
 
 def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[str, ...]:
@@ -267,20 +282,21 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions (%s), %s-%d, %s; "
+        "%s: horizon %d, %d observations, %d actions (%s), %s, %s; "
         "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
         policy.n_obs_steps,
         policy.n_action_steps,
         "absolute" if policy.config.task.abs_action else "relative",
-        sampler.kind,
-        policy.n_inference_steps,
+        sampler_label(sampler.settings()),
         policy.sizes,
         job.n_envs,
         job.settings.policy_batch,
         job.settings.threads,
     )
+    for words in sampler_warnings(sampler):
+        log.warning("%s", words)
     if job.delays:
         log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:

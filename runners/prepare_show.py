@@ -22,7 +22,7 @@ from .prepare import check_cache, settings_and_logger
 from .recipes import Recipe, check_recipe, recipe_of
 from .settings import SamplerChoice, Settings, UserError, build, choose, digest
 from .store import CONFIG, RESULT
-from .task_and_policy import policy_and_task
+from .task_and_policy import load, policy_and_task
 
 
 @dataclass
@@ -62,10 +62,14 @@ class Source:
 
 @dataclass(frozen=True)
 class ShowJob:
-    """Checked settings of a picture of one plan, or of two side by side."""
+    """Checked settings of a picture of one plan, or of two side by side.
+
+    plain: the checkpoint's policy with its own sampler, which shares of FLOPs are of.
+    """
 
     settings: Settings
     policy: DiffusionPolicy
+    plain: DiffusionPolicy
     calibration: Calibration | None
     sources: tuple[Source, ...]
     runner: ShowConfig
@@ -131,6 +135,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     job = ShowJob(
         settings=settings,
         policy=policy,
+        plain=load(checkpoint, cfg.task),
         calibration=calibration,
         sources=tuple(sources),
         runner=runner,
@@ -142,7 +147,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
             **asdict(settings),
             "task": {"name": task.name, "checkpoint": checkpoint},
             "cache": asdict(cache),
-            "sampler": asdict(policy.config.sampler),
+            "sampler": policy.config.sampler.settings(),
             "runner": asdict(runner),
             "fingerprint": fingerprint,
         },

@@ -182,7 +182,6 @@ def _policy_config(
         beta_schedule=runner.beta_schedule,
         prediction_type=runner.prediction_type,
     )
-    kind = None if sampler.name == "checkpoint" else sampler.name
     return PolicyConfig(
         network=NetworkConfig(
             input_dim=width,
@@ -208,7 +207,7 @@ def _policy_config(
         action_dim=task.action_dim,
         n_action_steps=runner.n_action_steps,
         pred_action_steps_only=runner.pred_action_steps_only,
-        sampler=process.with_steps(kind, sampler.steps),
+        sampler=sampler.over(process),
         task=defaults.info(task),
     )
 

@@ -31,9 +31,9 @@ from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy
 
 from .calibrations import find, locked, plan_of, queries_of, source_of
+from .machine import cpu
 from .recipes import Recipe
 from .settings import digest
-from .versions import cpu
 
 if TYPE_CHECKING:
     from .prepare import Job

@@ -60,6 +60,9 @@ class Timeline:
         delay: query's index -> its delay in steps.
         lead: see `Delays`.
         hold: the last action -> one that keeps the robot where that sent it.
+
+    Attributes:
+        sources: (k,) of the steps that `execute` returned last: the query that answered each.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Timeline:
         self.n_queries = 0
         self.chunk = np.empty((0, 0))
         self.age = 0
+        self.sources = np.empty(0, np.int64)
 
     def execute(self, actions: np.ndarray) -> np.ndarray:
         """Ask now.
@@ -83,6 +87,7 @@ class Timeline:
         length = max(delay, len(actions) - self.lead, 1)
         done = [self._at(self.chunk, self.age + t) for t in range(delay)]
         done += [self._at(actions, t) for t in range(delay, length)]
+        self.sources = np.repeat([self.n_queries - 1, self.n_queries], [delay, length - delay])
         self.chunk, self.age = actions, length
         self.n_queries += 1
         return np.array(done)

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import report_embodied
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
 from .report_page import html, lead, markdown, parts
@@ -38,7 +39,8 @@ def write_report(study_folder: Path, config: ReportConfig) -> list[Path]:
     sections = parts(study, arms, config.margin, here)
     write_whole(here / PAGE, html(title, intro, sections))
     write_whole(here / TEXT, markdown(title, intro, sections))
-    rows = [row(arm) for arm in arms]
+    subtasks = report_embodied.subtasks_of(arms)
+    rows = [row(arm) | report_embodied.columns(arm, subtasks) for arm in arms]
     write_whole(here / ROWS, _csv(rows))
     files = [here / name for name in (PAGE, TEXT, ROWS)]
     if find_spec("pyarrow"):
@@ -53,6 +55,7 @@ def row(arm: Arm) -> dict[str, Any]:
     paired = versus.success if versus else None
     score = versus.score if versus else None
     low, high = arm.interval
+    bounds = (latency.ratio_interval if latency else None) or (None, None)
     return {
         "number": arm.number,
         "run": arm.run.name,
@@ -76,7 +79,8 @@ def row(arm: Arm) -> dict[str, Any]:
         "p_mcnemar": paired.p_value if paired else None,
         "p_holm": versus.p_holm if versus else None,
         "margin": versus.noninferiority.margin if versus else None,
-        "noninferiority": versus.noninferiority.verdict if versus else None,
+        "loss_detected": versus.loss_detected if versus else None,
+        "noninferior": versus.noninferiority.shown if versus else None,
         "p_noninferiority": versus.noninferiority.p_value if versus else None,
         "power": versus.power if versus else None,
         "n_needed": versus.needed if versus else None,
@@ -90,12 +94,14 @@ def row(arm: Arm) -> dict[str, Any]:
         "latency_p95_ms": latency.p95_ms if latency else None,
         "latency_p99_ms": latency.p99_ms if latency else None,
         "plain_p50_ms": latency.plain_p50_ms if latency else None,
-        "speedup": latency.ratio if latency else None,
-        "speedup_low": latency.ratio_interval[0] if latency else None,
-        "speedup_high": latency.ratio_interval[1] if latency else None,
-        "speedup_bound": arm.bound,
-        "flops": arm.run.result["flops"]["query"],
-        "flops_share": arm.share,
+        "times_as_fast": arm.times_as_fast,
+        "times_as_fast_low": bounds[0],
+        "times_as_fast_high": bounds[1],
+        "engine_ratio": latency.engine_ratio if latency else None,
+        "times_flops_allow": arm.bound,
+        "flops": arm.flops.query,
+        "flops_share": arm.flops.share,
+        "flops_executed_share": arm.flops.executed_share,
         "fingerprint": arm.run.result["fingerprint"],
     }
 

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from .cost import Latency
 from .findings import Arm, pareto
 from .page import legend
-from .report_words import ms, points, short, times
+from .report_words import points, rate, short, speed, times
 from .svg import Drawing, Scale, log_scale
 
 WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0
@@ -69,31 +70,45 @@ def differences(arms: Sequence[Arm], colour: Mapping[int, str], margin: float) -
     )
 
 
-def success_by_latency(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
-    """Where an arm lies between fast and successful, and the Pareto front."""
-    timed = [(arm, arm.latency) for arm in arms if arm.latency]
-    ends = [edge for _, latency in timed for edge in latency.p50_interval]
+def sped(arms: Sequence[Arm]) -> list[tuple[Arm, float, tuple[float, float]]]:
+    """Arms whose speed-up is known, with it and its interval."""
+    found = []
+    for arm in arms:
+        if arm.latency and arm.latency.ratio:
+            ratio = arm.latency.ratio
+            found.append((arm, ratio, arm.latency.ratio_interval or (ratio, ratio)))
+    return found
+
+
+def success_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
+    """Where an arm lies between fast and successful, and the Pareto front.
+
+    Milliseconds of different runs are of different hours of a machine; ratios within a run are not.
+    """
+    timed = sped(arms)
+    ends = [1.0, *(edge for _, _, interval in timed for edge in interval)]
     x, y = log_scale(ends, LEFT, WIDTH - RIGHT), Scale(0, 1, 270, 26)
     plot = Drawing(WIDTH, 312)
     plot.axis_y(y, LEFT, WIDTH - RIGHT, "success rate", lambda v: f"{v:.1f}")
-    plot.axis_x(x, 270, 26, "p50 latency of a query (ms)", short)
-    front = [(x(a.latency.p50_ms), y(a.rate)) for a in pareto(arms) if a.latency]
+    plot.axis_x(x, 270, 26, "times as fast as the unaccelerated policy", times)
+    front = [(x(a.times_as_fast), y(a.rate)) for a in pareto(arms) if a.times_as_fast]
     corners = [(b[0], a[1]) for a, b in pairwise(front)]
     steps = [p for pair in zip(front, [*corners, front[-1]], strict=True) for p in pair]
     plot.path(steps, **{"class": "guide"})
-    for arm, latency in timed:
+    for arm, ratio, interval in timed:
         style = {"stroke": colour[arm.number], "stroke_width": 1.6}
-        px, py = x(latency.p50_ms), y(arm.rate)
+        px, py = x(ratio), y(arm.rate)
         plot.line(px, y(arm.interval[0]), px, y(arm.interval[1]), **style)
-        plot.line(x(latency.p50_interval[0]), py, x(latency.p50_interval[1]), py, **style)
-    for arm, latency in timed:
-        said = f"{named(arm)}: {arm.rate:.2f} at {ms(latency.p50_ms)} ms"
-        plot.badge(x(latency.p50_ms), y(arm.rate), arm.number, colour[arm.number], said)
-    shown = [arm for arm, _ in timed]
-    conditions = "; or ".join(dict.fromkeys(latency.conditions for _, latency in timed))
+        plot.line(x(interval[0]), py, x(interval[1]), py, **style)
+    for arm, ratio, _ in timed:
+        said = f"{named(arm)}: {rate(arm.rate)} at {speed(ratio)}"
+        plot.badge(x(ratio), y(arm.rate), arm.number, colour[arm.number], said)
+    shown = [arm for arm, _, _ in timed]
+    measured = dict.fromkeys(arm.latency.conditions for arm in shown if arm.latency)
     return plot.html(
-        f"Success rate by latency on {arms[0].stratum}",
-        f"Measured, {conditions}; 95 % intervals (Wilson; bootstrap of the median). "
+        f"Success rate by measured speed-up on {arms[0].stratum}",
+        "As the checkpoint's unaccelerated policy in stock modules, timed in turn in the same run "
+        f"({'; or '.join(measured)}); 95 % intervals (Wilson; bootstrap of the ratio). "
         "Dashed: the Pareto front, no arm is better in both than those on it.",
         key(shown, colour),
     )
@@ -129,33 +144,34 @@ def success_by_delay(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
 
 def bound_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
     """What the FLOPs would allow, and what the clock said."""
-    timed = [(arm, arm.latency) for arm in arms if arm.latency]
-    values = [1.0, *(arm.bound for arm, _ in timed)]
-    values += [edge for _, latency in timed for edge in latency.ratio_interval]
+    found = sped(arms)
+    timed = [(arm, arm.bound, ratio, ends) for arm, ratio, ends in found if arm.bound]
+    values = [1.0, *(bound for _, bound, _, _ in timed)]
+    values += [edge for _, _, _, interval in timed for edge in interval]
     x, y = log_scale(values, LEFT, WIDTH - RIGHT), log_scale(values, 270, 26)
     plot = Drawing(WIDTH, 312)
     plot.axis_y(y, LEFT, WIDTH - RIGHT, "measured speed-up", times)
     plot.axis_x(x, 270, 26, "speed-up that the FLOPs allow", times)
     plot.line(x(x.low), y(x.low), x(x.high), y(x.high), **{"class": "guide"})
-    for arm, latency in timed:
-        low, high = latency.ratio_interval
-        px = x(arm.bound)
+    for arm, bound, _, (low, high) in timed:
+        px = x(bound)
         plot.line(px, y(low), px, y(high), stroke=colour[arm.number], stroke_width=1.6)
-    for arm, latency in timed:
-        said = f"{named(arm)}, {arm.stratum}: {latency.ratio:.2f}x of {arm.bound:.2f}x"
-        plot.badge(x(arm.bound), y(latency.ratio), arm.number, colour[arm.number], said)
+    for arm, bound, ratio, _ in timed:
+        said = f"{named(arm)}, {arm.stratum}: {speed(ratio)} of {speed(bound)}"
+        plot.badge(x(bound), y(ratio), arm.number, colour[arm.number], said)
     return plot.html(
         "Measured speed-up against the bound by FLOPs",
-        "Over the plain policy of the same sampler, timed in turn in the same run. On the dashed "
-        "line a saved FLOP is saved time; above it the engine itself beats the plain network.",
-        legend([(colour[arm.number], f"{named(arm)}, {arm.stratum}") for arm, _ in timed]),
+        "Both over the checkpoint's unaccelerated policy in stock modules, timed in turn in the "
+        "same run. On the dashed line a saved FLOP is saved time; above it the engine itself beats "
+        "the plain network.",
+        legend([(colour[arm.number], f"{named(arm)}, {arm.stratum}") for arm, *_ in timed]),
     )
 
 
 def latencies(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
     """Every query's time: the arm's, and the plain policy's of the same run in grey."""
     timed = [(arm, arm.latency) for arm in arms if arm.latency]
-    everything = [v for _, latency in timed for s in latency.samples_ms.values() for v in s]
+    everything = [v for _, latency in timed for s in _shown(latency).values() for v in s]
     x = log_scale(everything, 12, WIDTH - RIGHT)
     bottom = 10.0 + 44 * len(timed)
     plot = Drawing(WIDTH, bottom + 40)
@@ -165,14 +181,20 @@ def latencies(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
         left = x(latency.p50_ms) < WIDTH / 2
         where, anchor = (12.0, "start") if left else (WIDTH - RIGHT, "end")
         plot.text(where, y, named(arm), anchor)
-        _spread(plot, x, y + 11, latency.samples_ms["accelerated"], colour[arm.number])
-        _spread(plot, x, y + 21, latency.samples_ms["plain"], PLAIN)
+        for place, (who, samples) in zip((11, 21), _shown(latency).items(), strict=False):
+            _spread(plot, x, y + place, samples, PLAIN if who == "plain" else colour[arm.number])
     return plot.html(
         "Distributions of latencies",
         "Lines from the 1st to the 99th percentile, boxes over the middle half, a gap at the "
         "median. Grey: the plain policy, timed in turn in the same run; where it moves from run to "
         "run, so did the machine.",
     )
+
+
+def _shown(latency: Latency) -> dict[str, list[float]]:
+    """The arm's times, and the plain policy's where it is the one that speed-ups are over."""
+    names = ("accelerated", "plain") if latency.ratio else ("accelerated",)
+    return {name: latency.samples_ms[name] for name in names}
 
 
 def _spread(plot: Drawing, x: Scale, y: float, samples: Sequence[float], colour: str) -> None:

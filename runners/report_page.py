@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from . import page, report_charts, report_maps, report_tables, svg
-from .findings import Arm, Versus, over_strata, unsteady
+from . import page, report_charts, report_embodied, report_maps, report_tables, svg
+from .findings import Arm, Versus, busy, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table
-from .statistics import NOT_SHOWN, SHOWN, WORSE
 from .study import Study
 
 MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
@@ -52,6 +51,7 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     ]
     if methods := over_strata(arms):
         found.append(Part("Over tasks and checkpoints", [report_tables.methods(methods)]))
+    found += _embodied(arms, strata)
     if arms:
         found.append(_speed(arms, colour))
     quantised = report_tables.quantisations(arms)
@@ -77,9 +77,17 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
 
 def lead(study: Study, arms: Sequence[Arm], margin: float) -> str:
     """What is in the report, in two sentences."""
-    verdicts = [arm.versus.noninferiority.verdict for arm in arms if arm.versus]
-    counted = ", ".join(f"{v} {verdicts.count(v)}" for v in (SHOWN, NOT_SHOWN, WORSE))
-    judged = f" Non-inferior at a margin of {100 * margin:g} points: {counted}." if verdicts else ""
+    versus = [arm.versus for arm in arms if arm.versus]
+    shown, lost = (
+        sum(v.noninferiority.shown for v in versus),
+        sum(v.loss_detected for v in versus),
+    )
+    judged = (
+        f" Of {len(versus)} comparisons {shown} are non-inferior at {100 * margin:g} points, and a "
+        f"loss is detected in {lost} (Holm)."
+        if versus
+        else ""
+    )
     n_bad = len(study.runs) - len(arms)
     bad = f"; {n_bad} more did not finish" if n_bad else ""
     return (
@@ -104,15 +112,16 @@ def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:
             continue
         lines += [f"## {part.title}", ""]
         for table in part.tables:
-            cells = [
-                table.header,
-                ["---"] * len(table.header),
-                *([n, *row] for n, row in table.rows),
-            ]
-            lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
+            lines += markdown_table(table)
             lines += ["", table.caption, ""] if table.caption else [""]
         lines += [*part.lines, ""] if part.lines else []
     return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Its lines, without the caption."""
+    cells = [table.header, ["---"] * len(table.header), *([n, *row] for n, row in table.rows)]
+    return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
 
 
 def _html_table(table: Table) -> str:
@@ -124,19 +133,26 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
     charts = []
     if any(arm.versus for arm in arms):
         charts.append(report_charts.differences(arms, colour, margin))
-    if any(arm.latency for arm in arms):
-        charts.append(report_charts.success_by_latency(arms, colour))
+    if any(arm.times_as_fast for arm in arms):
+        charts.append(report_charts.success_by_speed(arms, colour))
     if len({arm.delay for arm in arms}) > 1:
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
     return Part(f"Success on {stratum}", tables, _charts(charts))
 
 
+def _embodied(arms: Sequence[Arm], strata: Sequence[str]) -> list[Part]:
+    shown = {s: report_embodied.tables([a for a in arms if a.stratum == s]) for s in strata}
+    return [Part(f"Time, motion and energy on {s}", found) for s, found in shown.items() if found]
+
+
 def _speed(arms: Sequence[Arm], colour: dict[int, str]) -> Part:
     if not any(arm.latency for arm in arms):
         return Part("FLOPs; no latency was measured", [report_tables.cost(arms)])
-    charts = [report_charts.bound_by_speed(arms, colour), report_charts.latencies(arms, colour)]
-    lines = [f"{line}." for line in unsteady(arms)]
+    charts = [report_charts.latencies(arms, colour)]
+    if any(arm.times_as_fast and arm.bound for arm in arms):
+        charts.insert(0, report_charts.bound_by_speed(arms, colour))
+    lines = [f"{line}." for line in (*unsteady(arms), *busy(arms))]
     warning = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return Part("Latency and FLOPs", [report_tables.cost(arms)], warning + _charts(charts), lines)
 

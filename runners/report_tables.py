@@ -13,9 +13,21 @@ from omegaconf import OmegaConf
 from .findings import Arm, Method
 from .metrics import wilson
 from .report_charts import named
-from .report_words import counted, interval, ms, p_value, simulated_words
+from .report_words import (
+    NOTHING,
+    changes,
+    counted,
+    interval,
+    ms,
+    p_value,
+    rates,
+    share,
+    simulated_words,
+    speed,
+    yes_no,
+)
 from .run_folder import FINISHED, Run
-from .statistics import MIN_DIFFERING, WORSE
+from .statistics import ALPHA, MIN_DIFFERING
 from .study import Study
 
 OVERRIDES = ".hydra/overrides.yaml"
@@ -33,21 +45,22 @@ class Table:
 def success(arms: Sequence[Arm], margin: float) -> Table:
     """Success rates, and each arm against the unaccelerated one."""
     header = ["arm", "success", "episodes", "difference", "wins / losses", "p", "p, Holm"]
-    header.append(f"non-inferior, {100 * margin:g} points")
+    header += ["loss detected (Holm)", f"non-inferior at {100 * margin:g} points"]
     rows = []
     for arm in arms:
-        cells = [f"{arm.rate:.2f} {interval(arm.interval)}", f"{arm.n_success} of {arm.n}"]
+        cells = [rates(arm.rate, arm.interval), f"{arm.n_success} of {arm.n}"]
         if versus := arm.versus:
             paired = versus.success
             cells += [
-                f"{paired.difference:+.2f} {interval(paired.difference_interval, '+.2f')}",
+                changes(paired.difference, paired.difference_interval),
                 f"{paired.wins} / {paired.losses}",
                 p_value(paired.p_value),
                 p_value(versus.p_holm),
-                versus.noninferiority.verdict,
+                yes_no(versus.loss_detected),
+                yes_no(versus.noninferiority.shown),
             ]
         else:
-            cells += ["the baseline" if arm.is_baseline else "no baseline", "", "", "", ""]
+            cells += ["the baseline" if arm.is_baseline else "no baseline", *[""] * 5]
         rows.append((named(arm), cells))
     if any(arm.run.n_errors for arm in arms):
         header.append("errors")
@@ -57,9 +70,10 @@ def success(arms: Sequence[Arm], margin: float) -> Table:
         header,
         rows,
         "Intervals: Wilson, and Tango for the paired difference. p: exact McNemar, and adjusted "
-        "over the study's comparisons (Holm). Non-inferior: the interval lies above minus the "
-        "margin, each arm by itself at a one-sided 2.5 %; worse: it lies below 0; not shown is no "
-        "evidence of a loss.",
+        f"over the study's comparisons (Holm). Loss detected: fewer successes, with the adjusted p "
+        f"below {ALPHA:g}. Non-inferior: the interval lies above minus the margin, each arm by "
+        "itself at a one-sided 2.5 %. An arm with neither is undecided: a no is no evidence of the "
+        "contrary.",
     )
 
 
@@ -68,7 +82,7 @@ def seeds_needed(arms: Sequence[Arm], margin: float) -> Table:
     rows = []
     for arm in arms:
         versus = arm.versus
-        if versus and versus.noninferiority.verdict != WORSE:
+        if versus and not versus.loss_detected:
             n = versus.success.n
             discordant = versus.success.wins + versus.success.losses
             power = f"{versus.power:.0%}"
@@ -78,8 +92,8 @@ def seeds_needed(arms: Sequence[Arm], margin: float) -> Table:
         rows,
         "Power here: the chance that these seeds show non-inferiority at "
         f"{100 * margin:g} points where the arms are truly equal, at the discordance seen. Seeds "
-        "for 80 %: to find a loss of that size (McNemar; Connor 1987). Arms that are worse are "
-        "decided.",
+        "for 80 %: how many give that chance (exact, summed over all outcomes of the verdict's own "
+        "test). Where an arm is truly worse it takes more. Arms with a detected loss are left out.",
     )
 
 
@@ -95,9 +109,7 @@ def details(arms: Sequence[Arm]) -> Table:
             change = f"{score.difference:+.3f}"
             change += f" {interval(score.interval, '+.3f')}" if score.interval else ""
         shares = [arm.metrics.get(name) for name in names]
-        cells = [
-            f"{k / n:.2f} {interval(wilson(k, n))}" if n else "" for k, n in filter(None, shares)
-        ]
+        cells = [rates(k / n, wilson(k, n)) if n else "" for k, n in filter(None, shares)]
         rows.append((named(arm), [f"{arm.mean_score:.3f}", change, *cells]))
     return Table(
         ["arm", "mean score", "difference", *names],
@@ -111,24 +123,29 @@ def cost(arms: Sequence[Arm]) -> Table:
     """Measured latency next to counted FLOPs."""
     rows = []
     for arm in arms:
-        cells = ["not measured", *[""] * 4]
+        cells = ["not measured", *[""] * 5]
         if latency := arm.latency:
-            low, high = latency.ratio_interval
             cells = [
+                speed(latency.ratio, latency.ratio_interval),
+                speed(latency.engine_ratio),
                 f"{ms(latency.p50_ms)} [{', '.join(map(ms, latency.p50_interval))}]",
                 ms(latency.p95_ms),
                 ms(latency.p99_ms),
-                ms(latency.plain_p50_ms),
-                f"{latency.ratio:.2f}x [{low:.2f}, {high:.2f}]",
+                ms(latency.plain_p50_ms) if latency.plain_p50_ms else NOTHING,
             ]
-        rows.append((named(arm), [*cells, f"{arm.bound:.2f}x", f"{arm.share:.1%}"]))
-    header = ["arm", "p50, ms", "p95", "p99", "plain p50", "speed-up", "FLOPs allow", "FLOPs"]
+        flops = [share(arm.flops.share), share(arm.flops.executed_share)]
+        rows.append((named(arm), [*cells, speed(arm.bound), *flops]))
+    header = ["arm", "times as fast", "as this engine without", "p50, ms", "p95", "p99"]
+    header += ["plain p50", "FLOPs allow", "FLOPs", "as run by this engine"]
     return Table(
         header,
         rows,
-        "Batch 1. Plain: the unaccelerated policy with the arm's sampler, timed in turn in the "
-        "same run; the speed-up is over it, with a bootstrap interval of this measurement alone, "
-        "and so is what the FLOPs allow. FLOPs: of the baseline's.",
+        "Batch 1. Plain: the checkpoint's unaccelerated policy with its own sampler, in stock "
+        "modules, timed in turn in the same run. Times as fast: as that policy, with a bootstrap "
+        "interval of this measurement alone; beside it, as this engine without the acceleration. "
+        "FLOPs: of the cells that the plan computes, all tokens, over those of the plain policy; "
+        "what they allow is its inverse; as run by this engine: without the tokens that no "
+        "executed action depends on. A dash: an older run does not tell.",
     )
 
 
@@ -172,7 +189,7 @@ def methods(found: Sequence[Method]) -> Table:
             m.label,
             [
                 "; ".join(m.strata),
-                f"{m.pooled.difference:+.2f} {interval(m.pooled.difference_interval, '+.2f')}",
+                changes(m.pooled.difference, m.pooled.difference_interval),
                 f"{m.pooled.wins} / {m.pooled.losses}",
                 str(m.pooled.n),
                 p_value(m.pooled.p_value),

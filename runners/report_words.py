@@ -7,6 +7,75 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+NOTHING = "-"  # what was not measured, or cannot be told
+
+
+def rate(value: float) -> str:
+    """A success rate: two digits, and more where 0.00 or 1.00 would say too much."""
+    return _unless_it_vanishes(value, "", (0.0, 1.0))
+
+
+def change(value: float) -> str:
+    """A signed difference of rates: two digits, and more where that would be 0.00."""
+    return _unless_it_vanishes(value, "+", (0.0,))
+
+
+def _unless_it_vanishes(value: float, sign: str, exact: tuple[float, ...]) -> str:
+    for digits in (2, 3, 4):
+        close = [e for e in exact if round(abs(value), digits) == e]
+        if not close or abs(abs(value) - close[0]) < 1e-6:
+            return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    return f"{value:{sign}.5f}"
+
+
+def rates(value: float, bounds: tuple[float, float]) -> str:
+    """0.84 [0.79, 0.87]."""
+    return f"{rate(value)} [{', '.join(map(rate, bounds))}]"
+
+
+def changes(value: float, bounds: tuple[float, float]) -> str:
+    """-0.04 [-0.08, -0.001]."""
+    return f"{change(value)} [{', '.join(map(change, bounds))}]"
+
+
+def share(value: float | None) -> str:
+    """Of the FLOPs of the checkpoint's unaccelerated policy."""
+    return NOTHING if value is None else f"{value:.1%}"
+
+
+def flops_words(query: float | None, of: float | None) -> str:
+    return NOTHING if query is None else f"{query / 1e9:.3f} G ({share(of)})"
+
+
+def speed(value: float | None, bounds: Sequence[float] | None = None) -> str:
+    """How many times as fast: 7.38x [7.21, 7.60], 36.1x."""
+    if value is None:
+        return NOTHING
+    return f"{_three(value)}x" + (f" [{', '.join(map(_three, bounds))}]" if bounds else "")
+
+
+def _three(value: float) -> str:
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f}"
+
+
+def conditions(latency: Mapping[str, Any]) -> str:
+    """How a latency was measured, with the machine and its load where they were noted."""
+    said = [
+        f"batch {latency['batch']}, {latency['threads']} threads, {latency['device']}",
+        f"{latency['repeats']} repeats after {latency['warmup']} warm-ups",
+    ]
+    if latency.get("clock") == "cpu":
+        said.append("ratios of CPU times")
+    if load := latency.get("load"):
+        said.append(f"load {load['before']:.1f} to {load['after']:.1f} on {load['cores']} cores")
+    return ", ".join([*said, *filter(None, [latency.get("cpu")])])
+
+
+def yes_no(value: bool | None) -> str:
+    """Of a verdict."""
+    return NOTHING if value is None else "yes" if value else "no"
+
 
 def interval(bounds: tuple[float, float], form: str = ".2f") -> str:
     return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
@@ -14,6 +83,11 @@ def interval(bounds: tuple[float, float], form: str = ".2f") -> str:
 
 def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def p_is(p: float) -> str:
+    """= 0.065, or < 0.001."""
+    return f"= {p_value(p)}" if p >= 0.001 else p_value(p)
 
 
 def ms(value: float) -> str:

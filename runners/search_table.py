@@ -38,7 +38,7 @@ def render_search(result: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(
         [
             *lines,
-            "* on the Pareto front of FLOPs and error (RMS, normalised units)",
+            "* on the Pareto front of FLOPs and action error (RMS, normalised units)",
             f"success  {play} cache.path={plans}",
             f"files    {folder / FOUND}",
         ]

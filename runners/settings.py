@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel.calibration import MIN_QUERIES
+from policies import SamplerConfig, choose_sampler
 
 from .errors import UserError as UserError
 from .latency import LatencyConfig
@@ -40,10 +41,21 @@ class CheckpointChoice:
 
 @dataclass
 class SamplerChoice:
-    """The checkpoint's sampler, or another over the same process; None is its number of steps."""
+    """The checkpoint's sampler, or another over the same process; see `policies.choose_sampler`."""
 
     name: str = "checkpoint"
     steps: int | None = None
+    spacing: str | None = None
+    timesteps: list[int] | None = None
+    power: float | None = None
+    eta: float | None = None
+    order: int | None = None
+    stochastic: bool | None = None
+
+    def over(self, base: SamplerConfig) -> SamplerConfig:
+        """This sampler over the process of another, the checkpoint's."""
+        settings = {k: v for k, v in asdict(self).items() if k != "name"}
+        return choose_sampler(base, self.name, **settings)
 
 
 EXCLUSIVE = {
@@ -114,7 +126,7 @@ class Settings:
     n_envs: Any = "auto"
     max_envs: int = 16
     policy_batch: int = 8
-    threads: int = 2
+    threads: int = 1
     device: str = "cpu"
     force: bool = False
     baseline: bool = False

@@ -33,7 +33,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
     plans, calibration = plans_of(job), job.calibration
     letters = ("A: ", "B: ") if plans[1:] else ("",)
     arms = [
-        arm(letter + source.label, plan, job.policy)
+        arm(letter + source.label, plan, job.policy, job.plain)
         for letter, source, plan in zip(letters, job.sources, plans, strict=True)
     ]
     title = f"{job.task}, " + " and ".join(source.label for source in job.sources)
@@ -54,7 +54,13 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
                 "adapted": list(a.plan.adapted),
                 "mean_updates": float(a.updates.mean()),
                 "equivalent_steps": a.equivalent_steps,
-                "flops": {"query": a.query, "plain": round(a.query / a.share), "share": a.share},
+                "flops": {
+                    "query": a.query,
+                    "live": a.live,
+                    "plain": a.of,
+                    "share": a.share,
+                    "live_share": a.live_share,
+                },
             }
             for a in arms
         ],

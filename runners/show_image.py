@@ -34,6 +34,7 @@ from .plan_view import (
     site_label,
 )
 from .plots import STEP_AXIS
+from .report_words import share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +136,7 @@ def _draw_flops(axes: Axes, arms: Sequence[Arm]) -> None:
     axes.set_xlabel(STEP_AXIS, fontsize=8)
     axes.set_ylabel("FLOPs of the step (GFLOP)", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.set_title(f"{first.label}: {first.share:.1%} of the plain policy's FLOPs", **_TITLE)
+    axes.set_title(f"{first.label}: {share(first.share)} of the unaccelerated FLOPs", **_TITLE)
     axes.legend(fontsize=7, frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1))
 
 

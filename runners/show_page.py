@@ -35,6 +35,7 @@ from .plan_view import (
     total,
 )
 from .plots import ROW_PX, empty, site_axis
+from .report_words import flops_words, share
 from .show_calibration import similarity_matrices, volatility_ranking
 
 MAX_NAMED = 10_000  # cells of a grid whose names are in the page
@@ -63,8 +64,8 @@ def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, 
     first = arms[0]
     lead = (
         f"{first.label} computes {first.plan.mask.mean():.1%} of the cells of a query, "
-        f"with {first.share:.1%} of the plain policy's FLOPs. A share of FLOPs is not a speed-up: "
-        "runner=evaluate measures latency."
+        f"with {share(first.share)} of the FLOPs of the checkpoint's unaccelerated policy. A share "
+        "of FLOPs is not a speed-up: runner=evaluate measures latency."
     )
     return page(title, lead, body)
 
@@ -210,7 +211,7 @@ def _flops(arms: Sequence[Arm]) -> str:
     ]
     in_all = [
         f"{total(first.plain) / 1e9:.3f} G",
-        *(f"{a.query / 1e9:.3f} G ({a.share:.1%})" for a in arms),
+        *(flops_words(a.query, a.share) for a in arms),
     ]
     return figure(
         plot,
@@ -222,10 +223,11 @@ def _flops(arms: Sequence[Arm]) -> str:
     ) + table(
         ["part", "plain", *(a.label for a in arms)],
         [*kinds, ("all", in_all)],
-        "A query's FLOPs by part of the network, and their share of the plain policy's.",
+        "A query's FLOPs by part of the network, and their share of those of the checkpoint's "
+        "unaccelerated policy with its own sampler (plain).",
     )
 
 
 def _of_plain(arm: Arm, kind: str) -> str:
     ours, plain = float(arm.flops[kind].sum()), float(arm.plain[kind].sum())
-    return f"{ours / 1e9:.3f} G ({ours / plain:.1%})"
+    return flops_words(ours, ours / plain)

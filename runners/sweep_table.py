@@ -8,13 +8,16 @@ from pathlib import Path
 
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
-from .report_words import interval, ms
+from .report_words import changes, ms, rates, share, speed, yes_no
 from .run_folder import FINISHED, Run, read_run
 from .shards import whole_run
 from .store import TRACEBACK
 from .study import read_study
 
-HEADER = ("job", "success", "difference", "latency", "state")
+HEADER = (
+    *("job", "success", "difference", "loss detected", "non-inferior", "FLOPs"),
+    *("latency, times as fast", "state"),
+)
 
 
 def summary(folders: Sequence[Path]) -> tuple[str, bool]:
@@ -49,19 +52,22 @@ def _row(run: Run, names: Mapping[Path, str], arms: Mapping[Path, Arm]) -> tuple
     folder = whole_run(run.folder)
     shard = "" if folder == run.folder else f" {run.name}"
     arm, title = arms.get(folder), names.get(folder, folder.name) + shard
-    success = difference = latency = ""
+    success = difference = flops = latency = ""
+    verdict = ("", "")
     if arm:
-        success = f"{arm.rate:.3f} {interval(arm.interval)} of {arm.n}"
+        success = f"{rates(arm.rate, arm.interval)} of {arm.n}"
         difference = "the baseline" if arm.is_baseline else "no baseline"
         if arm.versus:
             paired = arm.versus.success
-            difference = f"{paired.difference:+.3f} {interval(paired.difference_interval, '+.2f')}"
+            difference = changes(paired.difference, paired.difference_interval)
+            verdict = (yes_no(arm.versus.loss_detected), yes_no(arm.versus.noninferiority.shown))
+        flops = share(arm.flops.share)
         if arm.latency:
-            latency = f"{ms(arm.latency.p50_ms)} ms, {arm.latency.ratio:.3g}x"
+            latency = f"{ms(arm.latency.p50_ms)} ms, {speed(arm.latency.ratio)}"
     state = f"{run.status}: {run.error}" if run.error else run.status
     if arm and arm.run.n_errors:
         state += f", {arm.run.n_errors} episodes with errors"
-    return title, success, difference, latency, state
+    return title, success, difference, *verdict, flops, latency, state
 
 
 def _tracebacks(failed: Sequence[Run]) -> list[str]:

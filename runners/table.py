@@ -6,24 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .report_words import quantisation_words
+from .embodied_summary import table_rows
+from .report_words import (
+    changes,
+    conditions,
+    flops_words,
+    p_is,
+    quantisation_words,
+    rates,
+    share,
+    speed,
+    yes_no,
+)
 
 
 def render(result: Mapping[str, Any], folder: Path) -> str:
     """A result as lines of text for a terminal."""
     rows: list[tuple[str, str]] = []
     if result["success_rate"] is not None:
-        low, high = result["success_interval"]
         n_ok = result["n_episodes"] - result["n_errors"]
         rows.append(
             (
                 "success",
-                f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  "
+                f"{rates(result['success_rate'], result['success_interval'])} "
                 f"({result['n_success']} of {n_ok})",
             )
         )
         rows.append(("mean score", f"{result['mean_score']:.3f}"))
     rows += [(name, f"{value:.3f}") for name, value in list(result["task_metrics"].items())[:4]]
+    rows += table_rows(result) if result["success_rate"] is not None else []
     if result["n_errors"]:
         rows.append(
             (
@@ -34,7 +45,9 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     if latency := result["latency"]:
         fast, plain = latency["accelerated"], latency["plain"]
         rows.append(("latency", _ms(fast)))
-        rows.append(("  unaccelerated", f"{_ms(plain)}: {latency['ratio']:.2f} times as long"))
+        whose = "" if latency["times_as_fast"] else " (of an older run, with its own sampler)"
+        rows.append(("  unaccelerated", _ms(plain) + whose))
+        rows += _speed(latency)
         rows.append(
             (
                 "  control",
@@ -42,18 +55,17 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
             )
         )
     flops = result["flops"]
-    rows.append(
-        (
-            "FLOPs",
-            f"{flops['query'] / 1e9:.2f} G a query, {flops['share']:.1%} of the plain policy's",
-        )
-    )
+    rows.append(("FLOPs", f"{share(flops['share'])} of the checkpoint's unaccelerated policy"))
+    rows.append(("  as run here", flops_words(flops["query"], flops["executed_share"])))
     if quantisation := result.get("quantisation"):
         rows += [("quant", words) for words in quantisation_words(quantisation)]
     if realtime := result.get("realtime"):
         rows.append(("delay", realtime["said"]))
     rows += [("plan", words) for words in result.get("adapted", [])]
     rows.append(("paired", _paired(result["baseline"])))
+    if (result["baseline"] or {}).get("folder"):
+        rows.append(("verdict", _verdict(result["baseline"])))
+    rows += [("machines", words) for words in _machines(result)]
     if seconds := result.get("time"):  # a result of an older version has none
         rows.append(("time", _time(seconds)))
     rows.append(("files", str(folder)))
@@ -92,9 +104,36 @@ def _paired(baseline: Mapping[str, Any] | None) -> str:
         return "this is the baseline"
     if baseline["folder"] is None:
         return f"no unaccelerated arm in this study yet; make it with: {baseline['command']}"
-    low, high = baseline["difference_interval"]
     return (
-        f"{baseline['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against the unaccelerated policy "
-        f"on {baseline['n']} seeds: {baseline['wins']} wins, {baseline['losses']} losses, "
-        f"McNemar p = {baseline['p_value']:.3g}"
+        f"{changes(baseline['difference'], baseline['difference_interval'])} against the "
+        f"unaccelerated policy on {baseline['n']} seeds: {baseline['wins']} wins, "
+        f"{baseline['losses']} losses, McNemar p {p_is(baseline['p_value'])}"
     )
+
+
+def _verdict(baseline: Mapping[str, Any]) -> str:
+    p_holm = baseline["p_holm"]
+    over = f" (p {p_is(p_holm)} over {baseline['n_comparisons']})" if p_holm is not None else ""
+    return (
+        f"loss detected (Holm): {yes_no(baseline['loss_detected'])}{over}; "
+        f"non-inferior at {100 * baseline['margin']:g} points: {yes_no(baseline['noninferior'])}"
+    )
+
+
+def _speed(latency: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How many times as fast, as what, and whether the machine was quiet enough to say so."""
+    times = speed(latency["times_as_fast"], latency["times_as_fast_interval"])
+    rows = [("  times as fast", f"{times} as the checkpoint's policy in stock modules")]
+    engine = latency.get("engine_ratio")
+    rows.append(("", f"{speed(engine)} as this engine without the acceleration"))
+    rows.append(("  measured", conditions(latency)))
+    warning = latency.get("warning")
+    return rows + ([("  warning", warning)] if warning else [])
+
+
+def _machines(result: Mapping[str, Any]) -> list[str]:
+    """Where an arm and what it is paired with ran, if not both on one and the same machine."""
+    found = {*result.get("machines", ()), *(result["baseline"] or {}).get("machines", ())}
+    if len(found) < 2:
+        return []
+    return [f"{'; '.join(sorted(found))}: last bits, and with them a few seeds, may differ"]

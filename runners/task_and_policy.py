@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from envs import TASKS, Task, make_task
-from policies import DiffusionPolicy, SamplerConfig, load_policy
+from policies import DiffusionPolicy, load_policy
 
 from .settings import PROJECT, CheckpointChoice, SamplerChoice, UserError, build
 
@@ -51,12 +51,9 @@ def policy_and_task(
             )
     if simulated:
         check_simulator(task, f"task={task.name}")
-    steps, kind = sampler.steps, None if sampler.name == "checkpoint" else sampler.name
-    if steps is not None or kind is not None:
-        if steps is not None and steps < 1:
-            raise UserError(f"sampler.steps must be at least 1, got {steps}")
-        changed: SamplerConfig = policy.config.sampler.with_steps(kind, steps)
-        policy = policy.with_sampler(changed)
+    chosen = sampler.over(policy.config.sampler)
+    if chosen != policy.config.sampler:
+        policy = policy.with_sampler(chosen)
     return policy.to(device), task, path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 
 from .settings import PROJECT
 
@@ -19,14 +18,6 @@ PACKAGES = (
     "hydra-core",
     "wandb",
 )
-
-
-def cpu() -> str:
-    """The name of this machine's CPU, where Linux says it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown")
 
 
 def versions() -> dict[str, str]:

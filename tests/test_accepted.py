@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from runners.cli import validate
+from runners.settings import PROJECT
 from tests import fake_episodes
 
+RESULTS = PROJECT / "docs/results"
+STUDIES = {
+    path.stem: yaml.safe_load(path.read_text())["study"]
+    for path in sorted((PROJECT / "conf/experiment").glob("*.yaml"))
+}
+PUBLISHED = [name for name, study in STUDIES.items() if (RESULTS / study).is_dir()]
 WORDS = ("n_episodes=4", "cache=uniform", "cache.steps=7")
 
 
@@ -71,6 +81,19 @@ def test_fewer_of_them_keep_what_was_counted(
     assert found["flops"]["query"] == 7 * 10**9  # type: ignore[index]
 
 
+def test_flops_of_an_older_version_are_counted_again(
+    committed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were what the engine ran, over the plain policy with the run's own sampler."""
+    now = json.loads((committed / "result.json").read_text())
+    older = {"query": now["flops"]["query"], "plain": 7, "share": now["flops"]["query"] / 7}
+    (committed / "result.json").write_text(json.dumps({**now, "flops": older}))
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    assert result(committed) == now
+    assert f"{now['flops']['share']:.1%} of the checkpoint's" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["accept=null"], ["force=true"], ["study=other"]])
 def test_they_run_anew_where_they_are_not_accepted(
     committed: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
@@ -102,3 +125,27 @@ def test_another_plan_is_refused(
     assert fake_episodes.run(monkeypatch, *WORDS, "n_episodes=6") == 2
     assert played == []
     assert "ran under the plan another" in capsys.readouterr().err
+
+
+def test_some_experiments_are_published() -> None:
+    assert {"reference", "quantised", "dit_caches"} <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_an_experiment_finds_its_published_runs(experiment: str) -> None:
+    """Whatever the defaults have become."""
+    launches = validate([f"experiment={experiment}"])
+    folders = [folder.name for launch in launches for folder in launch.folders]
+    published = RESULTS / STUDIES[experiment]
+    assert folders
+    assert [name for name in folders if not (published / name / "episodes.jsonl").exists()] == []
+
+
+def test_the_commands_of_the_starter_study_find_its_runs() -> None:
+    """They name what was a default when they ran. (The task Lift has other settings by now.)"""
+    text = (RESULTS / "starter.md").read_text().partition("## Commands")[2].partition("##")[0]
+    common = shlex.split(text.partition("C=")[2].partition("\n")[0])[0]
+    lines = [line for line in text.splitlines() if "task=kitchen" in line]
+    words = [line.replace("$C", common).split()[2:] for line in lines]
+    found = {folder.name for w in words for launch in validate(w) for folder in launch.folders}
+    assert found == {path.name for path in (RESULTS / "starter").glob("kitchen_*")}

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from benchmarks import ours, row
+from benchmarks import busy, ours, row
 from benchmarks.linears import Linears
-from benchmarks.rounds import interleave, times_as_fast
+from benchmarks.rounds import beside, interleave
 from benchmarks.row import RowConfig, build, measure_row, setting_of, step_costs
 from benchmarks.setting import Setting, Unavailable
 from benchmarks.stock import act, stock_policy
 from benchmarks.table import render
+from runners.two_clocks import Clocks, Times
 
 PROJECT = Path(__file__).parent.parent
 SMALL: dict[str, Any] = {"width": 64, "n_layer": 2, "rounds": 2, "warmup": 0, "batch": 2}
@@ -115,17 +117,38 @@ def test_every_round_runs_every_call_in_another_order() -> None:
     assert len(rounds) == 22
     assert {frozenset(r) for r in rounds} == {frozenset("abcd")}
     assert len(set(rounds)) > 8
-    assert all(len(values) == 20 for values in samples.values())
+    assert all(len(t.wall_ms) == len(t.cpu_ms) == 20 for t in samples.values())
 
 
 def test_the_interval_of_a_ratio_is_over_rounds() -> None:
     random = np.random.default_rng(0)
     speed = random.uniform(1, 3, 200)  # a machine that is slow in some rounds
     arm = speed * random.uniform(0.9, 1.1, 200)
-    value, low, high = times_as_fast(2 * speed, arm)
-    assert low < value < high
+    slow, fast = (Times(list(ms), list(ms / speed)) for ms in (2 * speed, arm))
+    found = beside(slow, fast, threads=1)
+    low, high = found["times_as_fast_interval"]
+    assert low < found["times_as_fast"] < high
     assert 1.8 < low < 2.0 < high < 2.2
-    assert times_as_fast(arm, arm) == (1.0, 1.0, 1.0)
+    assert (found["clock"], found["cpu_p50_ms"]) == ("wall", np.median(arm / speed))
+    same = beside(fast, fast, threads=1)
+    assert [same["times_as_fast"], *same["times_as_fast_interval"]] == [1.0, 1.0, 1.0]
+
+
+def test_where_the_clocks_disagree_cpu_time_counts(measured: dict[str, Any]) -> None:
+    """A machine on which another process takes half of the long call's time."""
+    now = {"wall": 0, "cpu": 0}
+
+    def call(wall_ns: int, cpu_ns: int) -> Any:
+        return lambda: now.update(wall=now["wall"] + wall_ns, cpu=now["cpu"] + cpu_ns)
+
+    clocks = Clocks(lambda: now["wall"], lambda: now["cpu"])
+    calls = {"long": call(2000, 1000), "short": call(10, 10)}
+    times = interleave(calls, rounds=3, warmup=1, seed=0, clocks=clocks)
+    found = beside(times["long"], times["short"], threads=1)
+    assert (found["ratio"], found["cpu_ratio"], found["times_as_fast"]) == (200, 100, 100)
+    arms = {"fused none": measured["arms"]["fused none"] | found}
+    (line,) = (x for x in render([measured | {"arms": arms}]).splitlines() if "100.00 [" in x)
+    assert "by CPU time" in line
 
 
 def test_costs_of_a_step_follow_from_whole_queries() -> None:
@@ -197,3 +220,44 @@ def test_the_command_writes_values_and_profile(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "out/latency.json").read_text())
     assert values["rows"][0]["setting"]["baseline"] == "reference none"
     assert values["machine"]["torch"]
+
+
+@pytest.mark.parametrize(("ratios", "code"), [((60.0, 66.0), 0), ((60.0, 90.0), 1)])
+def test_a_busy_machine_is_compared_with_a_quiet_one(
+    ratios: tuple[float, float],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others: list[int] = []
+
+    def measure(*_: Any) -> dict[str, Any]:
+        mine = psutil.Process().children()
+        others.append(sum(child.cmdline()[-1:] == [busy.SPIN] for child in mine))
+        value = ratios[len(others) - 1]
+        return {
+            **{"times_as_fast": value, "times_as_fast_interval": [value, value], "clock": "cpu"},
+            **{"ratio": 2 * value, "cpu_ratio": value, "cpu": "a CPU"},
+            "load": {"before": 0.0, "after": 2.0, "cores": 2},
+        }
+
+    monkeypatch.setattr(busy, "measure", measure)
+    assert busy.main(["--others", "1", "--out", str(tmp_path)]) == code
+    assert others == [0, 1]
+    assert not [c for c in psutil.Process().children() if c.cmdline()[-1:] == [busy.SPIN]]
+    said = capsys.readouterr().out
+    assert ("they agree within 20 %" in said) == (code == 0)
+    assert json.loads((tmp_path / "busy.json").read_text())["busy"]["times_as_fast"] == ratios[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--others=-1", "--others must be at least 0, got -1"),
+        ("--max-s=0", "latency.max_s must be above 0, got 0.0"),
+    ],
+)
+def test_wrong_options_of_busy(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert busy.main([option]) == 2
+    assert said in capsys.readouterr().err

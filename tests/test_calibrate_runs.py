@@ -101,7 +101,7 @@ def test_a_finished_calibration_is_recognised_and_measures_a_cache(calm: Path) -
     assert np.shape(content["error"]) == np.shape(content["hits"]) == (8, 6)
     assert not np.any(content["error"][0])
     assert np.sum(content["error"]) > 0
-    assert 0 < errors["action_error_mean"] <= errors["action_error_p95"]
+    assert 0 < errors["action_rms_mean"] <= errors["action_rms_p95"]
     assert errors["hit_share"] == np.mean(content["hits"])
     assert (calibration_folder(calm) / "calibration.json").stat().st_mtime_ns == written
 

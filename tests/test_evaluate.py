@@ -16,7 +16,6 @@ import torch
 from accel import UniformConfig, accelerated
 from policies import DiffusionPolicy, from_reference
 from runners.evaluate import EpisodeResult, evaluate, query_noise
-from runners.latency import LatencyConfig, measure
 from tests.stock import live_policy
 from tests.toy import ToyTask
 
@@ -153,27 +152,3 @@ def test_a_policy_that_returns_nan_stops_the_run() -> None:
     with pytest.raises(FloatingPointError, match="NaN"):
         list(evaluate(Broken(), toy(), [1], 1, 0))
     assert no_child_left()
-
-
-def test_latency_times_both_policies_in_turn() -> None:
-    calls: list[str] = []
-
-    class Recorder:
-        n_obs_steps, n_action_steps = 2, 4
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def act(self, obs: torch.Tensor, noise: Any) -> torch.Tensor:
-            assert obs.shape == (1, 2, 5)
-            calls.append(self.name)
-            return torch.zeros(1)
-
-    observations = np.zeros((3, 2, 5))
-    result = measure(Recorder("a"), Recorder("b"), observations, LatencyConfig(2, 6), "cpu")
-    assert result is not None
-    assert len(calls) == 2 * 8
-    assert all({calls[i], calls[i + 1]} == {"a", "b"} for i in range(0, 16, 2))
-    assert [len(v) for v in result["samples_ms"].values()] == [6, 6]
-    assert result["accelerated"]["p50_ms"] <= result["accelerated"]["p95_ms"]
-    assert measure(Recorder("a"), Recorder("b"), observations, LatencyConfig(2, 0), "cpu") is None

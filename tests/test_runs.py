@@ -197,8 +197,14 @@ def test_the_wandb_file_holds_config_episodes_and_summary(calm: Path) -> None:
     assert summary["time/policy_s"] == found["time"]["policy_s"]
     assert summary["episodes.nrows"] == 12
     table = path.parent / "files" / summary["episodes.path"]
-    rows = json.loads(table.read_text())["data"]
+    told = json.loads(table.read_text())
+    rows, energy = told["data"], told["columns"].index("energy_j")
     assert {row[0]: row[3] for row in rows} == {s: e["score"] for s, e in known.items()}
+    spent = {s: e["embodied"]["energy_j"] for s, e in known.items()}
+    assert min(spent.values()) > 0
+    assert {row[0]: row[energy] for row in rows} == spent
+    assert summary["embodied/energy_j"] == pytest.approx(sum(spent.values()) / 12)
+    assert found["embodied"]["energy_j"]["mean"] == summary["embodied/energy_j"]
     assert (path.parent / "files" / summary["test/sim_video_100000.path"]).stat().st_size > 1000
 
 

@@ -189,7 +189,9 @@ def test_codes_of_cells(policy: DiffusionPolicy) -> None:
     assert names == ["forecast from 2", "forecast from 1", "adds nothing", "reused"]
     assert [CELLS[c] for c in cells(plan)[4:7, 0]] == ["reused", "computed", "reused"]
     assert np.argwhere(differences(plan, other) == 4).tolist() == [[6, 0], [6, 1], [6, 2]]
-    assert dict(summary([arm("A", plan, policy), arm("B", other, policy)]))["hits that differ"] == [
+    assert dict(summary([arm("A", plan, policy, policy), arm("B", other, policy, policy)]))[
+        "hits that differ"
+    ] == [
         "3 cells",
         "",
     ]

@@ -182,7 +182,7 @@ def test_a_job_that_fails_is_shown_and_run_again(
     assert "Traceback" not in "".join(table)
     (uniform,) = (line for line in table if line.startswith("kitchen: uniform "))
     (none,) = (line for line in table if line.startswith("kitchen: none "))
-    assert "0.750 [0.30, 0.95] of 4  +0.000 [-0.49, +0.49]" in uniform
+    assert "0.75 [0.30, 0.95] of 4  +0.00 [-0.49, +0.49]" in uniform
     assert none.split("  ")[-1] == "finished"
     assert "the baseline" in none
 
@@ -238,5 +238,5 @@ def test_training_seeds_are_an_axis(
     assert all("checkpoint" in stratum for stratum in strata)
     assert len(set(strata)) == 2
     assert sum("the baseline" in line for line in table) == 2
-    assert sum("+0.000" in line for line in table) == 2
+    assert sum("+0.00 [" in line for line in table) == 2
     assert len(list(Path("multirun/main").glob("kitchen_*"))) == 4

@@ -19,6 +19,7 @@
 enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW }; /* instructions */
 enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
+enum { SAMPLER = 8 };                                             /* columns of a sampler */
 
 typedef struct {
   const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros */
@@ -47,8 +48,9 @@ typedef struct {
   const float *time_keys;   /* (steps, 2, layers, heads, dim / heads) */
   const int32_t *program;
   const float *coefficients, *biases; /* of REUSE; (n, tokens, dim) of BIAS */
-  const float *sampler;               /* (steps, 6): in_x, in_out, x0, x, out, sigma */
+  const float *sampler;               /* (steps, SAMPLER), of in_x, in_out, x0, x, out, sigma and the last two x0 */
   float clip;                         /* negative: none */
+  int32_t multistep;                  /* whether a step reads the x0 of earlier ones */
   int32_t norm_probe, accumulates;    /* of DECIDE; batch is 1 */
   double limit, most;
   const double *rescale;              /* 5 coefficients, the highest power first */
@@ -169,7 +171,7 @@ static void attend(int tokens, int d, const float *q, int ldq, const float *k, i
 
 typedef struct {
   int rows, ld, ldh; /* of one run: rows of the stream, leading dimensions */
-  float *stream, *normed, *wide, *mixed, *score, *slots, *keys, *codes;
+  float *stream, *normed, *wide, *mixed, *score, *slots, *keys, *codes, *last;
 } Scratch;
 
 static int64_t stream_floats(const Net *n) {
@@ -200,7 +202,8 @@ static int64_t code_floats(const Net *n, int64_t rows) {
 int64_t scratch_floats(const Net *n, int32_t slots) {
   int64_t rows = (int64_t)n->batch * (n->live + n->lead);
   return stream_floats(n) * (3 + slots) + rows * wide_columns(n) + score_floats(n) +
-         (int64_t)2 * n->layers * n->batch * n->memory * n->dim + code_floats(n, rows);
+         (int64_t)2 * n->layers * n->batch * n->memory * n->dim + code_floats(n, rows) +
+         2 * (int64_t)n->batch * n->live * n->width;
 }
 
 static void site(const Net *n, const Site *u, const Scratch *w) {
@@ -243,16 +246,26 @@ static void embed(const Net *n, int s, const float *x, const Scratch *w) {
   }
 }
 
-static void sample(const Net *n, int s, float *x, const float *out, int ldo, const float *noise) {
-  const float *c = n->sampler + 6 * s;
+/* One step of the sampler, see SamplerTable in policies/sampling.py; `last` has the last two x0.
+ *
+ * Which product of a sum of two is rounded is said here: compilers choose by the vector width.
+ */
+static void sample(const Net *n, int s, float *x, const float *out, int ldo, const float *noise,
+                   float *last) {
+  const float *c = n->sampler + SAMPLER * s;
+  const int64_t size = (int64_t)n->batch * n->live * n->width;
   for (int r = 0; r < n->batch * n->live; r++)
     for (int i = 0; i < n->width; i++) {
-      float now = x[r * n->width + i], o = out[r * ldo + i], x0 = c[0] * now + c[1] * o;
+      const int64_t at = (int64_t)r * n->width + i;
+      float now = x[at], o = out[r * ldo + i], x0 = fmaf(c[0], now, c[1] * o);
       if (n->clip >= 0) x0 = x0 > n->clip ? n->clip : x0 < -n->clip ? -n->clip : x0;
       float next = c[2] * x0;
-      if (c[3] != 0) next += c[3] * now;
-      if (c[4] != 0) next += c[4] * o;
-      x[r * n->width + i] = next + (c[5] != 0 ? c[5] * noise[r * n->width + i] : 0);
+      if (c[3] != 0) next = fmaf(c[3], now, next);
+      if (c[4] != 0) next = fmaf(c[4], o, next);
+      if (c[6] != 0) next = fmaf(c[6], last[at], next);
+      if (c[7] != 0) next = fmaf(c[7], last[size + at], next);
+      x[at] = c[5] != 0 ? fmaf(c[5], noise[at], next) : next;
+      if (n->multistep) last[size + at] = last[at], last[at] = x0;
     }
 }
 
@@ -315,7 +328,8 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
   Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
   w.stream = scratch, w.normed = w.stream + size, w.mixed = w.normed + size;
   w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + score_floats(n);
-  w.codes = w.keys + kv, w.slots = w.codes + code_floats(n, rows);
+  w.codes = w.keys + kv, w.last = w.codes + code_floats(n, rows);
+  w.slots = w.last + 2 * (int64_t)n->batch * n->live * n->width;
   if (kv) memcpy(w.keys, keys, 4 * kv);
   const int32_t *p = n->program;
   const float *c = n->coefficients;
@@ -364,7 +378,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
     for (int b = 0; b < n->batch; b++)
       linear(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
              w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE, w.codes);
-    sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width);
+    sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width, w.last);
   }
   if (n->observed) inpaint(n, x, obs);
 }

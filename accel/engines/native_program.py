@@ -138,6 +138,7 @@ class NativeProgram:
         ]
         columns = ("in_x", "in_out", "x0_scale", "x_scale", "out_scale", "sigma")
         sampler = torch.stack([torch.as_tensor(getattr(table, c)) for c in columns], 1).float()
+        sampler = torch.cat([sampler, torch.as_tensor(table.last_scale).float()], 1)
         sampler[:, 5] *= torch.as_tensor(table.draws)
         times = model.time_emb(torch.as_tensor(table.timesteps))
         keys = torch.empty(0) if self.memory is None else self.memory.time
@@ -170,6 +171,7 @@ class NativeProgram:
             "biases": pointer(torch.from_numpy(np.array(self.assembled.biases, dtype=np.float32))),
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
+            "multistep": table.multistep,
             **({} if self.rule is None else self._rule(self.rule)),
             **({} if bands is None else {"low_pass": pointer(_low_pass(tokens, bands))}),
         }

@@ -82,6 +82,7 @@ class Net(Structure):
             )
         ),
         ("clip", c_float),
+        ("multistep", c_int32),
         ("norm_probe", c_int32),
         ("accumulates", c_int32),
         ("limit", c_double),

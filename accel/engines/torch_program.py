@@ -166,6 +166,7 @@ class TorchProgram:
         if self.memory is not None:
             self.memory.observe(None if self.inpaint else nobs)
         kept: dict[Key, Tensor] = {}
+        last: list[Tensor] = []
         if self.rule is not None:
             self.decisions = Decisions(self.rule, self.time)
         with tf32(self.precision == "tf32"):
@@ -175,7 +176,8 @@ class TorchProgram:
                 if self.memory is not None and self.attends[s] and self.rule is None:
                     self.memory.at_step(s)
                 out = self._network(s, step, x, kept)
-                x = self.table.step(s, x, out, drawn[s + 1] if self.table.draws[s] else None)
+                noise = drawn[s + 1] if self.table.draws[s] else None
+                x = self.table.step(s, x, out, noise, last)
         if self.inpaint:
             x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
         return x

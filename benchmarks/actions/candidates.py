@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+import accel
 from accel import (
     BacConfig,
     Calibration,
     HashAbConfig,
     UniformConfig,
-    query_flops,
     resolve,
     shared_plan,
     summarise,
@@ -144,8 +144,7 @@ def with_forecast(schedule: BacConfig, **settings: Any) -> HashAbConfig:
 
 
 def flops_share(program: Program, of: DiffusionPolicy, computed: np.ndarray | None = None) -> float:
-    """FLOPs of a query, by plan or by the cells that ran, over those of `of` all computed."""
-    everything = resolve(of, None).mask
+    """By plan or by the cells that ran, of `of` with nothing accelerated."""
     if computed is None:
         computed = program.plan.mask if program.plan else resolve(program.policy, None).mask
-    return query_flops(program.policy, computed) / query_flops(of, everything)
+    return accel.flops_share(program.policy, computed, of)

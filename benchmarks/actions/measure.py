@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import CachePlan, Quantised, accelerated
+from accel import CachePlan, Quantised, accelerated, action_error
 from policies import DiffusionPolicy
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def answers(
 
 def rms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Root mean square of the difference over (n_action_steps, action_dim), the last two axes."""
-    distance: np.ndarray = np.sqrt(np.square(a - b).mean(axis=(-2, -1)))
-    return distance
+    error: np.ndarray = action_error(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    return error
 
 
 def own_spread(plain: np.ndarray, others: np.ndarray) -> np.ndarray:

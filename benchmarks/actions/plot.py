@@ -83,7 +83,7 @@ def write_page(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
             seen.add(family)
             place = {"row": samplers.index(sampler) + 1, "col": column}
             figure.update_xaxes(title_text=name, tickformat=".0%", **place)
-            figure.update_yaxes(title_text="action error (normalised)", type="log", **place)
+            figure.update_yaxes(title_text="action error (RMS, normalised)", type="log", **place)
     figure.update_layout(
         title=title, height=80 + 460 * len(samplers), template="plotly_white", hovermode="closest"
     )
@@ -114,7 +114,9 @@ def write_picture(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 colour = COLOURS[SHOWN.index(family)]
                 xs, ys = zip(*placed, strict=True)
                 axis.plot(xs, ys, "o-", label=family, color=colour)
-            axis.set(title=sampler, xlabel=name, ylabel="action error (normalised)", yscale="log")
+            axis.set(
+                title=sampler, xlabel=name, ylabel="action error (RMS, normalised)", yscale="log"
+            )
     for axis in axes.flat:
         if axis.get_lines():
             axis.legend(fontsize=7)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from accel import accelerated
-from benchmarks.rounds import interleave, percentiles, times_as_fast
+from benchmarks.rounds import beside, interleave
 
 from .measure import Program
 from .questions import Questions
@@ -33,14 +33,11 @@ def latencies(
         group = {PLAIN: plain, **{name: programs[name] for name in names[first : first + AT_ONCE]}}
         with ExitStack() as stack:
             calls = {n: _call(stack, program, asked) for n, program in group.items()}
-            samples = interleave(calls, rounds, warmup, seed=first, title="latency")
+            times = interleave(calls, rounds, warmup, seed=first, title="latency")
         for name in group:
-            ratio, low, high = times_as_fast(samples[PLAIN], samples[name])
             found[name] = {
-                **percentiles(samples[name]),
-                "times_as_fast": ratio,
-                "times_as_fast_interval": [low, high],
-                "samples_ms": samples[name].round(4).tolist(),
+                **beside(times[PLAIN], times[name], torch.get_num_threads()),
+                "samples_ms": [round(x, 4) for x in times[name].wall_ms],
             }
     return found
 

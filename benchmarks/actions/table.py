@@ -17,8 +17,9 @@ NOTE = (
     "share of queries whose error is at least the mean\ndistance of the plain policy's own actions "
     "by other noises. nearest: mean distance to the nearest of the plain policy's\nactions by "
     "other noises, which does not depend on how a sampler uses its noise: judge ddim by it. "
-    "steps: equal FLOPs of a\ncache of whole steps. FLOPs: share of the plain policy's, not a "
-    "speed-up. ms: median at batch 1; times as fast: of the\nplain policy in the same rounds."
+    "steps: equal FLOPs of a\ncache of whole steps. FLOPs: share of the plain policy's with the "
+    "row's sampler, not a speed-up.\nms: median at batch 1; times as fast: of the plain policy in "
+    "the same rounds."
 )
 
 

@@ -1,0 +1,1 @@
+"""The study of docs/results/frontier.md: success against measured time."""

@@ -1,0 +1,91 @@
+"""The arms of the study: few-step samplers, caches, both, and quantisation on the best.
+
+Each arm is what `python run.py experiment=frontier task=TASK ...` is given besides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of making the policy cheaper.
+
+    Attributes:
+        name: in tables.
+        overrides: of the command line.
+        question: which question of the study it belongs to.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    question: str
+
+
+def few(kind: str, steps: int, spacing: str = "trailing", **settings: object) -> Arm:
+    """A sampler with few steps, nothing cached."""
+    chosen = (f"sampler.{name}={value}" for name, value in settings.items())
+    words = " ".join([spacing, *(f"{name} {value}" for name, value in settings.items())])
+    return Arm(
+        f"{kind}-{steps} {words}",
+        (f"sampler={kind}", f"sampler.steps={steps}", f"sampler.spacing={spacing}", *chosen),
+        "steps",
+    )
+
+
+def at(*timesteps: int, base: str = "ddpm") -> Arm:
+    """A list of timesteps."""
+    listed = ",".join(str(t) for t in timesteps)
+    return Arm(
+        f"{base}-{len(timesteps)} at {listed.replace(',', '/')}",
+        (f"sampler={base}", f"sampler.timesteps=[{listed}]"),
+        "ablation",
+    )
+
+
+def cached(name: str, steps: int, *more: str, question: str = "caches") -> Arm:
+    """A cache on the checkpoint's own sampler."""
+    return Arm(f"{name} S = {steps}", (f"cache={name}", f"cache.steps={steps}", *more), question)
+
+
+PLAIN = Arm("unaccelerated", (), "steps")
+TEN = ("sampler=ddpm", "sampler.steps=10")
+W8A8 = ("quant=duquant",)
+
+FIRST = [
+    *(few("ddpm", n) for n in (5, 10, 3, 4, 7, 20, 50)),
+    *(few("ddim", n) for n in (5, 10, 20)),
+    *(few("dpmpp", n) for n in (5, 10, 20)),
+    *(few("dpmpp", n, stochastic="true") for n in (5, 10, 20)),
+    *(few("ddim", n, eta=1) for n in (5, 10, 20)),
+]
+SPACED = [few("ddpm", n, s) for s in ("even", "quadratic") for n in (5, 10, 3, 4, 7, 20)]
+CACHES = [
+    # 10, 20 and 30 % of the FLOPs of 100 steps; bac and hash_ab take as many again on first layers
+    *(cached("uniform", n) for n in (8, 18, 28)),
+    *(cached(name, n) for name in ("bac", "hash_ab") for n in (4, 9, 14)),
+]
+ON_TOP = [
+    Arm(
+        "ddpm-10 trailing, uniform S = 5",
+        (*TEN, "cache=uniform", "cache.steps=5"),
+        "on top",
+    ),
+    *(
+        Arm(f"ddpm-10 trailing, {name} S = 2", (*TEN, f"cache={name}", "cache.steps=2"), "on top")
+        for name in ("bac", "hash_ab")
+    ),
+]
+QUANTISED = [
+    Arm("ddpm-5 trailing, W8A8", ("sampler=ddpm", "sampler.steps=5", *W8A8), "quantised"),
+    Arm("ddpm-10 trailing, W8A8", (*TEN, *W8A8), "quantised"),
+]
+WHY = [
+    at(99, 74, 49, 24, 0),
+    at(99, 79, 59, 39, 5),
+    at(99, 79, 59, 39, 30),
+    few("ddim", 100, "checkpoint"),
+    few("ddim", 100, "checkpoint", eta=1),
+]
+ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY]

@@ -1,0 +1,126 @@
+"""Time all arms of the study in turn, in one process: docs/results/frontier/latency.json.
+
+    python -m benchmarks.frontier.latency kitchen --rounds 40
+
+A round is one query of every arm at batch 1 on one thread, in a new random order, beside the policy
+as the reference implementation runs it (stock modules under diffusers' scheduler). Wall and CPU
+time are both kept; where they disagree by more than a fifth CPU time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+from tqdm import tqdm
+
+from benchmarks.stock import act, stock_policy
+from runners.cli import CONF, run_name
+from runners.evaluate import query_noise
+from runners.machine import cpu, load
+from runners.prepare import Job
+from runners.quantisations import accelerate, acceleration_of
+from runners.registry import prepare
+from runners.store import dump, write_whole
+from runners.two_clocks import Clocks, Times, compare, timed
+
+from .arms import ARMS
+from .page import label_of
+from .play import KEPT
+
+REFERENCE = "as the reference implementation runs it"
+Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def job_of(task: str, overrides: tuple[str, ...]) -> Job:
+    """The checked job of an arm."""
+    words = ["experiment=frontier", f"task={task}", "logger=none", *overrides]
+    cfg = compose("config", words, return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    job: Job = prepare(cfg)
+    return job
+
+
+def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
+    """(label, query) of the reference implementation and of every arm."""
+    for arm in ARMS:
+        job = job_of(task, arm.overrides)
+        if not arm.overrides:
+            yield REFERENCE, partial(act, stock_policy(job.policy))
+        fast = stack.enter_context(accelerate(job, acceleration_of(job)))
+        yield label_of(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
+
+
+def observations(task: str) -> np.ndarray:
+    """What the policy was asked in the study's episodes, (n, n_obs_steps, obs_dim)."""
+    from .play import STUDY
+
+    path = next(iter(sorted(STUDY.glob(f"{task}_none_none_*/observations.npz"))))
+    with np.load(path) as file:
+        return np.concatenate([file[name] for name in sorted(file.files)])
+
+
+def measure(task: str, rounds: int, warmup: int) -> dict[str, Any]:
+    """{label: times as fast and milliseconds} of every arm."""
+    torch.set_num_threads(1)
+    asked = observations(task)
+    random, clocks = np.random.default_rng(0), Clocks()
+    before = load()
+    with ExitStack() as stack:
+        arms = dict(arms_of(task, stack))
+        times = {label: Times([], []) for label in arms}
+        for i in tqdm(range(-warmup, rounds), unit="round", disable=None):
+            obs = torch.from_numpy(asked[i % len(asked)][None]).float()
+            for label in random.permutation(list(arms)).tolist():
+                call = partial(arms[label], obs, query_noise(0, 0, i + warmup))
+                wall_ms, cpu_ms = timed(call, clocks)
+                if i >= 0:
+                    times[label].wall_ms.append(wall_ms)
+                    times[label].cpu_ms.append(cpu_ms)
+    base = times[REFERENCE]
+    found: dict[str, Any] = {
+        "machine": {"cpu": cpu(), "threads": 1, "load": [before, load()], "rounds": rounds}
+    }
+    for label, samples in times.items():
+        found[label] = {
+            "p50_ms": float(np.median(samples.wall_ms)),
+            "cpu_p50_ms": float(np.median(samples.cpu_ms)),
+            **compare(base, samples, 1, "cpu"),
+        }
+    return found
+
+
+def main() -> int:
+    """Measure one task and keep what was measured of the others."""
+    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    words.add_argument("task")
+    words.add_argument("--rounds", type=int, default=40)
+    words.add_argument("--warmup", type=int, default=3)
+    options = words.parse_args()
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    path = KEPT / "latency.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        kept[options.task] = measure(options.task, options.rounds, options.warmup)
+    write_whole(path, dump(kept))
+    for label, row in kept[options.task].items():
+        if label != "machine":
+            print(f"{label:45} {row['p50_ms']:8.2f} ms  {row['times_as_fast']:6.1f} times as fast")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The queries that come with the shipped policies: a calibration without a simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+from runners import calibrations
+from runners.calibrations import plan_of, queries_of, shipped_queries
+from runners.cli import CONF, run_name
+from runners.prepare import Job
+from runners.registry import prepare
+
+PROJECT = Path(__file__).resolve().parent.parent
+PUBLISHED = {"kitchen": "kitchen_bac_none_s0_0809fff5", "lift": "lift_bac_none_s0_4b05a535"}
+
+
+def job_of(task: str) -> Job:
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"task={task}", "cache=bac", "logger=none"])
+    with open_dict(cfg):
+        job: Job = prepare(cfg)
+    return job
+
+
+def no_simulator(job: Job) -> Any:
+    raise AssertionError("queries are shipped, and were played all the same")
+
+
+@pytest.mark.parametrize("task", sorted(PUBLISHED))
+def test_the_default_calibration_of_a_shipped_policy_plays_no_episode(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrations, "play", no_simulator)
+    job = job_of(task)
+    assert job.name == PUBLISHED[task]
+    assert shipped_queries(job.recipe, job.checkpoint).exists()
+    job.recipe.folder.mkdir(parents=True)
+    queries = queries_of(job)
+    assert queries.obs.shape == (64, job.policy.n_obs_steps, job.policy.obs_dim)
+    assert min(queries.seeds) == 300000
+    assert np.array_equal(queries_of(job).obs, queries.obs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("task", sorted(PUBLISHED))
+def test_bac_on_a_new_machine_computes_what_the_published_run_computed(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrations, "play", no_simulator)
+    (result,) = PROJECT.glob(f"docs/results/reference/{PUBLISHED[task]}/result.json")
+    plan, _ = plan_of(job_of(task))
+    assert plan.digest() == json.loads(result.read_text())["stats"]["plan"]

@@ -1,0 +1,154 @@
+"""python -m tools.docs_check: are the tables of README.md and docs/ what their studies say?
+
+A generated table stands between two comments, of which the first is the command that prints it:
+
+    <!-- generated: python -m tools.docs_check --table study docs/results/reference -->
+
+    | ... |
+
+    <!-- end -->
+
+Without an option every such command is given again and what it prints is compared; a difference is
+an error. `--write` puts the new tables in their places. No torch, no simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from difflib import unified_diff
+from pathlib import Path
+
+from runners import report_tables
+from runners.errors import UserError
+from runners.findings import Arm, ReportConfig, findings
+from runners.report_page import markdown_table
+from runners.report_tables import Table
+from runners.report_words import NOTHING, changes, p_value, rates, share, speed, yes_no
+from runners.statistics import MARGIN
+from runners.study import read_study
+
+PROJECT = Path(__file__).resolve().parent.parent
+COMMAND = "python -m tools.docs_check"
+BLOCK = re.compile(r"(<!-- generated: ([^\n]*?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+OURS = re.compile(r"(tools|benchmarks|runners)\.")
+
+
+def study(arms: Sequence[Arm]) -> Table:
+    """Every arm on one line: what it costs, what it reaches, and both verdicts."""
+    header = ["arm", "task", "FLOPs", "success", "episodes", "difference", "wins / losses"]
+    header += ["p, Holm", "loss detected (Holm)", f"non-inferior at {100 * MARGIN:g} points"]
+    header += ["times as fast", "as this engine without"]
+    rows = []
+    for arm in arms:
+        judged, latency = [NOTHING] * 5, arm.latency
+        if versus := arm.versus:
+            paired = versus.success
+            judged = [
+                changes(paired.difference, paired.difference_interval),
+                f"{paired.wins} / {paired.losses}",
+                p_value(versus.p_holm),
+                yes_no(versus.loss_detected),
+                yes_no(versus.noninferiority.shown),
+            ]
+        cells = [
+            arm.stratum,
+            share(arm.flops.share),
+            rates(arm.rate, arm.interval),
+            f"{arm.n_success} of {arm.n}",
+            *judged,
+            speed(latency.ratio, latency.ratio_interval) if latency else NOTHING,
+            speed(latency.engine_ratio) if latency else NOTHING,
+        ]
+        rows.append((arm.label, cells))
+    return Table(header, rows)
+
+
+TABLES: dict[str, Callable[[Sequence[Arm]], Table]] = {
+    "study": study,
+    "success": lambda arms: report_tables.success(arms, MARGIN),
+    "cost": report_tables.cost,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message)
+
+
+def parser() -> Parser:
+    words = Parser(prog=COMMAND, description="Generated tables of the documentation.")
+    words.add_argument("--write", action="store_true", help="put the tables in their places")
+    words.add_argument("--table", choices=list(TABLES), help="print this table of a study")
+    words.add_argument("folder", nargs="?", type=Path, help="of the study, with --table")
+    words.add_argument("--task", help="only the arms of this task, with --table")
+    return words
+
+
+def table(name: str, folder: Path, task: str | None) -> str:
+    """A table of a study as Markdown; what is not there is a UserError."""
+    found = findings(read_study(folder), ReportConfig())
+    arms = [arm for arm in found if task in (None, arm.stratum)]
+    if not arms:
+        raise UserError(f"--task must be a task of the study {folder}, got {task!r}")
+    return "\n".join(markdown_table(TABLES[name](arms))) + "\n"
+
+
+def made(command: str, root: Path) -> str:
+    """What the command of a block prints in the project's folder."""
+    words = shlex.split(command)
+    if words[:2] != ["python", "-m"] or not OURS.match(" ".join(words[2:])):
+        raise UserError(f"a generated table is made by python -m and a module here, got {command}")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=root, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"{command}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def check(root: Path, write: bool) -> list[str]:
+    """Lines about the tables that differ from their studies; `write` makes them the same."""
+    differing: list[str] = []
+    for page in (root / "README.md", *sorted(root.glob("docs/**/*.md"))):
+        text = page.read_text() if page.exists() else ""
+        new = BLOCK.sub(lambda b: f"{b[1]}\n\n{made(b[2], root)}\n\n{b[4]}", text)
+        if new != text:
+            lines = list(unified_diff(text.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
+            name = str(page.relative_to(root))
+            differing += [f"{name}: {line}" for line in lines if line[:2] != "@@"]
+            if write:
+                page.write_text(new)
+    return differing
+
+
+def main(argv: Sequence[str], root: Path = PROJECT) -> int:
+    """0: the same, or written; 1: a table differs; 2: a mistake."""
+    try:
+        options = parser().parse_args(argv)
+        if options.table:
+            if options.folder is None:
+                raise UserError("--table needs the folder of a study")
+            print(table(options.table, options.folder, options.task), end="")
+            return 0
+        differing = check(root, options.write)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if differing and not options.write:
+        print("\n".join(differing), file=sys.stderr)
+        print(f"the lines with + are what the studies say: {COMMAND} --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
