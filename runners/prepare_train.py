@@ -110,7 +110,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         {
             "data": content,
             "task": public(task),
-            "policy": asdict(config),
+            "policy": config.settings(),
             "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
