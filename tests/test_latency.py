@@ -264,10 +264,7 @@ def test_an_older_latency_is_not_measured_again(
     assert fake_episodes.run(monkeypatch, *words) == 0
     (path,) = tmp_path.glob("multirun/main/*/result.json")
     percentiles = {f"p{p}_ms": 1.0 for p in (50, 95, 99)} | {"actions_hz": 8.0}
-    samples = {"accelerated": [1.0], "plain": [1.0]}
-    arms = {"accelerated": percentiles, "plain": percentiles}
-    setting = {"batch": 1, "threads": 1, "warmup": 1, "repeats": 1, "device": "cpu"}
-    older = {**arms, **setting, "ratio": 1.0, "samples_ms": samples}
+    older = {"accelerated": percentiles, "plain": percentiles, "ratio": 1.0, "threads": 1}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"latency": older}))
     monkeypatch.setattr(job_module, "measure", lambda *_: pytest.fail("measured again"))
     assert fake_episodes.run(monkeypatch, *words, "latency.repeats=5") == 0
