@@ -154,7 +154,9 @@ def test_the_delay_is_part_of_a_run(
     both = ("realtime=false,true", "realtime.latency_ms=90")
     assert fake_episodes.run(monkeypatch, *words, *both) == 0
     said = capsys.readouterr().out
-    assert "delay       2 steps at 12.5 Hz (90 ms)" in said
+    assert "delay 2 steps at 12.5 Hz (90 ms)" in (
+        " ".join(row.split()) for row in said.splitlines()
+    )
     assert "kitchen: none, delay 2 " in said
     assert "against the unaccelerated policy on 4 seeds" in said
     played = fake_episodes.fake(monkeypatch)
