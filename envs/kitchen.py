@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .motion import EnergyMeter, Motion
+from .robomimic_args import ROBOSUITE_TYPE, parsed
 from .task import JSON, Env, EpisodeScore, FloatArray, Task
 
 N_JOINTS = 9
@@ -124,6 +125,27 @@ class KitchenTask(Task):
     def env_args(self) -> dict[str, Any]:
         """Not an environment of robomimic's: the settings are for those who read the file."""
         return {"env_name": "skipstep/kitchen", "type": 2, "env_kwargs": asdict(self.config)}
+
+    def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
+        """Refuses a robot of robosuite, and what was collected here with the other actions."""
+        if recorded is None:
+            return []
+        said, own = parsed(recorded, "env_args", path), self.env_args()
+        if said.get("type") == ROBOSUITE_TYPE:
+            raise ValueError(
+                f"env_args must not name an environment of robosuite in {path}, "
+                f"got {said.get('env_name')!r}"
+            )
+        kwargs = said.get("env_kwargs")
+        if said.get("env_name") != own["env_name"] or not isinstance(kwargs, dict):
+            return []
+        absolute = kwargs.get("abs_action")
+        if actions and absolute is not None and absolute != self.config.abs_action:
+            raise ValueError(
+                f"task.abs_action={self.config.abs_action} contradicts {path}, which was "
+                f"collected with abs_action={absolute}"
+            )
+        return []
 
 
 class KitchenEnv(gym.Env[FloatArray, FloatArray]):

@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from .motion import EnergyMeter, Motion
-from .robomimic_args import ROBOSUITE_TYPE, read_lift_arguments
+from .robomimic_args import (
+    ROBOSUITE_TYPE,
+    differences,
+    lift_arguments,
+    read_lift_arguments,
+    unsure,
+)
 from .task import Env, EpisodeScore, FloatArray, Task
 
 OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+CUBE, WAY, HAND = slice(0, 3), slice(7, 10), slice(10, 13)  # in an observation, in metres
+SAME_M = 1e-3
 FRAME_SIZE = 256
 MESH_FOLDER = re.compile(r'file="[^"]*/robosuite/')
 
@@ -142,6 +150,32 @@ class LiftTask(Task):
                 **self.arguments,
             },
         }
+
+    def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
+        """Refuses another robosuite, robot or controller; other physics is a warning."""
+        arguments = {} if recorded is None else lift_arguments(recorded, "env_args", path)
+        doubts = [unsure(recorded, path)]
+        others = differences(arguments, self.arguments) if arguments else []
+        if others:
+            doubts.append(f"{path} was recorded with {', '.join(others)}: see task.env_args")
+        return [doubt for doubt in doubts if doubt]
+
+    def contradiction(self, obs: NDArray[Any]) -> str | None:
+        """Where 1.4 has the way from cube to hand, robosuite 1.5 has that from hand to cube.
+
+        The numbers tell it of files that cannot say it, such as an npz.
+        """
+        if obs.shape[1] != self.obs_dim:
+            return None
+        way = (obs[:, HAND] - obs[:, CUBE]).astype(np.float64)
+        far = np.linalg.norm(way, axis=1) > 10 * SAME_M
+        turned = np.linalg.norm(obs[:, WAY] + way, axis=1) < SAME_M
+        if not far.any() or turned[far].mean() <= 0.5:
+            return None
+        return (
+            "object 7 to 9 must be the hand's place less the cube's, as robosuite 1.4 has it, "
+            "got the opposite, as robosuite from 1.5 on has it"
+        )
 
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Absolute actions have an axis-angle rotation there: (k, 10) to (k, 7)."""

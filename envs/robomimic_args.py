@@ -1,8 +1,14 @@
-"""Read the environment arguments that a robomimic HDF5 records beside its demonstrations."""
+"""The environment arguments that a robomimic HDF5 records beside its demonstrations.
+
+They are read to make the environment anew (task.env_args), and compared with a task wherever such a
+file is trained on or calibrated with.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +32,157 @@ IRRELEVANT = {
 }
 
 
+VERSION = re.compile(r"v?(\d+)\.(\d+)(?:[.+a-z-]|$)")
+NEWEST, OLDEST = (1, 4), (1, 0)  # from 1.5 on, three numbers of the observation have another sign
+# robosuite swallows keys that it does not know, so that 0.2 would be taken for the standard 1
+OLD_NAMES = {"damping": ("damping_ratio", 1), "damping_limits": ("damping_ratio_limits", [0, 10])}
+CONTROLLER = {
+    *("type", "input_max", "input_min", "output_max", "output_min", "kp", "kp_limits"),
+    *("damping_ratio", "damping_ratio_limits", "impedance_mode", "position_limits"),
+    *("orientation_limits", "uncouple_pos_ori", "control_delta", "interpolation", "ramp_ratio"),
+}
+DEFAULTS: dict[str, Any] = {  # of robosuite, where a file or a task says nothing
+    "control_freq": 20,
+    "gripper_types": "default",
+    "initialization_noise": "default",
+    "table_full_size": [0.8, 0.8, 0.05],
+    "table_friction": [1.0, 5e-3, 1e-4],
+}
+
+
 def read_lift_arguments(path: str) -> dict[str, Any]:
     """Return the arguments for robosuite's Lift that `data.attrs["env_args"]` asks for.
 
     Raises:
-        ValueError: the file does not describe Lift with one Panda under OSC_POSE control.
+        ValueError: the file does not describe Lift with one Panda under OSC_POSE control, of a
+            robosuite that sees what robosuite 1.4 sees.
     """
-    recorded = _read(path)
+    return lift_arguments(_read(path), "task.env_args", path)
+
+
+def lift_arguments(recorded: Any, setting: str, path: str) -> dict[str, Any]:
+    """Return what `recorded`, an env_args of robomimic (text, or what it holds), says of physics.
+
+    Args:
+        recorded: what the file holds.
+        setting: to be named in messages.
+        path: of the file.
+
+    Raises:
+        ValueError: as `read_lift_arguments`.
+    """
+
+    def wrong(rest: str) -> ValueError:
+        return ValueError(f"{setting} must {rest} in {path}")
+
+    recorded = parsed(recorded, setting, path)
     environment = (recorded.get("env_name"), recorded.get("type"))
     if environment != ("Lift", ROBOSUITE_TYPE):
-        raise _wrong(path, f"name env_name 'Lift' of type 1 (robosuite), got {environment}")
-    arguments: dict[str, Any] = recorded.get("env_kwargs", {})
+        raise wrong(f"name env_name 'Lift' of type 1 (robosuite), got {environment}")
+    version = recorded.get("env_version")
+    if version is not None and not OLDEST <= _numbers(version) <= NEWEST:
+        raise wrong(
+            f"name an env_version of robosuite up to 1.4 (from 1.5 on, observations have other "
+            f"signs and controllers other settings), got {version!r}"
+        )
+    arguments = recorded.get("env_kwargs", {})
+    if not isinstance(arguments, dict):
+        raise wrong(f"have a dictionary of env_kwargs, got {arguments!r}")
     unknown = sorted(arguments.keys() - PHYSICS - IRRELEVANT)
     if unknown:
-        raise _wrong(path, f"have only arguments known here, got {', '.join(unknown)}")
+        raise wrong(f"have only arguments known here, got {', '.join(unknown)}")
     robots = arguments.get("robots", "Panda")
     if robots not in ("Panda", ["Panda"]):
-        raise _wrong(path, f"name one robot, Panda, got {robots!r}")
-    controller = arguments.get("controller_configs")
-    if not isinstance(controller, dict) or controller.get("type") != "OSC_POSE":
-        got = controller.get("type") if isinstance(controller, dict) else controller
-        raise _wrong(path, f"have a controller of type OSC_POSE, got {got!r}")
-    if not isinstance(controller.get("control_delta"), bool):
-        got = controller.get("control_delta")
-        raise _wrong(path, f"say control_delta true or false in its controller, got {got!r}")
-    impedance = controller.get("impedance_mode", "fixed")
-    if impedance != "fixed":
-        raise _wrong(path, f"have a controller of impedance_mode 'fixed', got {impedance!r}")
+        raise wrong(f"name one robot, Panda, got {robots!r}")
+    _check_controller(arguments.get("controller_configs"), wrong)
     return {key: value for key, value in arguments.items() if key in PHYSICS}
 
 
-def _read(path: str) -> dict[str, Any]:
+def _check_controller(controller: Any, wrong: Callable[[str], ValueError]) -> None:
+    if not isinstance(controller, dict) or controller.get("type") != "OSC_POSE":
+        got = controller.get("type") if isinstance(controller, dict) else controller
+        raise wrong(f"have a controller of type OSC_POSE, got {got!r}")
+    if not isinstance(controller.get("control_delta"), bool):
+        got = controller.get("control_delta")
+        raise wrong(f"say control_delta true or false in its controller, got {got!r}")
+    impedance = controller.get("impedance_mode", "fixed")
+    if impedance != "fixed":
+        raise wrong(f"have a controller of impedance_mode 'fixed', got {impedance!r}")
+    for old, (name, standard) in OLD_NAMES.items():
+        if old in controller and controller[old] != standard:
+            raise wrong(
+                f"not have {old} in its controller but {name} (robosuite 1.4 ignores {old} and "
+                f"takes {standard}), got {old}: {controller[old]!r}"
+            )
+    unknown = sorted(controller.keys() - CONTROLLER - OLD_NAMES.keys())
+    if unknown:
+        raise wrong(
+            f"have only controller settings that robosuite 1.4 knows (it ignores others), got "
+            f"{', '.join(f'{key}: {controller[key]!r}' for key in unknown)}"
+        )
+
+
+def unsure(recorded: Any, path: str) -> str | None:
+    """What cannot be known of a file's robosuite, in one sentence; `recorded` None: no env_args."""
+    if recorded is None:
+        return (
+            f"{path} has no env_args: whether it was recorded with robosuite 1.4, and how, is not "
+            "known (from 1.5 on, observations have other signs)"
+        )
+    version = parsed(recorded, "env_args", path).get("env_version")
+    if version is None:
+        return f"{path} does not say which robosuite it was recorded with (env_version)"
+    if _numbers(version) < NEWEST:
+        return f"{path} was recorded with robosuite {version}: its physics is not quite that of 1.4"
+    return None
+
+
+def differences(recorded: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
+    """Settings of physics that a file and a task have both, and not the same.
+
+    Whether actions are changes is left out: converted files keep the recorded controller's.
+    """
+    theirs, ours = ({**DEFAULTS, **arguments} for arguments in (recorded, used))
+    found = [
+        f"{key} {theirs[key]} (task: {ours[key]})"
+        for key in sorted(DEFAULTS)
+        if _plain(theirs[key]) != _plain(ours[key])
+    ]
+    there, here = theirs.get("controller_configs", {}), ours.get("controller_configs", {})
+    return found + [
+        f"controller's {key} {there[key]} (task: {here[key]})"
+        for key in sorted(there.keys() & here.keys() - {"control_delta"})
+        if _plain(there[key]) != _plain(here[key])
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _numbers(version: Any) -> tuple[int, ...]:
+    found = VERSION.match(version) if isinstance(version, str) else None
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def parsed(recorded: Any, setting: str, path: str) -> dict[str, Any]:
+    """An env_args as the dictionary that it must be; robomimic writes it as JSON.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(recorded, (str, bytes)):
+        try:
+            recorded = json.loads(recorded)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{setting} must be JSON in {path} ({error})") from error
+    if not isinstance(recorded, dict):
+        got = " ".join(repr(recorded).split())[:80]
+        raise ValueError(f"{setting} must be a dictionary in {path}, got {got}")
+    return recorded
+
+
+def _read(path: str) -> Any:
     try:
         import h5py
     except ImportError as error:
@@ -70,10 +196,4 @@ def _read(path: str) -> dict[str, Any]:
         raise ValueError(
             f"task.env_args must be an HDF5 with JSON in data.attrs['env_args'], got {path}"
         ) from error
-    if not isinstance(recorded, dict):
-        raise _wrong(path, f"be a dictionary, got {recorded!r}")
     return recorded
-
-
-def _wrong(path: str, rest: str) -> ValueError:
-    return ValueError(f"task.env_args must {rest} in {path}")

@@ -106,6 +106,27 @@ class Task(ABC):
         """What robomimic needs to make this environment again."""
         return {"env_name": self.name, "type": 2, "env_kwargs": {}}
 
+    def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
+        """Compare what a dataset says of its environment with this task.
+
+        Args:
+            recorded: robomimic's env_args, as text or as what it holds; None: the file has a place
+                for them, and says nothing.
+            path: of the dataset, for messages.
+            actions: its actions are used, not only its observations.
+
+        Returns:
+            What should be said before the dataset is used, in one sentence each.
+
+        Raises:
+            ValueError: it was recorded in another world than this one.
+        """
+        return []
+
+    def contradiction(self, obs: NDArray[Any]) -> str | None:
+        """Why recorded observations (n, obs_dim) cannot be of this world; None: they may be."""
+        return None
+
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Actions (k, action_dim) as robomimic records them."""
         return actions

@@ -5,7 +5,14 @@ from __future__ import annotations
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .choosing import choose_sampler, sampler_warnings
 from .config import PolicyConfig, TaskInfo
-from .datasets import DatasetError, Demonstrations, Windows, read_dataset, split_episodes
+from .datasets import (
+    DatasetError,
+    Demonstrations,
+    Windows,
+    check_finite,
+    read_dataset,
+    split_episodes,
+)
 from .export import export_reference
 from .network import DiffusionTransformer, NetworkConfig
 from .policy import DiffusionPolicy
@@ -31,6 +38,7 @@ __all__ = [
     "UnetConfig",
     "UnsupportedPolicy",
     "Windows",
+    "check_finite",
     "choose_sampler",
     "export_reference",
     "find_checkpoint",

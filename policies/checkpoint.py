@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .interpolation import resolve
 from .network import NetworkConfig
@@ -85,6 +86,8 @@ def load_policy(
             raise
         kind = type(error) if isinstance(error, UnsupportedPolicy) else CheckpointError
         raise kind(f"{found}: {error}") from error
+    for cut in cuts(config, policy.normalizer):
+        log.warning("%s: %s", found, cut)
     return policy.to(device).eval()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .dataset_info import NOT_ASKED, environment_in, environment_of, names_of
+from .observation_order import Field
 
 NPZ_OBS = ("obs", "state")
 LEROBOT_OBS = ("observation.state",)
@@ -34,6 +37,9 @@ class Episode:
         split: "train", "valid" or "" where the file does not say.
         source: (file, number) of the demonstration it was made from; None: it is one itself.
         derived: the file names a source.
+        fields: what the observation is made of.
+        environment: robomimic's env_args, as the file has them (text, or a dictionary); None: it
+            has a place for them and says nothing; NOT_ASKED: it has no such place.
     """
 
     name: str
@@ -42,6 +48,8 @@ class Episode:
     split: str = ""
     source: tuple[int, int] | None = None
     derived: bool = False
+    fields: tuple[Field, ...] = ()
+    environment: Any = NOT_ASKED
 
 
 Reader = Callable[[Path, Iterable[str] | None], Iterator[Episode]]
@@ -68,10 +76,9 @@ def reader(kind: str) -> Reader:
 
 def _join(name: str, parts: Sequence[tuple[str, Any]]) -> NDArray[Any]:
     """Fields side by side, (n, d) each; a vector counts as one column."""
-    columns = [(key, np.asarray(value)) for key, value in parts]
-    columns = [(key, v[:, None] if v.ndim == 1 else v) for key, v in columns]
+    columns = [(key, _column(value)) for key, value in parts]
     for key, value in columns:
-        if value.ndim != 2 or not np.issubdtype(value.dtype, np.number):
+        if value.ndim != 2 or value.dtype.kind not in "iuf":  # neither text nor complex numbers
             raise DatasetError(
                 f"{name}: {key} must hold (steps, numbers), got {value.dtype} {value.shape}"
             )
@@ -82,6 +89,19 @@ def _join(name: str, parts: Sequence[tuple[str, Any]]) -> NDArray[Any]:
                 f"{name}: {key} has {len(value)} steps, {columns[0][0]} has {len(columns[0][1])}"
             )
     return np.concatenate([value for _, value in columns], axis=1)
+
+
+def _column(value: Any) -> NDArray[Any]:
+    array = np.asarray(value)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _fields_of(
+    parts: Sequence[tuple[str, Any]], names: Mapping[str, tuple[str, ...] | None] | None = None
+) -> tuple[Field, ...]:
+    """What `_join` puts side by side."""
+    names = names or {}
+    return tuple(Field(key, _column(value).shape[1], names.get(key)) for key, value in parts)
 
 
 def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
@@ -102,17 +122,20 @@ def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episo
         both = masks.get("train", set()) & masks.get("valid", set())
         if both:
             raise DatasetError(f"{path}: {sorted(both)[0]} is in mask/train and in mask/valid")
+        environment = environment_in(file["data"].attrs)
         for demo in sorted(file["data"], key=_number):
             group, name = file["data"][demo], f"{path}: {demo}"
             for field in ("actions", *(f"obs/{key}" for key in keys)):
                 if field not in group:
-                    raise DatasetError(f"{name}: no {field} in it, it holds {_fields(group)}")
+                    raise DatasetError(f"{name}: no {field} in it, it holds {_held(group)}")
             parts = [(f"obs/{key}", group[f"obs/{key}"][()]) for key in keys]
             yield Episode(
                 name,
                 _join(name, parts),
                 _join(name, [("actions", group["actions"][()])]),
                 split=_side(demo, masks),
+                fields=_fields_of(list(zip(keys, (v for _, v in parts), strict=True))),
+                environment=environment,
             )
 
 
@@ -131,7 +154,7 @@ def _number(demo: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else -1, demo)
 
 
-def _fields(group: Any) -> str:
+def _held(group: Any) -> str:
     names = [f"obs/{k}" for k in group["obs"]] if "obs" in group else []
     return ", ".join([*(k for k in group if k != "obs"), *names]) or "nothing"
 
@@ -168,17 +191,22 @@ def read_lerobot(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode
         table = pyarrow.concat_tables(tables).sort_by(
             [("episode_index", "ascending"), ("frame_index", "ascending")]
         )
+        called = {key: names_of(info.get("features"), key) for key in keys}
+        environment = environment_of(path)
         episode = table["episode_index"].to_numpy()
         for number in np.unique(episode):
             name = f"{path}: episode {number}"
             rows = np.flatnonzero(episode == number)
             part = table.slice(int(rows[0]), len(rows))
-            fields = {key: _stacked(name, key, part[key].to_pylist()) for key in (*keys, "action")}
+            values = {key: _stacked(name, key, part[key].to_pylist()) for key in (*keys, "action")}
+            parts = [(key, values[key]) for key in keys]
             yield Episode(
                 name,
-                _join(name, [(key, fields[key]) for key in keys]),
-                _join(name, [("action", fields["action"])]),
+                _join(name, parts),
+                _join(name, [("action", values["action"])]),
                 split=_slice_side(int(number), info.get("splits") or {}),
+                fields=_fields_of(parts, called),
+                environment=environment,
             )
 
 
@@ -207,7 +235,8 @@ def read_npz(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
         for field in (*keys, "action", "episode_ends"):
             if field not in file:
                 raise DatasetError(f"{path}: no {field} in it, it holds {', '.join(file.files)}")
-        obs = _join(str(path), [(key, file[key]) for key in keys])
+        parts = [(key, file[key]) for key in keys]
+        obs, fields = _join(str(path), parts), _fields_of(parts)
         action, ends = _join(str(path), [("action", file["action"])]), file["episode_ends"]
         sources = file.get("source_demo")
     if ends.ndim != 1 or not len(ends):
@@ -233,6 +262,7 @@ def read_npz(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
             action[low:high],
             source=source,
             derived=source is not None,
+            fields=fields,
         )
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dataset_files import DatasetError, Episode, detect_kind, reader
+from .observation_order import Field, column_order, says_nothing
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-__all__ = ["DatasetError", "Demonstrations", "Windows", "read_dataset", "split_episodes"]
+__all__ = [
+    "DatasetError",
+    "Demonstrations",
+    "Windows",
+    "check_finite",
+    "read_dataset",
+    "split_episodes",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,9 @@ class Demonstrations:
         sources: (n_episodes,) episodes with the same number are variants of one demonstration, and
             are never on both sides of a split.
         splits: (n_episodes,) "train", "valid" or "" where the file does not say.
+        environments: files, with what each says of the environment that it comes from, see
+            `Episode`.
+        orders: numbers of the files whose observations were sorted, with the columns taken.
     """
 
     obs: Floats
@@ -37,6 +52,8 @@ class Demonstrations:
     names: tuple[str, ...]
     sources: Integers
     splits: tuple[str, ...]
+    environments: tuple[tuple[str, Any], ...] = ()
+    orders: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @property
     def starts(self) -> Integers:
@@ -49,7 +66,10 @@ class Demonstrations:
 
 
 def read_dataset(
-    paths: Iterable[str | Path], kind: str = "auto", obs_keys: Iterable[str] | None = None
+    paths: Iterable[str | Path],
+    kind: str = "auto",
+    obs_keys: Iterable[str] | None = None,
+    parts: Mapping[str, int] | None = None,
 ) -> Demonstrations:
     """Read and check files of demonstrations.
 
@@ -57,16 +77,26 @@ def read_dataset(
         paths: of one kind or several.
         kind: one of READERS, or auto: by the file's name.
         obs_keys: the fields that make an observation, in this order; None is the usual ones.
+        parts: names and lengths of the task's observation: numbers that have these names in the
+            file are sorted, or refused; None: they are taken as they come.
 
     Raises:
         DatasetError: in one line with the file, the episode and the field.
     """
     episodes: list[Episode] = []
+    environments: list[tuple[str, Any]] = []
+    orders: dict[int, tuple[int, ...]] = {}
     for number, path in enumerate(map(Path, paths)):
         found = list(reader(detect_kind(path) if kind == "auto" else kind)(path, obs_keys))
         if not found:
             raise DatasetError(f"{path}: no episodes in it")
+        environments.append((str(path), found[0].environment))
+        order = _order(path, found, parts) if parts else None
+        if order is not None:
+            orders[number] = tuple(order)
         for index, episode in enumerate(found):
+            if order is not None:
+                episode.obs = episode.obs[:, order]
             _check(episode, episodes[0] if episodes else found[0])
             if episode.source is None:
                 episode.source = (number, index)
@@ -79,13 +109,49 @@ def read_dataset(
         sources = [e.source for e in episodes if e.source]
     known = {source: n for n, source in enumerate(dict.fromkeys(sources))}
     return Demonstrations(
-        obs=np.concatenate([e.obs for e in episodes]).astype(np.float32),
-        action=np.concatenate([e.action for e in episodes]).astype(np.float32),
+        obs=np.concatenate([e.obs for e in episodes]),
+        action=np.concatenate([e.action for e in episodes]),
         ends=np.cumsum([len(e.action) for e in episodes], dtype=np.int64),
         names=tuple(e.name for e in episodes),
         sources=np.array([known[s] for s in sources], np.int64),
         splits=tuple(e.split for e in episodes),
+        environments=tuple(environments),
+        orders=tuple(orders.items()),
     )
+
+
+def _order(path: Path, episodes: list[Episode], parts: Mapping[str, int]) -> list[int] | None:
+    """The columns that put a file's observations in the task's order, see `column_order`."""
+    fields = episodes[0].fields
+    for episode in episodes:
+        if episode.fields != fields and _width(episode.fields) == _width(fields):
+            raise DatasetError(
+                f"{episode.name}: observations are made of {_shown(episode.fields)}, "
+                f"those of {episodes[0].name} of {_shown(fields)}"
+            )
+    try:
+        order = column_order(fields, parts)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    wanted = ", ".join(parts)
+    if order is not None:
+        log.info("%s: observations are sorted by their names, to %s", path, wanted)
+    elif says_nothing(fields, parts):
+        log.warning(
+            "%s: no number of an observation has a name that is known (%s): they are taken in the "
+            "order of the file",
+            path,
+            wanted,
+        )
+    return order
+
+
+def _width(fields: Iterable[Field]) -> int:
+    return sum(field.width for field in fields)
+
+
+def _shown(fields: Iterable[Field]) -> str:
+    return ", ".join(f"{field.key} ({field.width})" for field in fields)
 
 
 def _check(episode: Episode, first: Episode) -> None:
@@ -103,10 +169,38 @@ def _check(episode: Episode, first: Episode) -> None:
                 f"{episode.name}: {field} has shape {values.shape}, "
                 f"{first.name} has {expected.shape}"
             )
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        setattr(episode, field, _as_float32(episode.name, field, values))
+
+
+def _as_float32(name: str, field: str, values: NDArray[Any]) -> Floats:
+    """What is trained on: a float64 may be finite, and infinite as a float32."""
+    with np.errstate(over="ignore"):
+        cast: Floats = values.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(cast).all(axis=1))
+    if not len(bad):
+        return cast
+    row = values[bad[0]]
+    if not np.isfinite(row).all():
+        raise DatasetError(f"{name}: {field} holds NaN or infinite values at step {bad[0]}")
+    largest = row[~np.isfinite(cast[bad[0]])][0]
+    raise DatasetError(
+        f"{name}: {field} holds {largest:g} at step {bad[0]}, which is infinite in float32"
+    )
+
+
+def check_finite(data: Demonstrations) -> None:
+    """Refuse what a conversion made infinite.
+
+    Raises:
+        DatasetError: with the file, the episode and the field.
+    """
+    for field in ("obs", "action"):
+        bad = np.flatnonzero(~np.isfinite(getattr(data, field)).all(axis=1))
         if len(bad):
+            episode = int(np.searchsorted(data.ends, bad[0], side="right"))
             raise DatasetError(
-                f"{episode.name}: {field} holds NaN or infinite values at step {bad[0]}"
+                f"{data.names[episode]}: {field} is NaN or infinite at step "
+                f"{bad[0] - data.starts[episode]} once it is converted for the task"
             )
 
 

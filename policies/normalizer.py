@@ -50,6 +50,9 @@ class Normalizer(nn.Module):
             data: (n, dim) in the units of the env.
             mode: limits maps [min, max] to [-1, 1]; gaussian maps to mean 0 and deviation 1.
             range_eps: a dimension that moves less than this is only centred, not scaled.
+
+        Raises:
+            ValueError: the data, or the map that it asks for, is not finite in float32.
         """
         if mode not in FITS:
             raise ValueError(f"normalizer.mode must be one of {', '.join(FITS)}, got {mode!r}")
@@ -58,9 +61,18 @@ class Normalizer(nn.Module):
             "min": data.amin(0),
             "max": data.amax(0),
             "mean": data.mean(0),
-            "std": data.std(0),
+            "std": data.std(0, correction=min(1, len(data) - 1)),
         }
         scale, offset = FITS[mode](stats, range_eps)
+        finite = torch.stack([scale, offset, *stats.values()]).isfinite().all(0)
+        finite &= scale >= torch.finfo(scale.dtype).tiny  # 2 / infinity is 0, and has no inverse
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            said = ", ".join(f"{name} {float(value[first]):g}" for name, value in stats.items())
+            raise ValueError(
+                f"{field}: number {first} cannot be normalised in float32 with "
+                f"range_eps={range_eps:g} ({said})"
+            )
         params = self.params_dict[field]
         values = {"scale": scale, "offset": offset}
         with torch.no_grad():

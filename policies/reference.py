@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .policy import DiffusionPolicy
 from .reference_networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
 from .sampling import NEW, SamplerConfig
+
+log = logging.getLogger(__name__)
 
 SCHEDULERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 STEP_SETTINGS = ("eta", "use_clipped_model_output")
@@ -127,4 +131,6 @@ def from_reference(live_policy: Any) -> DiffusionPolicy:
     policy = DiffusionPolicy(config)
     with torch.no_grad():
         policy.load_state_dict(own_keys(live_policy.state_dict()), assign=True)
+    for cut in cuts(config, policy.normalizer):
+        log.warning("%s: %s", type(live_policy).__name__, cut)
     return policy.eval()

@@ -1,46 +1,73 @@
-"""Datasets read once for as long as their files stay, with a hash of what is in them."""
+"""Datasets read once for as long as their files stay, and compared with the task they are for."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import lru_cache
 from pathlib import Path
 
-from policies import Demonstrations, read_dataset
+from envs import Task
+from policies import DatasetError, Demonstrations, read_dataset
 from policies.dataset_files import detect_kind
+from policies.dataset_info import NOT_ASKED
 
-from .train_settings import TaskDefaults
+from .train_settings import TASK_DEFAULTS, TaskDefaults
+
+log = logging.getLogger(__name__)
 
 
 def read_content(
-    files: list[str], kind: str, keys: tuple[str, ...], defaults: TaskDefaults
+    files: list[str], kind: str, keys: tuple[str, ...], task: Task, actions: bool = True
 ) -> tuple[Demonstrations, str]:
-    """The demonstrations as they are in the files, and the hash of the files.
+    """The demonstrations, their observations in the task's order, and the hash of the files.
 
     Args:
         files: of one kind or several.
         kind: of all of them, or auto: by their names.
         keys: fields that make an observation; none: the task's.
-        defaults: of the task.
+        task: what they are for.
+        actions: they are used, not only the observations.
 
     Raises:
         DatasetError: in one line with the file, the episode and the field.
     """
     kinds = {detect_kind(Path(f)) if kind == "auto" else kind for f in files}
     if not keys and kinds == {"robomimic"}:
-        keys = defaults.robomimic_keys
+        keys = TASK_DEFAULTS.get(task.name, TaskDefaults()).robomimic_keys
     stamps = tuple((p, p.stat().st_mtime_ns) for f in files for p in _files(Path(f)))
-    return _read(tuple(files), kind, keys, stamps)
+    parts = tuple(task.obs_parts.items()) or (("obs", task.obs_dim),)
+    data, content = _read(tuple(files), kind, keys, parts, stamps)
+    for path, said in data.environments:
+        if said is NOT_ASKED:
+            continue
+        try:
+            doubts = task.check_recorded(said, path, actions)
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
+        for doubt in doubts:
+            log.warning("%s", doubt)
+    for name, start, end in zip(data.names, data.starts, data.ends, strict=True):
+        reason = task.contradiction(data.obs[start:end])
+        if reason:
+            raise DatasetError(f"{name}: {reason}")
+    return data, content
 
 
 @lru_cache(maxsize=2)
 def _read(
-    files: tuple[str, ...], kind: str, keys: tuple[str, ...], stamps: tuple[tuple[Path, int], ...]
+    files: tuple[str, ...],
+    kind: str,
+    keys: tuple[str, ...],
+    parts: tuple[tuple[str, int], ...],
+    stamps: tuple[tuple[Path, int], ...],
 ) -> tuple[Demonstrations, str]:
-    data = read_dataset(files, kind, keys or None)
+    data = read_dataset(files, kind, keys or None, dict(parts))
     content = hashlib.sha256()
     for path, _ in stamps:
         content.update(hashlib.sha256(path.read_bytes()).digest())
+    if data.orders:  # what was made of it before it was sorted is something else
+        content.update(repr(data.orders).encode())
     return data, content.hexdigest()
 
 

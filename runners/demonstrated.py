@@ -49,7 +49,7 @@ def demonstrated(choice: CalibrationChoice, policy: DiffusionPolicy, task: Task)
     assert choice.data is not None
     defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
     try:
-        data, content = read_content([choice.data], "auto", (), defaults)
+        data, content = read_content([choice.data], "auto", (), task, actions=False)
     except DatasetError as error:
         raise UserError(f"calibration.data: {error}") from error
     no_actions = np.empty((len(data.obs), 0), dtype=np.float32)

@@ -19,11 +19,14 @@ from policies import (
     PolicyConfig,
     SamplerConfig,
     Windows,
+    check_finite,
     split_episodes,
 )
 from policies.datasets import Integers
+from policies.normalizer import Normalizer
 
 from .dataset_content import read_content
+from .fitted import clipped, fitted
 from .initial import initial_policy
 from .prepare import settings_and_logger
 from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
@@ -32,11 +35,17 @@ from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, 
 
 # these change what is said about a training; data and init count by their content
 OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every")
+OF_THE_SAMPLER = ("clip",)  # counts as the sampler's settings that it becomes
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One checked training; `initial` is the policy that it goes on from, None: fresh weights."""
+    """One checked training.
+
+    Attributes:
+        normalizer: fits the training side of the data, or is that of `initial`.
+        initial: the policy that it goes on from; None: fresh weights.
+    """
 
     settings: Settings
     task: Task
@@ -47,6 +56,7 @@ class TrainJob:
     episodes: Integers
     train: Windows
     valid: Windows
+    normalizer: Normalizer
     initial: DiffusionPolicy | None
     n_envs: int
     fingerprint: str
@@ -86,16 +96,21 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         raise DatasetError(
             f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
         )
+    steps = data.rows(chosen[0])
+    values = {field: torch.from_numpy(getattr(data, field)[steps]) for field in ("obs", "action")}
+    normalizer = initial.normalizer if initial else fitted(runner, values)
+    clip = clipped(runner, config, normalizer, values)
+    config = replace(config, sampler=replace(config.sampler, **clip))
     settings_of_weights = {
         k: v
         for k, v in asdict(runner).items()
-        if k not in OF_THE_REPORT and not k.startswith("rollout_")
+        if k not in (*OF_THE_REPORT, *OF_THE_SAMPLER) and not k.startswith("rollout_")
     }
     fingerprint = digest(
         {
             "data": content,
             "task": public(task),
-            "policy": asdict(config),
+            "policy": config.settings(),
             "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
@@ -112,6 +127,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         episodes=chosen[0],
         train=train,
         valid=valid,
+        normalizer=normalizer,
         initial=initial,
         n_envs=resolve_n_envs(
             settings.n_envs,
@@ -198,7 +214,7 @@ def _policy_config(
 
 def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonstrations, str]:
     keys = tuple(runner.obs_keys or ())
-    data, content = read_content(runner.files, runner.kind, keys, defaults)
+    data, content = read_content(runner.files, runner.kind, keys, task)
     try:
         obs, action = defaults.convert(data.obs, data.action, task)
     except ValueError as error:
@@ -212,4 +228,6 @@ def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonst
                 f"{data.names[0]}: {field} has {values.shape[1]} numbers, "
                 f"task={task.name} needs {dim}"
             )
-    return replace(data, obs=obs, action=action), content
+    data = replace(data, obs=obs, action=action)
+    check_finite(data)
+    return data, content

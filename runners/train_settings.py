@@ -76,6 +76,7 @@ class TrainConfig:
     precision: str = "auto"
     seed: int = 0
     normalizer: str = "limits"
+    clip: Any = None
     obs_range_eps: float | None = None
     action_range_eps: float | None = None
     obs_noise: float | None = None
@@ -104,6 +105,12 @@ class TrainConfig:
         for name in ("val_ratio", "p_drop_emb", "p_drop_attn"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"runner.{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.clip is not None and self.clip is not False:
+            number = isinstance(self.clip, (int, float)) and not isinstance(self.clip, bool)
+            if not number or not 0 < self.clip < float("inf"):
+                raise ValueError(
+                    f"runner.clip must be null, false or a positive number, got {self.clip}"
+                )
         names = self.data if isinstance(self.data, list) else [self.data]
         if self.data is not None and not (
             names and all(isinstance(name, str) and name for name in names)

@@ -51,11 +51,7 @@ class Trainer:
     def _start_fresh(self, policy: DiffusionPolicy) -> None:
         """Random weights, and a normaliser that fits the training side of the data."""
         init_weights(policy.model, self.generator(INIT))
-        rows = self.job.data.rows(self.job.episodes)
-        ranges = {"obs": self.config.obs_range_eps, "action": self.config.action_range_eps}
-        for field, eps in ranges.items():
-            values = torch.from_numpy(getattr(self.job.data, field)[rows])
-            policy.normalizer.fit(field, values, self.config.normalizer, eps)
+        policy.normalizer.load_state_dict(self.job.normalizer.state_dict())
 
     def seed(self, *key: int) -> int:
         return int(np.random.SeedSequence((self.config.seed, *key)).generate_state(1, np.uint64)[0])

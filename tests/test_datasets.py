@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from envs import KitchenConfig, KitchenTask
 from envs.lift import pose_command
-from policies import DatasetError, Windows, read_dataset, split_episodes
+from policies import DatasetError, Windows, check_finite, read_dataset, split_episodes
 from runners.train_settings import kitchen_from_state, lift_absolute
 from tests.train_files import (
     LENGTHS,
@@ -372,3 +372,62 @@ def test_rows_of_some_episodes(tmp_path: Path) -> None:
     data = read_dataset([write_npz(tmp_path / "a.npz", lengths=[2, 3, 4])])
     assert data.rows(np.array([0, 2])).tolist() == [0, 1, 5, 6, 7, 8]
     assert replace(data, ends=np.array([9])).rows(np.array([0])).tolist() == list(range(9))
+
+
+BEYOND_FLOAT32 = [1e300, -1e39, 3.5e38, np.finfo(np.float64).max]
+
+
+@pytest.mark.parametrize("value", BEYOND_FLOAT32)
+@pytest.mark.parametrize("field", ["obs", "action"])
+@pytest.mark.parametrize("kind", ["npz", "robomimic", "lerobot"])
+def test_what_is_infinite_in_float32_is_refused(
+    kind: str, field: str, value: float, tmp_path: Path
+) -> None:
+    if kind == "npz":
+        values = np.zeros((sum(LENGTHS), 9))
+        values[LENGTHS[0] + 3, 2] = value
+        key = {"obs": "state"}.get(field, field)
+        path = write_npz(tmp_path / "big.npz", **{key: values})
+    elif kind == "robomimic":
+        path = write_robomimic(tmp_path / "big.hdf5")
+        key = {"obs": "obs/robot0_eef_pos", "action": "actions"}[field]
+        with h5py.File(path, "a") as file:
+            values = file[f"data/demo_1/{key}"][()].astype(np.float64)
+            values[3, 2] = value
+            del file[f"data/demo_1/{key}"]
+            file[f"data/demo_1/{key}"] = values
+    else:
+        key = {"obs": "observation.state"}.get(field, field)
+
+        def change(rows: list[dict[str, Any]]) -> None:
+            rows[LENGTHS[0] + 3][key][2] = value
+
+        path = lerobot_with(tmp_path / "set", change)
+    name = "demo_1" if kind == "robomimic" else "episode 1"
+    with pytest.raises(DatasetError) as refused:
+        read_dataset([path], obs_keys=LIFT if kind == "robomimic" else None)
+    said = f"{path}: {name}: {field} holds {value:g} at step 3, which is infinite in float32"
+    assert str(refused.value) == said
+
+
+def test_the_largest_float32_is_read(tmp_path: Path) -> None:
+    values = np.full((sum(LENGTHS), 2), float(np.finfo(np.float32).max))
+    data = read_dataset([write_npz(tmp_path / "a.npz", action=values)])
+    assert np.isfinite(data.action).all()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, bool, "S3"])
+def test_numbers_are_real(dtype: Any, tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", action=np.zeros((sum(LENGTHS), 2), dtype))
+    with pytest.raises(DatasetError, match=r"action must hold \(steps, numbers\), got"):
+        read_dataset([path])
+
+
+def test_a_conversion_that_overflows_is_refused(tmp_path: Path) -> None:
+    data = read_dataset([write_npz(tmp_path / "a.npz")])
+    action = data.action.copy()
+    action[LENGTHS[0] + 4, 1] = np.inf
+    check_finite(data)
+    with pytest.raises(DatasetError) as refused:
+        check_finite(replace(data, action=action))
+    assert "a.npz: episode 1: action is NaN or infinite at step 4 once it is" in str(refused.value)

@@ -363,3 +363,13 @@ def test_a_mistake_is_one_line(command: str, capfd: pytest.CaptureFixture[str]) 
     assert len(captured.err.strip().splitlines()) == 1
     assert MISTAKES[command] in captured.err
     assert not Path("multirun").exists()
+
+
+def test_published_trainings_keep_their_names() -> None:
+    """A new setting that is at its default must not make another run of what is there."""
+    write_npz(Path("k.npz"))  # the same bytes each time, unlike HDF5
+    options = ["runner=train", "task=kitchen", "runner.data=k.npz", "threads=1", "logger=none"]
+    small = ["runner.n_steps=1", "runner.n_layer=1", "runner.n_emb=16"]
+    assert run([*options, *small]) == 0
+    (folder,) = Path("multirun/main").iterdir()
+    assert folder.name == "kitchen_train_s0_07c9deb2"

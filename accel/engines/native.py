@@ -8,14 +8,8 @@ other.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int64, c_void_p
 from functools import cache, lru_cache
@@ -25,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiled import Code, CompileError, load
 from .packed import ADD, GELU, STORE, Packed
 
 log = logging.getLogger(__name__)
@@ -32,68 +27,31 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = (SOURCE.with_name("vector.h"), SOURCE.parent.parent / "quant" / "quantised.h")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
+SYMBOLS = (
+    *("query", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
+    *("integers_work", "packing_depth", "packing_group", "packing_offset"),
+)
 
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled code, checked against torch; None where there is no compiler, with a log line.
 
-    It is kept under $XDG_CACHE_HOME (or ~/.cache)/skipstep, by the hash of source, flags and CPU;
-    where that cannot be written, it is compiled once per process.
+    It is kept under $XDG_CACHE_HOME (or ~/.cache)/skipstep, see `compiled`.
     """
     try:
-        loaded = _load()
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        loaded = load(Code(SOURCE, HEADERS, FLAGS, SYMBOLS))
+    except FileNotFoundError as error:
         log.info("the fused engine runs through torch here, its C code was not compiled: %s", error)
+        return None
+    except (OSError, CompileError, ValueError) as error:
+        log.warning("the fused engine runs through torch here, its C code is not used: %s", error)
         return None
     loaded.scratch_floats.restype = loaded.linear_floats.restype = c_int64
     if not _agrees(loaded):
         log.warning("compiled linears compute something else than torch here: torch is used")
         return None
     return loaded
-
-
-def _load() -> ctypes.CDLL:
-    command = shlex.split(os.environ.get("CC", "")) or ["cc"]  # CC="ccache gcc" is usual
-    if shutil.which(command[0]) is None:
-        raise FileNotFoundError("no C compiler (cc, or what $CC names)")
-    version = subprocess.run([*command, "--version"], capture_output=True, check=True).stdout
-    sources = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS))
-    key = hashlib.sha256(sources + repr((FLAGS, command[1:])).encode() + version)
-    key.update(_cpu())
-    name = f"native-{key.hexdigest()[:16]}.so"
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    path = Path(base) / "skipstep" / name
-    if path.exists():
-        return ctypes.CDLL(str(path))
-    with _beside(path) as folder:
-        made = Path(folder) / name
-        command += [*FLAGS, "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        loaded = ctypes.CDLL(str(made))  # from here on it is needed in memory only
-        if made.parent.parent == path.parent:
-            os.replace(made, path)
-        return loaded
-
-
-def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder from which a file can be renamed to `path`, else one anywhere."""
-    try:
-        if not path.is_absolute():  # no home, or a relative $XDG_CACHE_HOME
-            raise FileNotFoundError(f"no such cache folder: {path.parent}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=path.parent)
-    except OSError as error:
-        log.info("the fused engine is compiled anew in every process: %s", error)
-        return tempfile.TemporaryDirectory()
-
-
-def _cpu() -> bytes:
-    """What -march=native depends on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
-    return repr((platform.machine(), platform.processor(), sorted(flags))).encode()
 
 
 def _agrees(loaded: ctypes.CDLL) -> bool:
