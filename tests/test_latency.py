@@ -264,11 +264,11 @@ def test_an_older_latency_is_not_measured_again(
     assert fake_episodes.run(monkeypatch, *words) == 0
     (path,) = tmp_path.glob("multirun/main/*/result.json")
     percentiles = {f"p{p}_ms": 1.0 for p in (50, 95, 99)} | {"actions_hz": 8.0}
-    samples = {"accelerated": [1.0], "plain": [1.0]}
-    arms = {"accelerated": percentiles, "plain": percentiles}
-    setting = {"batch": 1, "threads": 1, "warmup": 1, "repeats": 1, "device": "cpu"}
-    older = {**arms, **setting, "ratio": 1.0, "samples_ms": samples}
+    conditions = {"batch": 1, "warmup": 1, "repeats": 2, "threads": 1, "device": "cpu"}
+    older = {"accelerated": percentiles, "plain": percentiles, "ratio": 2.0, **conditions}
+    older["samples_ms"] = {"accelerated": [1.0, 1.0], "plain": [2.0, 2.0]}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"latency": older}))
     monkeypatch.setattr(job_module, "measure", lambda *_: pytest.fail("measured again"))
     assert fake_episodes.run(monkeypatch, *words, "latency.repeats=5") == 0
-    assert json.loads(path.read_text())["latency"] == older
+    said = {"times_as_fast": 2.0, "times_as_fast_interval": [2.0, 2.0]}
+    assert json.loads(path.read_text())["latency"] == older | said
