@@ -73,7 +73,7 @@ def test_a_calibration_is_made_of_real_queries_and_said(calm: Path) -> None:
     folder, (result,) = calibration_folder(calm), results(calm)
     found, queries = Calibration.load(folder), Queries.load(folder / "queries.npz")
     policy = load_policy(KITCHEN)
-    found.check(policy.with_sampler(policy.config.sampler.with_steps("ddim", 8)))
+    found.check(policy.with_sampler("ddim", 8))
     assert result["calibration"] == {
         "path": str((folder / "calibration.json").relative_to(calm)),
         "digest": found.digest(),
@@ -176,7 +176,7 @@ def test_a_damaged_calibration_is_not_found(
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(CalibrationChoice(), "kitchen", {})
     policy = load_policy(KITCHEN)
-    policy = policy.with_sampler(policy.config.sampler.with_steps("ddim", 8))
+    policy = policy.with_sampler("ddim", 8)
     assert find(recipe, policy) is None
     there = Calibration.load(calibration_folder(calm))
     there.save(recipe.folder)

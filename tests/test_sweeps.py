@@ -93,7 +93,8 @@ def sizes(*words: str) -> list[int]:
 )
 def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
     names = {path.stem for path in CONF.glob("experiment/*.yaml")}
-    assert names == {"ablation", "reference", "quantised", "uniform_all", "bac_all", "dit_caches"}
+    sweeps = {"ablation", "reference", "quantised", "uniform_all", "bac_all", "dit_caches"}
+    assert names == {*sweeps, "frontier"}  # whose arms are commands of their own
     assert sizes("-m", f"experiment={name}", *ONE_TASK) == n_jobs
     words = ("cache=none", "threads=1", *ONE_TASK)
     (*_, launch) = validate([f"experiment={name}", *words])
