@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .choosing import sampler_warnings
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .interpolation import resolve
@@ -88,6 +89,8 @@ def load_policy(
         raise kind(f"{found}: {error}") from error
     for cut in cuts(config, policy.normalizer):
         log.warning("%s: %s", found, cut)
+    for words in sampler_warnings(policy.config.sampler):
+        log.warning("%s: %s", found, words)
     return policy.to(device).eval()
 
 

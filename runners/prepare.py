@@ -295,8 +295,9 @@ def describe(job: Job) -> None:
         job.settings.policy_batch,
         job.settings.threads,
     )
-    for words in sampler_warnings(sampler):
-        log.warning("%s", words)
+    if job.plain is None or sampler != job.plain.config.sampler:  # loading it has said the rest
+        for words in sampler_warnings(sampler):
+            log.warning("%s", words)
     if job.delays:
         log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from accel import accelerated
 from accel.engines import FusedConfig
-from policies import SamplerConfig, choose_sampler, load_policy, sampler_table, sampler_warnings
+from policies import (
+    SamplerConfig,
+    choose_sampler,
+    load_policy,
+    sampler_table,
+    sampler_warnings,
+    save_policy,
+)
 from policies.sampling import alphas_cumprod, timesteps
 from tests.stock import OBS, TO
 from tests.test_fused import POLICIES, random_plan
@@ -353,3 +360,22 @@ torch.save(found, sys.argv[1])
     wide, narrow = results
     assert (wide[0], narrow[0]) == (32, 16)
     assert all(torch.equal(a, b) for a, b in zip(wide[1:], narrow[1:], strict=True))
+
+
+def test_a_checkpoint_that_starts_late_says_so_when_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = POLICIES["causal", 0]
+    train = policy.config.sampler.num_train_timesteps
+    late = policy.with_sampler("checkpoint", train // 2 + 1)
+    save_policy(late, tmp_path / "late")
+    with caplog.at_level("WARNING"):
+        load_policy(tmp_path / "late")
+    assert f"starts at timestep {train // 2} of {train}" in caplog.text
+    caplog.clear()
+    save_policy(policy.with_sampler("ddpm", 3), tmp_path / "chosen")
+    with caplog.at_level("WARNING"):
+        again = load_policy(tmp_path / "chosen")
+    assert "starts at timestep" not in caplog.text
+    assert again.config.sampler.spacing == "trailing"
+    assert again.fingerprint() != policy.fingerprint()
