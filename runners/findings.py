@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .cost import Flops, Latency, latency_of, read_flops
+from .machine import machines_of
 from .metrics import Paired, paired, wilson
 from .report_words import ms
 from .run_folder import Run, is_baseline
@@ -176,6 +177,20 @@ def busy(arms: Sequence[Arm]) -> list[str]:
         for arm in arms
         if arm.latency and arm.latency.warning
     ]
+
+
+def mixed_machines(arms: Sequence[Arm]) -> list[str]:
+    """Arms whose episodes, or whose baseline's, ran on several machines, as warnings."""
+    found = []
+    for arm in arms:
+        runs = [arm.run, *([arm.versus.baseline] if arm.versus else [])]
+        machines = machines_of(episode for run in runs for episode in run.ok.values())
+        if len(machines) > 1:
+            found.append(
+                f"{arm.number} {arm.label}, {arm.stratum}, was compared over machines "
+                f"({'; '.join(machines)}): last bits, and with them a few seeds, may differ"
+            )
+    return found
 
 
 def pareto(arms: Sequence[Arm]) -> list[Arm]:

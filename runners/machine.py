@@ -9,10 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from accel.engines.native import library
-
 log = logging.getLogger(__name__)
 
 UNKNOWN = "not recorded"
@@ -39,6 +35,10 @@ def arithmetic() -> str:
     engine starts from, and an engine without a compiler, may differ in the last bits from CPU to
     CPU, and an episode may then end otherwise (one seed in 60 did).
     """
+    import torch  # a report needs no torch
+
+    from accel.engines.native import library
+
     capability = torch.backends.cpu.get_cpu_capability()
     compiled = "compiled engine" if library() is not None else "engine in torch"
     return f"{cpu()}, {capability}, {compiled}"

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from . import page, report_charts, report_embodied, report_maps, report_tables, svg
-from .findings import Arm, Versus, busy, over_strata, unsteady
+from .findings import Arm, Versus, busy, mixed_machines, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table
 from .study import Study
@@ -138,7 +138,9 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
     if len({arm.delay for arm in arms}) > 1:
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
-    return Part(f"Success on {stratum}", tables, _charts(charts))
+    lines = [f"{line}." for line in mixed_machines(arms)]
+    warning = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return Part(f"Success on {stratum}", tables, warning + _charts(charts), lines)
 
 
 def _embodied(arms: Sequence[Arm], strata: Sequence[str]) -> list[Part]:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from runners.findings import ReportConfig, findings, over_strata, pareto, unsteady
+from runners.findings import (
+    ReportConfig,
+    findings,
+    mixed_machines,
+    over_strata,
+    pareto,
+    unsteady,
+)
 from runners.report import run, write_report
 from runners.study import read_study
 
@@ -416,3 +423,20 @@ def test_the_reference_study_fits_a_desk_and_a_phone(width: int, tmp_path: Path)
     assert n_colours(shot, width) > 50
     if kept := os.environ.get("SCREENSHOTS"):
         shutil.copy(shot, kept)
+
+
+def test_arms_of_different_machines_are_flagged(tmp_path: Path) -> None:
+    study = copy_starter(tmp_path / "study")
+
+    def warnings() -> list[str]:
+        return mixed_machines(findings(read_study(study), ReportConfig()))
+
+    assert warnings() == []  # an older study does not say
+    path = study / QUADRATIC / "episodes.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**r, "machine": "Abacus"}) + "\n" for r in records))
+    (line,) = warnings()
+    assert "uniform" in line
+    assert "Abacus; not recorded" in line
+    write_report(study, ReportConfig())
+    assert f"{line}." in (study / "report/report.md").read_text()
