@@ -38,7 +38,9 @@ class PlanSampler:
         return cls(policy.sampler_settings, tuple(float(a) for a in policy.alpha_bar))
 
     def __str__(self) -> str:
-        return f"{self.settings.get('kind', 'sampler')} with {len(self.alpha_bar)} steps"
+        chosen = self.settings.get("timesteps") or self.settings.get("spacing")
+        named = f", {chosen}" if chosen else ""
+        return f"{self.settings.get('kind', 'sampler')} with {len(self.alpha_bar)} steps{named}"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from .samplers import KINDS, ORDERS
 from .sampling import (
     DEFAULTS,
     OF_KIND,
     SamplerConfig,
     SamplerTable,
+    number,
     sampler_table,
     timesteps,
+    whole,
 )
 from .spacing import CHOSEN
 
@@ -28,7 +33,7 @@ def choose_sampler(
     steps: int | None = None,
     *,
     spacing: str | None = None,
-    timesteps: Sequence[int] | None = None,
+    timesteps: Iterable[int] | None = None,
     power: float | None = None,
     eta: float | None = None,
     order: int | None = None,
@@ -55,66 +60,91 @@ def choose_sampler(
         >>> choose_sampler(SamplerConfig(), "ddpm", 5).spacing
         'trailing'
     """
+    if kind not in (CHECKPOINT, *KINDS):
+        raise ValueError(f"sampler must be one of {', '.join((CHECKPOINT, *KINDS))}, got {kind!r}")
     if spacing is not None and spacing not in (CHECKPOINT, *CHOSEN):
         allowed = ", ".join((CHECKPOINT, *CHOSEN))
         raise ValueError(f"sampler.spacing must be one of {allowed}, got {spacing!r}")
     if power is not None and spacing != "power":
         raise ValueError(f"sampler.power needs sampler.spacing=power, got spacing {spacing}")
+    steps = None if steps is None else whole("steps", steps)
     if steps is not None and steps < 1:
         raise ValueError(f"sampler.steps must be at least 1, got {steps}")
-    if timesteps is not None and spacing is not None:
+    listed = None if timesteps is None else [whole("timesteps", t) for t in timesteps]
+    if listed is not None and spacing is not None:
         raise ValueError(f"sampler.timesteps excludes sampler.spacing, got both ({spacing!r})")
-    if timesteps is not None and steps not in (None, len(timesteps)):
+    if listed is not None and steps not in (None, len(listed)):
         raise ValueError(
-            f"sampler.steps must be {len(timesteps)}, the length of sampler.timesteps, got {steps}"
+            f"sampler.steps must be {len(listed)}, the length of sampler.timesteps, got {steps}"
         )
-    own_kind = base.kind if kind == CHECKPOINT else kind
-    n = len(timesteps) if timesteps is not None else steps or base.steps
-    values = _of_kind(base, own_kind, n, {"eta": eta, "order": order, "stochastic": stochastic})
-    if power is not None:
-        values["power"] = power
-    listed = _listed(base, kind, n, spacing, timesteps)
-    return _plainest(base, replace(base, kind=own_kind, steps=n, **listed, **values))
+    n = len(listed) if listed is not None else steps or base.steps
+    asked = {"eta": eta, "order": order, "stochastic": stochastic}
+    values = _of_kind(base, kind, n, {k: v for k, v in asked.items() if v is not None})
+    values |= _listed(base, kind, n, spacing, listed)
+    values["power"] = DEFAULTS["power"] if power is None else power
+    if values["spacing"] == "power" and power is None and spacing is None:
+        values["power"] = base.power  # the checkpoint's own list
+    return _plainest(base, replace(base, steps=n, **values))
 
 
 def _of_kind(base: SamplerConfig, kind: str, n: int, asked: dict[str, Any]) -> dict[str, Any]:
-    """The settings that only some kinds have."""
+    """The kind, and the settings that only some kinds have."""
+    own = base.kind if kind == CHECKPOINT else kind
     for name, value in asked.items():
-        if value is not None and OF_KIND[name] != kind:
+        if OF_KIND[name] != own:
             raise ValueError(
-                f"sampler.{name} exists for {OF_KIND[name]} only, got {value} with {kind}"
+                f"sampler.{name} exists for {OF_KIND[name]} only, got {value} with {own}"
             )
-    usual = {name: DEFAULTS[name] for name, of in OF_KIND.items() if of != kind}
-    usual |= {} if base.kind == kind or kind != "dpmpp" else {"order": min(DEFAULTS["order"], n)}
-    return {**usual, **{name: value for name, value in asked.items() if value is not None}}
+    values = {name: DEFAULTS[name] for name in OF_KIND}
+    if kind == CHECKPOINT:
+        values |= {name: getattr(base, name) for name in OF_KIND}
+    elif own == base.kind == "ddim":
+        values["eta"] = base.eta
+    if own == "dpmpp":
+        values["order"] = min(values["order"], n)
+    if "eta" in asked:
+        asked["eta"] = number("eta", asked["eta"])
+    return {"kind": own, **values, **asked}
 
 
 def _listed(
-    base: SamplerConfig, kind: str, n: int, spacing: str | None, chosen: Sequence[int] | None
+    base: SamplerConfig, kind: str, n: int, spacing: str | None, chosen: list[int] | None
 ) -> dict[str, Any]:
     """Where the list comes from."""
     if chosen is not None:
-        return {"timesteps": list(chosen), "spacing": None}
+        return {"timesteps": chosen, "spacing": None}
     if spacing is None and n == base.steps:
-        return {}
+        if kind == "ddim" != base.kind and not base.is_chosen:  # its aim is not the library's
+            return {"timesteps": timesteps(base).tolist(), "spacing": None}
+        return {"timesteps": base.timesteps, "spacing": base.spacing}
     if spacing is None:
         spacing = (base.spacing or CHECKPOINT) if kind == CHECKPOINT else "trailing"
     return {"timesteps": None, "spacing": None if spacing == CHECKPOINT else spacing}
 
 
-def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
-    """The shortest description: what visits the checkpoint's own list is the checkpoint's sampler.
+NAMED = ("trailing", "even", "quadratic")
 
-    So a run is recognised whichever way its sampler was said.
+
+def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
+    """The shortest description of what is computed: a run is recognised however it was said.
+
+    What visits a DDPM checkpoint's own list is the checkpoint's sampler, and what computes the same
+    as another sampler is that one: the checkpoint's, the library's, a named list, a lower order.
     """
-    unlisted = {"spacing": None, "timesteps": None, "power": DEFAULTS["power"]}
     if config.kind == base.kind == "ddpm" and np.array_equal(timesteps(config), timesteps(base)):
         return base
-    try:
-        library = replace(config, **unlisted)
-    except ValueError:  # the library has no such list
-        return config
-    return library if _same(sampler_table(library), sampler_table(config)) else config
+    unlisted = {"timesteps": None, "power": DEFAULTS["power"]}
+    table = sampler_table(config)
+    lower = (order for order in ORDERS if order < config.order and config.kind == "dpmpp")
+    orders = (*lower, config.order)
+    for order, spacing in itertools.product(orders, (None, *NAMED)):
+        if order == config.order and spacing == config.spacing and config.timesteps is None:
+            return config
+        with suppress(ValueError):  # the library may have no such list
+            simpler = replace(config, **unlisted, spacing=spacing, order=order)
+            if _same(sampler_table(simpler), table):
+                return simpler
+    return config
 
 
 def _same(one: SamplerTable, other: SamplerTable) -> bool:
@@ -127,7 +157,7 @@ def sampler_warnings(config: SamplerConfig) -> list[str]:
     """What a user should know of a sampler, as sentences."""
     t, n = timesteps(config), config.num_train_timesteps
     found = []
-    if t[0] < LATE * n:
+    if t[0] < min(LATE * n, n - 1):
         found.append(
             f"the sampler ({config.kind}, {config.steps} steps) starts at timestep {t[0]} of {n} "
             "from pure noise, which a trajectory there is not: sampler.spacing=trailing starts at "

@@ -89,7 +89,7 @@ def ddpm(config: SamplerConfig, visits: Visits) -> Rows:
 def ddim(config: SamplerConfig, visits: Visits) -> Rows:
     """Song et al. 2021, equations 12 and 16."""
     one = np.float32(1)
-    final = one if config.set_alpha_to_one else visits.bar[0]
+    final = one if config.set_alpha_to_one or config.is_chosen else visits.bar[0]
     a, a_prev, b, b_prev, posterior = _around(config, visits, final)
     zero = np.zeros_like(a)
     sigma = np.float32(config.eta) * np.sqrt(posterior.clip(0))

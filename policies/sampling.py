@@ -8,13 +8,14 @@ Every step of every sampler has the form
 with x the trajectory, out the network's output and z fresh noise, so a sampler is a few numbers a
 step that are known before the run: DDPM, DDIM and DPM-Solver++ (samplers.py), and an Euler step of
 flow matching, x + dt v, likewise. What a checkpoint names is what its library does, bit for bit;
-the tests hold it to diffusers' schedulers. What is chosen here (choosing.py) starts at the noisiest
-timestep, and each of its steps aims at the next timestep of the list.
+the tests hold it to diffusers' schedulers. Of what is chosen here (choosing.py), each step aims at
+the next timestep of the list, and every spacing but `leading` starts at the noisiest timestep.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -42,6 +43,23 @@ NEW = ("spacing", "timesteps", "power", "order", "stochastic")
 
 Fingerprints, plans and run folders of policies without them are as they were.
 """
+
+
+def whole(name: str, value: Any) -> int:
+    """An int, from what counts as one; ValueError for truth values, fractions and texts."""
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"sampler.{name} must be whole numbers, got {value}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"sampler.{name} must be whole numbers, got {value!r}") from None
+
+
+def number(name: str, value: Any) -> float:
+    """A float; ValueError for what is none."""
+    if isinstance(value, bool | np.bool_ | str) or not np.isreal(value):
+        raise ValueError(f"sampler.{name} must be a number, got {value!r}")
+    return float(value)
 
 
 @dataclass
@@ -82,6 +100,7 @@ class SamplerConfig:
     stochastic: bool = False
 
     def __post_init__(self) -> None:
+        self._plain_types()
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed and not (name == "spacing" and value is None):
@@ -106,19 +125,33 @@ class SamplerConfig:
                 f"sampler.trained_betas must hold num_train_timesteps = {self.num_train_timesteps} "
                 f"numbers, got {len(self.trained_betas)}"
             )
-        last = int(timesteps(self).max())
-        if last >= self.num_train_timesteps:
+        listed = timesteps(self)
+        if (last := int(listed.max())) >= self.num_train_timesteps:
             raise ValueError(
                 f"sampler.steps_offset must keep timesteps below {self.num_train_timesteps}, "
                 f"got {self.steps_offset} (largest timestep {last})"
             )
+        if listed.min() < 0 or len(listed) != self.steps:  # diffusers rounds one step too many
+            raise ValueError(
+                f"sampler.steps={self.steps} has no {self.timestep_spacing} list in the library "
+                f"for {self.num_train_timesteps} timesteps (it ends at {listed.min()}): choose "
+                "another number of steps, or a sampler.spacing"
+            )
+
+    def _plain_types(self) -> None:
+        """Python's own numbers, so that equal settings are written and hashed alike."""
+        if self.timesteps is not None:
+            self.timesteps = [whole("timesteps", t) for t in self.timesteps]
+        self.steps, self.order = whole("steps", self.steps), whole("order", self.order)
+        self.power = number("power", self.power)
+        if not isinstance(self.stochastic, bool | np.bool_):
+            raise ValueError(f"sampler.stochastic must be true or false, got {self.stochastic!r}")
+        self.stochastic = bool(self.stochastic)
 
     def _check_timesteps(self, chosen: list[int]) -> None:
         most = self.num_train_timesteps - 1
-        whole = all(isinstance(t, int) and not isinstance(t, bool) for t in chosen)
         if (
             not chosen
-            or not whole
             or not 0 <= chosen[-1] <= chosen[0] <= most
             or any(b >= a for a, b in itertools.pairwise(chosen))
         ):

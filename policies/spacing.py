@@ -1,8 +1,8 @@
 """Which of the training's timesteps a sampler visits, the noisiest first.
 
 LIBRARY holds the lists of diffusers' schedulers (Lin et al. 2023, table 2), bit for bit. CHOSEN
-holds ours: each starts at the noisiest timestep, N - 1, and has as many different timesteps as it
-was asked for.
+holds ours: each but `leading` starts at the noisiest timestep, N - 1, and each has as many
+different timesteps as it was asked for.
 """
 
 from __future__ import annotations

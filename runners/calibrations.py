@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -69,17 +70,28 @@ def find(recipe: Recipe, policy: DiffusionPolicy) -> Calibration | None:
 def queries_of(job: Job, anew: bool = False) -> Queries:
     """The automatic calibration's queries; call it under its lock."""
     path, demos = job.recipe.folder / QUERIES, job.recipe.demos
-    if path.exists() and not anew:
-        return Queries.load(path)
-    if (shipped := shipped_queries(job.recipe, job.checkpoint)).exists():
-        log.info("queries from %s", shipped)
-        queries = Queries.load(shipped)
-        queries.save(path)
-        return queries
+    shipped = shipped_queries(job.recipe, job.checkpoint)
+    for there in () if anew else (path, shipped):
+        if (found := _whole(there)) is not None:
+            if there == shipped:
+                log.info("queries from %s", shipped)
+                found.save(path)
+            return found
     n_queries = job.recipe.choice.n_queries
     queries = demos.queries(job.policy.n_obs_steps, n_queries) if demos else play(job)
     queries.save(path)
     return queries
+
+
+def _whole(path: Path) -> Queries | None:
+    """The queries in a file; None where there is none, or, with a warning, a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return Queries.load(path)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s): the queries are made anew", path, type(error).__name__)
+        return None
 
 
 def shipped_queries(recipe: Recipe, checkpoint: str) -> Path:

@@ -15,7 +15,7 @@ from . import lerobot_folder, robomimic_file
 from .demos import DemoSet
 from .expert import EXPERTS
 from .prepare import Job, prepare_job
-from .settings import Settings, check_writable
+from .settings import SamplerChoice, Settings, check_writable
 from .sources import SOURCES
 
 
@@ -104,6 +104,11 @@ def _check(config: CollectConfig, job: Job) -> None:
         for group in ("cache", "quant"):
             if (choice := getattr(job, group).name) != "none":
                 raise ValueError(f"{group} must be none with runner.source=expert, got {choice!r}")
+        if job.sampler != SamplerChoice():
+            raise ValueError(
+                "sampler must be checkpoint, without settings, with runner.source=expert (nothing "
+                f"is sampled), got {job.sampler.name!r}"
+            )
     if seeds[-1] >= job.settings.start_seed and not config.test_seeds:
         raise ValueError(
             f"runner.start_seed: seeds {seeds[0]} to {seeds[-1]} reach the test seeds (from "

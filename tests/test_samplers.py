@@ -379,3 +379,97 @@ def test_a_checkpoint_that_starts_late_says_so_when_it_is_read(
     assert "starts at timestep" not in caplog.text
     assert again.config.sampler.spacing == "trailing"
     assert again.fingerprint() != policy.fingerprint()
+
+
+def same(one: SamplerConfig, other: SamplerConfig) -> bool:
+    return one.settings() == other.settings()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"steps": 7, "spacing": "even"}, {"steps": 7, "spacing": "linspace"}),
+        ({"steps": 7, "spacing": "quadratic"}, {"steps": 7, "spacing": "power", "power": 2}),
+        ({"steps": 5, "spacing": "trailing"}, {"timesteps": [99, 79, 59, 39, 19]}),
+        ({"steps": 1, "spacing": "trailing"}, {"steps": 1, "spacing": "even"}),
+        ({"steps": np.int64(5)}, {"steps": 5}),
+        ({"timesteps": np.array([99, 50, 0])}, {"timesteps": (99, 50, 0)}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmpp"])
+def test_two_ways_to_say_a_sampler_are_one(
+    kind: str, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    first, second = (choose_sampler(SamplerConfig(), kind, **asked) for asked in (one, other))
+    assert same(first, second)
+
+
+def test_numbers_of_any_type_are_one_setting() -> None:
+    base = SamplerConfig()
+    for value in (1, 1.0, np.float32(1)):
+        assert same(
+            choose_sampler(base, "ddim", 5, eta=value), choose_sampler(base, "ddim", 5, eta=1)
+        )
+    assert same(choose_sampler(base, "ddim", 5, eta=0), choose_sampler(base, "ddim", 5))
+    once = choose_sampler(base, "dpmpp", 3, order=3)
+    assert same(once, choose_sampler(base, "dpmpp", 3, order=2))  # three steps have no third order
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"steps": 5.5},
+        {"steps": 5.0},
+        {"steps": True},
+        {"steps": "5"},
+        {"kind": "dpmpp", "steps": 5, "stochastic": "false"},
+        {"kind": "dpmpp", "steps": 5, "order": True},
+        {"kind": "ddim", "steps": 5, "eta": True},
+        {"kind": "ddim", "steps": 5, "eta": float("nan")},
+        {"timesteps": [9.5, 0]},
+        {"kind": "euler"},
+    ],
+)
+def test_what_is_no_number_is_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="sampler"):
+        choose_sampler(SamplerConfig(), **{"kind": "ddpm", **asked})
+
+
+@pytest.mark.parametrize("n", [29, 31, 58, 62, 97])
+def test_a_list_that_the_library_gets_wrong_is_refused(n: int) -> None:
+    """Its floating-point steps make one too many, at timestep -1."""
+    base = SamplerConfig(timestep_spacing="trailing")
+    with pytest.raises(ValueError, match="choose another number of steps"):
+        base.with_steps(steps=n)
+    assert len(timesteps(choose_sampler(base, "ddpm", n))) == n
+
+
+def test_settings_of_a_chosen_base_do_not_leak() -> None:
+    base = choose_sampler(SamplerConfig(), "dpmpp", 5, order=3, stochastic=True)
+    assert same(choose_sampler(base, "dpmpp", 4), choose_sampler(SamplerConfig(), "dpmpp", 4))
+    assert choose_sampler(base, "dpmpp", 1).order == 1
+    assert choose_sampler(base) == base
+    assert choose_sampler(base, steps=2).order == 1  # the last of two steps is of first order
+    curved = choose_sampler(SamplerConfig(), "ddpm", 5, spacing="power", power=2.5)
+    assert choose_sampler(curved) == curved
+    assert choose_sampler(curved, "ddpm", 10, spacing="power").power == 3
+    assert same(
+        choose_sampler(curved, "ddpm", 4, spacing="trailing"),
+        choose_sampler(SamplerConfig(), "ddpm", 4, spacing="trailing"),
+    )
+
+
+@pytest.mark.parametrize("listing", ["trailing", "linspace"])
+def test_ddim_chosen_over_another_checkpoint_aims_right(listing: str) -> None:
+    base = SamplerConfig(steps=16, timestep_spacing=listing)
+    chosen = choose_sampler(base, "ddim")
+    assert timesteps(chosen).tolist() == timesteps(base).tolist()
+    assert chosen.is_chosen
+    assert sampler_warnings(chosen) == []
+    own = replace(base, kind="ddim")
+    assert choose_sampler(own, "ddim") == own  # the checkpoint's own keeps its library's aim
+
+
+@pytest.mark.parametrize("n", [1, 5, 10, 19, 100])
+def test_the_noisiest_timestep_is_never_late(n: int) -> None:
+    assert sampler_warnings(SamplerConfig(steps=n, num_train_timesteps=n)) == []
