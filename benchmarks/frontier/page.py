@@ -56,14 +56,17 @@ class Row:
 
     @property
     def times(self) -> float:
-        """Times as fast as the reference implementation, 0 where it was not timed."""
-        return float(self.timed["times_as_fast"]) if self.timed else 0.0
+        """Times as fast as the reference implementation in CPU time, 0 where it was not timed.
+
+        On one thread it is wall time without what other processes take.
+        """
+        return float(self.timed["cpu_ratio"]) if self.timed else 0.0
 
     @property
     def speed(self) -> str:
         if not self.timed:
             return NOTHING
-        return speed(self.times, self.timed["times_as_fast_interval"])
+        return speed(self.times, self.timed["cpu_ratio_interval"])
 
 
 def label_of(config: Mapping[str, Any]) -> str:
@@ -158,8 +161,29 @@ def machine(timings: Mapping[str, Any], task: str) -> str:
     before, after = found["load"]
     return (
         f"Timed in one process, {found['rounds']} rounds of every arm in turn, batch 1, "
-        f"{found['threads']} thread, {found['cpu']}, load {before:.1f} to {after:.1f}."
+        f"{found['threads']} thread, {found['cpu']}, load {before:.1f} to {after:.1f}; ratios of "
+        "CPU times."
     )
+
+
+def spread(task: str) -> Iterator[str]:
+    """How much the actions of a sampler differ from noise to noise."""
+    path = KEPT / "spread.json"
+    found = json.loads(path.read_text()).get(task, {}) if path.exists() else {}
+    if not found:
+        return
+    yield (
+        f"How much the actions of {found['noises']} noises differ on {found['queries']} "
+        "observations, and how far their mean is from the unaccelerated policy's (root mean "
+        "square, normalised action units):"
+    )
+    yield ""
+    yield "| sampler | spread | shift of the mean |"
+    yield "|---|---|---|"
+    rows = [(name, row) for name, row in found.items() if isinstance(row, dict)]
+    for name, row in sorted(rows, key=lambda item: float(item[1]["spread"])):
+        yield f"| {name} | {row['spread']:.3f} | {row['shift']:.3f} |"
+    yield ""
 
 
 def page() -> str:
@@ -169,7 +193,7 @@ def page() -> str:
         rows = rows_of(task, timings)
         lines += [f"### {task}", "", machine(timings, task), "", *table(rows), ""]
         lines += ["How the robot moved, against the unaccelerated policy on the same seeds:", ""]
-        lines += [*embodied(rows), ""]
+        lines += [*embodied(rows), "", *spread(task)]
     return "\n".join(lines).strip()
 
 

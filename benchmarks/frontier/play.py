@@ -47,7 +47,8 @@ def keep(folder: Path) -> None:
 
 def finished() -> set[Path]:
     """Run folders of the study that have a result."""
-    return {path.parent for path in STUDY.glob("*/result.json")}
+    found = {path.parent for path in STUDY.glob("*/result.json")}
+    return {folder for folder in found if not folder.name.startswith("calibrate")}
 
 
 def play(task: str, arm: Arm, n_episodes: int) -> int:
