@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from .sampler_config import DEFAULTS, OF_KIND, SamplerConfig, number, whole
 from .samplers import KINDS, ORDERS
-from .sampling import (
-    DEFAULTS,
-    OF_KIND,
-    SamplerConfig,
-    SamplerTable,
-    number,
-    sampler_table,
-    timesteps,
-    whole,
-)
+from .sampling import SamplerTable, sampler_table, timesteps
 from .spacing import CHOSEN
 
 CHECKPOINT = "checkpoint"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .sampling import SamplerConfig
+    from .sampler_config import SamplerConfig
 
 
 def _alpha_bar(t: float) -> float:
