@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ def has_key() -> bool:
     return wandb.login(prompt=False, verify=False)
 
 
+TRIES, WAIT_S = 10, 1.0  # to start a W&B run whose name is still taken
+
+
 class NullLogger:
     """logger=none."""
 
@@ -124,20 +128,31 @@ class WandbLogger(NullLogger):
             ) from error
 
     def __init__(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> None:
-        import wandb
-
-        self.run = wandb.init(
-            mode=self.mode,  # type: ignore[arg-type]
-            dir=folder,
-            config=config,
-            resume="allow",
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
-            **run,
-        )
+        self.run = self._started(folder, run, config)
         self.run.define_metric("episode")
         self.run.define_metric("test/*", step_metric="episode")
         self.n_episodes = 0
+
+    def _started(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> Any:
+        """The service of a run that was killed holds its name for a few seconds more."""
+        import wandb
+
+        for left in reversed(range(TRIES)):
+            try:
+                return wandb.init(
+                    mode=self.mode,  # type: ignore[arg-type]
+                    dir=folder,
+                    config=config,
+                    resume="allow",
+                    reinit="finish_previous",
+                    settings=wandb.Settings(silent=True, console="off"),
+                    **run,
+                )
+            except Exception as error:  # of a module that wandb keeps to itself
+                if "is in use" not in str(error) or not left:
+                    raise
+                time.sleep(WAIT_S)
+        raise AssertionError("unreachable")
 
     def episode(self, record: Mapping[str, Any], success_rate: float) -> None:
         self.n_episodes += 1

@@ -234,3 +234,30 @@ def test_lift_runs_too(tmp_path: Path) -> None:
         "logger=none",
     )
     assert {e["n_steps"] for e in episodes(tmp_path).values()} == {10}
+
+
+def test_a_name_that_a_killed_run_still_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    from runners import loggers
+
+    tried: list[str] = []
+
+    class Started:
+        def define_metric(self, *_: object, **__: object) -> None: ...
+
+    def init(**_: object) -> Started:
+        tried.append("")
+        if len(tried) < 3:
+            raise RuntimeError("run ID main-0 is in use")
+        return Started()
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(loggers, "WAIT_S", 0.0)
+    loggers.WandbLogger(tmp_path, {}, {})
+    assert len(tried) == 3
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        loggers.WandbLogger(tmp_path, {}, {})

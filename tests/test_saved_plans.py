@@ -288,7 +288,7 @@ def test_a_run_records_what_was_done_to_its_plan(
     said = capfd.readouterr().out
     assert [words.partition(" (plan ")[0] for words in result["adapted"]] == [
         "schedule of another checkpoint",
-        "remapped from ddpm with 100 steps to ddim with 8 steps",
+        "remapped from ddpm with 100 steps to ddim with 8 steps, trailing",
     ]
     assert all(said.count(words) == 2 for words in result["adapted"])  # the log and the table
     assert result["flops"]["share"] < 1
