@@ -14,7 +14,8 @@ the next timestep of the list, and every spacing but `leading` starts at the noi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -43,17 +44,12 @@ class SamplerTable:
     sigma: np.ndarray
     draws: np.ndarray
     clip: float | None
-    last_scale: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-
-    def __post_init__(self) -> None:
-        if not len(self.last_scale):
-            zeros = np.zeros((len(self.timesteps), 2), np.float32)
-            object.__setattr__(self, "last_scale", zeros)
+    last_scale: np.ndarray
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    @property
+    @cached_property
     def multistep(self) -> bool:
         """Whether some step needs the x0 of earlier ones."""
         return bool(self.last_scale.any())
@@ -108,5 +104,5 @@ def sampler_table(config: SamplerConfig) -> SamplerTable:
         sigma=rows.sigma,
         draws=rows.draws,
         clip=config.clip_sample_range if config.clip_sample else None,
-        **({} if rows.last_scale is None else {"last_scale": rows.last_scale}),
+        last_scale=np.zeros((len(t), 2)) if rows.last_scale is None else rows.last_scale,
     )

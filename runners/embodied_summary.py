@@ -10,9 +10,9 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
+from .report_words import NOTHING
 from .statistics import MIN_DIFFERING
 
-NONE = "-"
 SUBTASKS = "time_to_subtask_s"
 METRICS = {  # a key of `embodied` in episodes.jsonl: (what people read, its unit)
     "time_to_success_s": ("time to success", "s"),
@@ -131,13 +131,13 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = result.get("embodied") or {}
     paired = (result["baseline"] or {}).get("embodied", {})
     if not any(name in found for name in METRICS):
-        return [("embodied", NONE)]
+        return [("embodied", NOTHING)]
     return [(title, _said(found.get(k), paired.get(k), k)) for k, (title, _) in METRICS.items()]
 
 
 def _said(mean: Mapping[str, Any] | None, paired: Mapping[str, Any] | None, name: str) -> str:
     if mean is None:
-        return NONE
+        return NOTHING
     words = f"{spread(mean['mean'], mean['interval'])} {METRICS[name][1]}".rstrip()
     words += f"  ({mean['n']} episodes)"
     if paired:

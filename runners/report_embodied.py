@@ -7,7 +7,7 @@ from typing import Any
 
 from .embodied_summary import (
     METRICS,
-    NONE,
+    NOTHING,
     SUBTASKS,
     Mean,
     PairedMean,
@@ -24,13 +24,13 @@ CAPTION = (
     "that succeeded for the time to success. Path and jerk: of the end effector, and of the arm's "
     "joints; jerk is the mean square of the third derivative. Jump: of the action, in its units, "
     "from the end of one chunk to the beginning of the next. Energy: sum of |force x velocity| x "
-    f"time step over the actuators. {NONE}: not measured, as in runs of an older version."
+    f"time step over the actuators. {NOTHING}: not measured, as in runs of an older version."
 )
 PAIRED_CAPTION = (
     "Mean of the arm minus the unaccelerated one on the same seeds, with a 95 % interval "
     "(Student's t, each by itself); the time to success on seeds that both solved, in brackets "
     "how many. Negative: quicker, shorter, smoother, cheaper. "
-    f"{NONE}: one of the two was not measured."
+    f"{NOTHING}: one of the two was not measured."
 )
 SUBTASK_CAPTION = (
     "Seconds until a subtask was completed, over the episodes that completed it; paired with the "
@@ -54,7 +54,7 @@ def tables(arms: Sequence[Arm]) -> list[Table]:
     if subtasks := subtasks_of(arms):
         cells = [
             [
-                f"{mean}; {gap}" if gap != NONE else mean
+                f"{mean}; {gap}" if gap != NOTHING else mean
                 for mean, gap in zip(_means(m, subtasks), _gaps(g, subtasks), strict=True)
             ]
             for m, g in zip(found, paired, strict=True)
@@ -102,12 +102,12 @@ def _rows(arms: Sequence[Arm], cells: Sequence[list[str]]) -> list[tuple[str, li
 
 
 def _means(found: Mapping[str, Mean], names: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    return [spread(m.mean, m.interval) if (m := found.get(name)) else NONE for name in names]
+    return [spread(m.mean, m.interval) if (m := found.get(name)) else NOTHING for name in names]
 
 
 def _gaps(found: Mapping[str, PairedMean], names: Sequence[str] | Mapping[str, Any]) -> list[str]:
     return [
-        NONE
+        NOTHING
         if not (gap := found.get(name))
         else spread(gap.difference, gap.interval, "+")
         + (f" ({gap.n})" if name.startswith("time_to_") else "")

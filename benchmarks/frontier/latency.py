@@ -10,7 +10,6 @@ time are both kept; where they disagree by more than a fifth CPU time counts.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -33,12 +32,10 @@ from runners.machine import cpu, load
 from runners.prepare import Job
 from runners.quantisations import accelerate, acceleration_of
 from runners.registry import prepare
-from runners.store import dump, write_whole
 from runners.two_clocks import Clocks, Times, compare, timed
 
 from .arms import ARMS
-from .page import label_of
-from .play import KEPT
+from .page import keep_measured, label_of
 
 REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -111,12 +108,10 @@ def main() -> int:
     words.add_argument("--warmup", type=int, default=3)
     options = words.parse_args()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    path = KEPT / "latency.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        kept[options.task] = measure(options.task, options.rounds, options.warmup)
-    write_whole(path, dump(kept))
-    for label, row in kept[options.task].items():
+        found = measure(options.task, options.rounds, options.warmup)
+    keep_measured("latency.json", options.task, found)
+    for label, row in found.items():
         if label != "machine":
             print(f"{label:45} {row['p50_ms']:8.2f} ms  {row['times_as_fast']:6.1f} times as fast")
     return 0

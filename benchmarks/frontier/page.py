@@ -24,6 +24,7 @@ from runners.metrics import Paired, paired, wilson
 from runners.report_words import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.run_folder import Run, is_baseline, read_run
 from runners.statistics import noninferiority
+from runners.store import dump, write_whole
 
 KEPT = Path("docs/results/frontier")
 MARGIN = 0.03
@@ -147,10 +148,16 @@ def _number(value: float, bounds: tuple[float, float] | None, digits: int, sign:
     return f"{value:{form}}{interval}"
 
 
-def read_timings() -> dict[str, Any]:
-    path = KEPT / "latency.json"
+def measured(name: str) -> dict[str, Any]:
+    """{task: what was measured} of latency.json or spread.json."""
+    path = KEPT / name
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def keep_measured(name: str, task: str, found: Mapping[str, Any]) -> None:
+    """Put what was measured of one task beside what is there of the others."""
+    write_whole(KEPT / name, dump({**measured(name), task: found}))
 
 
 def machine(timings: Mapping[str, Any], task: str) -> str:
@@ -168,8 +175,7 @@ def machine(timings: Mapping[str, Any], task: str) -> str:
 
 def spread(task: str) -> Iterator[str]:
     """How much the actions of a sampler differ from noise to noise."""
-    path = KEPT / "spread.json"
-    found = json.loads(path.read_text()).get(task, {}) if path.exists() else {}
+    found = measured("spread.json").get(task, {})
     if not found:
         return
     yield (
@@ -188,7 +194,7 @@ def spread(task: str) -> Iterator[str]:
 
 def page() -> str:
     """Both tables of every task."""
-    timings, lines = read_timings(), list[str]()
+    timings, lines = measured("latency.json"), list[str]()
     for task in sorted({path.parent.name.split("_")[0] for path in KEPT.glob("*/result.json")}):
         rows = rows_of(task, timings)
         lines += [f"### {task}", "", machine(timings, task), "", *table(rows), ""]
@@ -199,7 +205,7 @@ def page() -> str:
 
 def best(task: str, labels: Sequence[str]) -> str:
     """These rows of a task."""
-    rows = {row.label: row for row in rows_of(task, read_timings())}
+    rows = {row.label: row for row in rows_of(task, measured("latency.json"))}
     return "\n".join(table([rows[label] for label in labels if label in rows]))
 
 

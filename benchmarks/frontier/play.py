@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from .arms import ARMS, Arm
+from .page import KEPT
 
 STUDY = Path("multirun/frontier")
-KEPT = Path("docs/results/frontier")
 FILES = ("config.yaml", "episodes.jsonl", "result.json", "plan.txt", "time.json")
 
 

@@ -11,7 +11,6 @@ the mean of what it was shown: smoother, and less diverse.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,9 +27,9 @@ from policies import DiffusionPolicy, load_policy
 from runners.evaluate import query_noise
 from runners.labels import sampler_label
 from runners.queries import Queries
-from runners.store import dump, write_whole
+from runners.store import dump
 
-from .page import KEPT
+from .page import keep_measured
 
 SAMPLERS: tuple[dict[str, Any], ...] = (
     {"sampler": "checkpoint"},
@@ -82,11 +81,9 @@ def main() -> int:
     words.add_argument("--queries", type=int, default=48)
     words.add_argument("--noises", type=int, default=16)
     options = words.parse_args()
-    path = KEPT / "spread.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    kept[options.task] = measure(options.task, options.queries, options.noises)
-    write_whole(path, dump(kept))
-    print(dump(kept[options.task]))
+    found = measure(options.task, options.queries, options.noises)
+    keep_measured("spread.json", options.task, found)
+    print(dump(found))
     return 0
 
 
