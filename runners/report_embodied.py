@@ -7,7 +7,6 @@ from typing import Any
 
 from .embodied_summary import (
     METRICS,
-    NOTHING,
     SUBTASKS,
     Mean,
     PairedMean,
@@ -18,6 +17,7 @@ from .embodied_summary import (
 from .findings import Arm
 from .report_charts import named
 from .report_tables import Table
+from .report_words import NOTHING
 
 CAPTION = (
     "Means with 95 % intervals (Student's t), over all episodes that ran to their end; of those "

@@ -124,16 +124,14 @@ def test_dpmpp_is_diffusers(
         got = table.step(s, x, out, noise, last)
         values = max(1.0, *(float(v.abs().max()) for v in (expected, *last)))
         weights = abs(table.x0_scale[s]) + np.abs(table.last_scale[s]).sum()
-        largest = values * max(
-            1.0, float(weights)
-        )  # far extrapolation magnifies diffusers' float32
+        largest = values * max(1.0, float(weights))  # extrapolation magnifies float32
         close(got / largest, expected / largest, (config, s))
         x = expected
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    listed=chosen_lists(), eta=st.sampled_from([0.0, 0.5, 1.0]), schedule=st.sampled_from(SCHEDULES)
+    listed=chosen_lists(), eta=st.sampled_from([0.0, 0.5, 0.9]), schedule=st.sampled_from(SCHEDULES)
 )
 def test_ddim_aims_at_the_next_timestep(listed: dict[str, Any], eta: float, schedule: str) -> None:
     config = choose_sampler(replace(BASE, beta_schedule=schedule), "ddim", eta=eta, **listed)
