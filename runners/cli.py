@@ -128,6 +128,16 @@ def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) 
     return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
 
 
+def job_of(overrides: Sequence[str]) -> Any:
+    """The checked job of one command line's words, for what runs jobs by itself."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = _compose(list(overrides))
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    return prepare(cfg)
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     try:
         return compose("config", overrides, return_hydra_config=True)

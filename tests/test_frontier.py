@@ -8,26 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from benchmarks.frontier import page
 from benchmarks.frontier.arms import ARMS, Arm
 from benchmarks.frontier.play import command, keep
-from runners.cli import CONF, run_name
+from runners import cli
 from runners.prepare import Job
-from runners.registry import prepare
 
 
 def job_of(arm: Arm) -> Job:
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     words = command("kitchen", arm, 100)
     assert words[0] == "run.py"
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", words[1:], return_hydra_config=True)
-    with open_dict(cfg):
-        cfg.pop("hydra")
-    job: Job = prepare(cfg)
+    job: Job = cli.job_of(words[1:])
     return job
 
 

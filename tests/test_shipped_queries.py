@@ -8,25 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
 
-from runners import calibrations
+from runners import calibrations, cli
 from runners.calibrations import plan_of, queries_of, shipped_queries
-from runners.cli import CONF, run_name
 from runners.prepare import Job
-from runners.registry import prepare
 
 PROJECT = Path(__file__).resolve().parent.parent
 PUBLISHED = {"kitchen": "kitchen_bac_none_s0_0809fff5", "lift": "lift_bac_none_s0_4b05a535"}
 
 
 def job_of(task: str) -> Job:
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"task={task}", "cache=bac", "logger=none"])
-    with open_dict(cfg):
-        job: Job = prepare(cfg)
+    job: Job = cli.job_of([f"task={task}", "cache=bac", "logger=none"])
     return job
 
 

@@ -21,17 +21,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
 from tqdm import tqdm
 
 from benchmarks.stock import act, stock_policy
-from runners.cli import CONF, run_name
+from runners import cli
 from runners.evaluate import query_noise
 from runners.machine import cpu, load
 from runners.prepare import Job
 from runners.quantisations import accelerate, acceleration_of
-from runners.registry import prepare
 from runners.two_clocks import Clocks, Times, compare, timed
 
 from .arms import ARMS
@@ -44,10 +41,7 @@ Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 def job_of(task: str, overrides: tuple[str, ...]) -> Job:
     """The checked job of an arm."""
     words = ["experiment=frontier", f"task={task}", "logger=none", *overrides]
-    cfg = compose("config", words, return_hydra_config=True)
-    with open_dict(cfg):
-        cfg.pop("hydra")
-    job: Job = prepare(cfg)
+    job: Job = cli.job_of(words)
     return job
 
 
@@ -107,9 +101,7 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=40)
     words.add_argument("--warmup", type=int, default=3)
     options = words.parse_args()
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = measure(options.task, options.rounds, options.warmup)
+    found = measure(options.task, options.rounds, options.warmup)
     keep_measured("latency.json", options.task, found)
     for label, row in found.items():
         if label != "machine":
