@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,8 +135,14 @@ class WandbLogger(NullLogger):
         self.n_episodes = 0
 
     def _started(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> Any:
-        """The service of a run that was killed holds its name for a few seconds more."""
+        """Start under the run's own name, which a run that was killed may hold a little longer.
+
+        Its service ends with it, unless it was that of the process which started it: that one goes
+        on, and would hold the name for as long. So each run has a service of its own.
+        """
         import wandb
+
+        os.environ.pop("WANDB_SERVICE", None)
 
         for left in reversed(range(TRIES)):
             try:

@@ -256,8 +256,10 @@ def test_a_name_that_a_killed_run_still_holds_is_waited_for(
 
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setattr(loggers, "WAIT_S", 0.0)
+    monkeypatch.setenv("WANDB_SERVICE", "of the process that started this one")
     loggers.WandbLogger(tmp_path, {}, {})
     assert len(tried) == 3
+    assert "WANDB_SERVICE" not in os.environ
     monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         loggers.WandbLogger(tmp_path, {}, {})
