@@ -37,7 +37,7 @@ def arithmetic() -> str:
     """
     import torch  # a report needs no torch
 
-    from accel.engines.native import library
+    from accel.kernels.native import library
 
     capability = torch.backends.cpu.get_cpu_capability()
     compiled = "compiled engine" if library() is not None else "engine in torch"

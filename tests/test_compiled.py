@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from accel.engines import compiled, native
-from accel.engines.compiled import Code, CompileError, load
+from accel.kernels import compiled, native
+from accel.kernels.compiled import Code, CompileError, load
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no cc")
 TEXT = '#include "seven.h"\nint seven(void) { return SEVEN; }\nint eight(void) { return 8; }\n'
@@ -376,7 +376,7 @@ def test_the_engine_warns_of_a_failing_compiler(
 
 def test_two_processes_at_once_both_work(code: Code, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from accel.engines.compiled import Code, load\n"
+        "import sys; from pathlib import Path; from accel.kernels.compiled import Code, load\n"
         f"print(load(Code(Path({str(code.source)!r}), (Path({str(code.headers[0])!r}),), "
         "('-O1',), ('seven',))).seven())"
     )

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from accel import FusedConfig, ReferenceConfig, UniformConfig, resolve
-from accel.engines import FusedEngine, ReferenceEngine, native
-from accel.engines.packed import Packed
+from accel.engines import FusedEngine, ReferenceEngine
 from accel.engines.parts import quantised_of
+from accel.kernels import native
+from accel.kernels.packed import Packed
 from accel.quant import DuQuantConfig, quantize
 from accel.quant import native_linear as own
 from accel.quant.choice import quickest, settle, times

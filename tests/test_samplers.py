@@ -335,7 +335,7 @@ def test_vectors_of_both_widths_compute_the_same_bits(tmp_path: Path) -> None:
     code = """
 import sys, torch
 from accel import QUANTIZERS, UniformConfig, accelerated
-from accel.engines.native import library
+from accel.kernels.native import library
 from tests.test_fused import POLICIES, random_plan
 from tests.stock import OBS, TO
 torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from ..kernels.native import library
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
 from ..quant.config import OFF, QuantConfig
@@ -16,7 +17,6 @@ from ..quant.kernels import KERNELS, NATIVE, Entry
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import refused_settings
 from ..quant.native_linear import unsupported as unsupported_layer
-from .native import library
 from .parts import layers_of, quantised_of
 from .reference import ReferenceConfig
 

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..kernels.linear import linear
 from ..protocol import Noise, Transparent
 from ..quant.kernels import build, candidates
-from .kernels import linear
 from .parts import Weights, layers_of, part_of
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..bands import Bands, low_pass
+from ..kernels.native import Part, library, threads
+from ..kernels.packed import Linear, Net, Packed, Site
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
@@ -21,8 +23,6 @@ from ..quant.native_linear import pack
 from ..thresholds import MAX_DEGREE, Threshold, time_tokens
 from .assembler import assemble, assemble_decision
 from .inputs import Memory, draw_noise
-from .native import Part, library, threads
-from .packed import Linear, Net, Packed, Site
 from .parts import LINEARS, layers_of, norm_of, parts_of
 from .schedule import StepProgram, peak_values
 

@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bands import low_pass
+from ..kernels.cuda import Graph, tf32
+from ..kernels.linear import PlainLinear, Wrapped, linear
 from ..plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import build, candidates
 from ..quant.linear import QuantisedLinear
 from ..thresholds import Decisions, time_tokens
-from .cuda import Graph, tf32
 from .inputs import Memory, draw_noise
-from .kernels import PlainLinear, Wrapped, linear
 from .parts import layers_of, parts_of
 from .schedule import Key, StepProgram, peak_values
 

@@ -16,7 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..engines.kernels import linear
+from ..kernels.linear import linear
 from .codes import exact_product, token_codes
 from .config import OFF
 from .linear import QuantisedLinear

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engines.native import library
-from ..engines.packed import STORE, Linear, Packed, Quant
+from ..kernels.native import library
+from ..kernels.packed import STORE, Linear, Packed, Quant
 from .codes import pack4, top
 from .config import OFF, QuantConfig
 from .linear import LinearSpec, QuantisedLinear, arithmetic

@@ -25,7 +25,7 @@ from .packed import ADD, GELU, STORE, Packed
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
-HEADERS = (SOURCE.with_name("vector.h"), SOURCE.parent.parent / "quant" / "quantised.h")
+HEADERS = (SOURCE.with_name("vector.h"), SOURCE.with_name("quantised.h"))
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
 SYMBOLS = (
     *("query", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),

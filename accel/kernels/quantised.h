@@ -11,7 +11,7 @@
  */
 #ifndef SKIPSTEP_QUANTISED_H
 #define SKIPSTEP_QUANTISED_H
-#include "../engines/vector.h"
+#include "vector.h"
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && LANES == 8)
 #define DOTS 1

@@ -3,7 +3,7 @@
  * native.py packs the weights, writes the program and checks the results against torch. Every sum
  * is taken in an order that depends on the layer alone, so a row's bits do not depend on the batch.
  */
-#include "../quant/quantised.h"
+#include "quantised.h"
 
 #if defined(__AVX512F__)
 #define HALF_WORKS 1
