@@ -31,8 +31,12 @@ from .engines import (
     kernels_of,
     settled,
 )
-from .flops import flops_share, plain_flops, query_flops
-from .plan import CachePlan, PlanError
+from .plans.flops import flops_share, plain_flops, query_flops
+from .plans.plan import CachePlan, PlanError
+from .plans.rows import shared_plan
+from .plans.sites import Site, sites_of
+from .plans.summary import PlanSummary, summarise
+from .plans.thresholds import Threshold, freeze
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
@@ -47,10 +51,6 @@ from .quant import (
     save_quantised,
 )
 from .quant.noise import LoudForecasts, loud_forecasts
-from .row_plans import shared_plan
-from .sites import Site, sites_of
-from .summary import PlanSummary, summarise
-from .thresholds import Threshold, freeze
 
 __all__ = [
     "CACHES",

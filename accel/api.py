@@ -16,7 +16,7 @@ from .caches import CACHES, NoCacheConfig
 from .calibration import Calibration
 from .engines import ENGINES, kernels_of, settled
 from .engines.parts import engine_name
-from .plan import CachePlan, PlanSampler
+from .plans.plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS, NoQuantConfig, Quantised, Statistics
 from .quant.hashes import fingerprint

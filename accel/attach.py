@@ -14,7 +14,7 @@ from .caches import NoCacheConfig
 from .foreign import Measured, fingerprint, foreign_plan
 from .foreign_run import Deciding, Generation, Measuring, Probe
 from .foreign_streams import Block, Streams, find_blocks
-from .plan import CachePlan
+from .plans.plan import CachePlan
 from .step_counter import StepCounter
 from .window_search import Found, relative_error, search_windows
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from .action_errors import action_error
 from .engines.reference import bias_of, session
 from .features import Moments, check_branches, observe
-from .plan import CachePlan
-from .sites import Site
+from .plans.plan import CachePlan
+from .plans.sites import Site
 
 if TYPE_CHECKING:
     from .protocol import Transparent

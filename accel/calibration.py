@@ -23,10 +23,10 @@ from .features import (
     observe,
     squared_distances,
 )
-from .plan import PlanError
+from .plans.plan import PlanError
+from .plans.sites import Site, sites_of
+from .plans.thresholds import normed, time_tokens
 from .sensitivity import measure_sensitivity
-from .sites import Site, sites_of
-from .thresholds import normed, time_tokens
 
 if TYPE_CHECKING:
     from .protocol import Accelerable, Transparent

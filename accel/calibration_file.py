@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save
 
 from .calibration import METRICS, MIN_QUERIES, Calibration
 from .files import write_whole
-from .plan import PlanError
-from .sites import Site
+from .plans.plan import PlanError
+from .plans.sites import Site
 
 SCHEMA = "skipstep-calibration/3"
 FILE = "calibration.json"

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import PlanError
+from .plans.plan import PlanError
+from .plans.sites import sites_of
 from .protocol import Accelerable, Compute, Noise, StepBranch, Transparent
-from .sites import sites_of
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:

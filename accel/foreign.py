@@ -14,10 +14,10 @@ from torch import nn
 from .caches import CACHES, FirstBlockConfig
 from .caches.thresholded import first_block_rule
 from .foreign_streams import Block
-from .plan import CachePlan, PlanError
+from .plans.plan import CachePlan, PlanError
+from .plans.rows import shared_plan
+from .plans.sites import Site
 from .protocol import Accelerable
-from .row_plans import shared_plan
-from .sites import Site
 
 KINDS = ("delta", "output")
 USABLE = ("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block")

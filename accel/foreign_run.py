@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .engines.schedule import Key, compile_plan
 from .foreign_streams import Block, Streams, Values, by_row, combined, less, owned
-from .plan import CachePlan
-from .thresholds import Decisions
+from .plans.plan import CachePlan
+from .plans.thresholds import Decisions
 
 Term = tuple[Key, float]
 Probe = Callable[[nn.Module, Any, Any], Tensor]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .calibration import METRICS, Calibration
-from .plan import PlanError
-from .sites import Site
+from .plans.plan import PlanError
+from .plans.sites import Site
 
 log = logging.getLogger(__name__)
 

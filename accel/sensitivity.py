@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .action_errors import squared_action_error
-from .plan import CachePlan
+from .plans.plan import CachePlan
+from .plans.sites import sites_of
 from .protocol import Transparent
-from .sites import sites_of
 
 PLACES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # short runs at the end
 

@@ -10,7 +10,7 @@ import torch
 from accel import FusedConfig, query_flops, resolve
 from accel.engines import FusedEngine
 from accel.engines.parts import quantised_of
-from accel.flops import live_query_flops
+from accel.plans.flops import live_query_flops
 from accel.quant import DuQuantConfig, quantize
 from accel.quant.choice import quickest
 from accel.quant.duquant import n_bytes

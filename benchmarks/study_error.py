@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Errors of every arm on the same queries, and of the plain policy by another noise."""
     from tqdm import tqdm
 
-    from accel.flops import equivalent_steps
+    from accel.plans.flops import equivalent_steps
     from benchmarks.actions.candidates import Budget
     from benchmarks.actions.measure import answers, own_spread, scores
     from benchmarks.actions.questions import Asked, ground_of, prepare

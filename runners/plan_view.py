@@ -9,7 +9,7 @@ import numpy as np
 
 from accel import CachePlan, plain_flops, query_flops, summarise
 from accel.calibration import Calibration
-from accel.flops import flops_by_step, live_query_flops
+from accel.plans.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
 
 from .report_words import flops_words

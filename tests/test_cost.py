@@ -12,7 +12,7 @@ import torch
 
 from accel import action_error, flops_share, plain_flops, summarise
 from accel.action_errors import squared_action_error
-from accel.row_plans import shared_plan
+from accel.plans.rows import shared_plan
 from policies import load_policy
 from runners.cost import Flops, latency_of, read_flops
 from runners.report_words import conditions

@@ -15,7 +15,7 @@ from PIL import Image
 
 from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, sites_of
 from accel.calibration import METRICS, Calibration
-from accel.flops import flops_by_step
+from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners import prepare_show
 from runners.cli import run

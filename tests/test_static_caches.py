@@ -24,13 +24,13 @@ from accel import (
     shared_plan,
     summarise,
 )
-from accel.bands import Bands, low_bins, low_pass
 from accel.caches.deepcache import deepcache_steps, resolve_deepcache
 from accel.caches.interval import interval_steps, resolve_interval
 from accel.caches.taylor import resolve_taylor, taylor_steps
 from accel.engines.reference import Session
 from accel.forecast import lagrange, taylor_compat
-from accel.plan_file import run_lengths
+from accel.plans.bands import Bands, low_bins, low_pass
+from accel.plans.file import run_lengths
 from policies import from_reference
 from tests.stock import OBS, TO, VARIANTS, live_policy
 from tests.test_attach import toy

@@ -33,7 +33,7 @@ from accel import (
 )
 from accel.caches.thresholded import fitted_polynomial
 from accel.engines.reference import DecidingSession
-from accel.thresholds import Decisions, time_tokens
+from accel.plans.thresholds import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
 from runners.evaluate import evaluate
 from tests.features import calibration_of, features_of

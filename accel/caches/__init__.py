@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
 from ..protocol import Accelerable
 from .bac import BacConfig, resolve_bac
 from .deepcache import DeepCacheConfig, resolve_deepcache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..calibration import Calibration
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
 from ..protocol import Accelerable
 from .calibrated import ScheduleConfig, check_calibration, schedule
 

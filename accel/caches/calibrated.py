@@ -10,8 +10,8 @@ import numpy as np
 
 from ..calibration import METRICS, Calibration
 from ..features import check_branches
-from ..flops import site_costs
-from ..plan import PlanError
+from ..plans.flops import site_costs
+from ..plans.plan import PlanError
 from ..prefix import early_layers
 from ..protocol import Accelerable
 from ..schedules import (

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..calibration import Calibration
-from ..plan import CachePlan, PlanError
+from ..plans.plan import CachePlan, PlanError
+from ..plans.rows import blocks_plan, last_steps, shared_plan
+from ..plans.sites import sites_of
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan, last_steps, shared_plan
-from ..sites import sites_of
 from .bounds import check_least
 
 

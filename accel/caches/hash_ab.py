@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calibration import Calibration
 from ..forecast import step_derivative, within_trust
-from ..plan import CachePlan, PlanError
+from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable
 from ..rules import RULES, ForecastSettings
 from ..schedules import finite

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..calibration import Calibration
 from ..features import check_branches
-from ..plan import CachePlan, PlanError
+from ..plans.plan import CachePlan, PlanError
+from ..plans.rows import blocks_plan
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan
 from .bounds import check_least
 
 

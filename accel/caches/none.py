@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..calibration import Calibration
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
+from ..plans.rows import shared_plan
 from ..protocol import Accelerable
-from ..row_plans import shared_plan
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..calibration import Calibration
-from ..plan import CachePlan, PlanError, PlanSampler
+from ..plans.plan import CachePlan, PlanError, PlanSampler
+from ..plans.sites import sites_of
 from ..protocol import Accelerable
-from ..sites import sites_of
 
 PLAN_FILE = "plan.json"
 

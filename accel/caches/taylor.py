@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..bands import Bands, low_bins
 from ..calibration import Calibration
 from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
-from ..plan import CachePlan, PlanError
+from ..plans.bands import Bands, low_bins
+from ..plans.plan import CachePlan, PlanError
+from ..plans.rows import last_steps, shared_plan
 from ..protocol import Accelerable
-from ..row_plans import last_steps, shared_plan
 from .bounds import check_least
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..calibration import Calibration
-from ..plan import CachePlan, PlanError
+from ..plans.plan import CachePlan, PlanError
+from ..plans.rows import blocks_plan, last_steps
+from ..plans.thresholds import MAX_DEGREE, Threshold
 from ..protocol import Accelerable
-from ..row_plans import blocks_plan, last_steps
-from ..thresholds import MAX_DEGREE, Threshold
 from .bounds import check_least
 from .calibrated import check_calibration
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration import Calibration
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
+from ..plans.rows import shared_plan
 from ..protocol import Accelerable
-from ..row_plans import shared_plan
 
 log = logging.getLogger(__name__)
 

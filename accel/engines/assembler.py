@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..thresholds import Threshold
+from ..plans.thresholds import Threshold
 from .schedule import Key, StepProgram
 
 COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW = range(9)

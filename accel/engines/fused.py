@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..flops import live_query_flops
-from ..plan import CachePlan
+from ..plans.flops import live_query_flops
+from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from .backend import FusedConfig, choose_backend, kernels_of
 from .native_program import NativeProgram

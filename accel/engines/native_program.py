@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bands import Bands, low_pass
 from ..kernels.native import Part, library, threads
 from ..kernels.packed import Linear, Net, Packed, Site
-from ..plan import CachePlan
+from ..plans.bands import Bands, low_pass
+from ..plans.plan import CachePlan
+from ..plans.thresholds import MAX_DEGREE, Threshold, time_tokens
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import pack
-from ..thresholds import MAX_DEGREE, Threshold, time_tokens
 from .assembler import assemble, assemble_decision
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bands import low_pass
-from ..flops import query_flops
-from ..plan import CachePlan
+from ..plans.bands import low_pass
+from ..plans.flops import query_flops
+from ..plans.plan import CachePlan
+from ..plans.thresholds import Decisions, Threshold, normed, time_tokens
 from ..protocol import Compute, Noise, Transparent
-from ..thresholds import Decisions, Threshold, normed, time_tokens
 
 
 @dataclass

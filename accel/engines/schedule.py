@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
 
 Key = tuple[int, int, int]
 """(anchor step, first site, one past the last site): a difference of the stream."""

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bands import low_pass
 from ..kernels.cuda import Graph, tf32
 from ..kernels.linear import PlainLinear, Wrapped, linear
-from ..plan import CachePlan
+from ..plans.bands import low_pass
+from ..plans.plan import CachePlan
+from ..plans.thresholds import Decisions, time_tokens
 from ..protocol import Noise, Transparent
 from ..quant.kernels import build, candidates
 from ..quant.linear import QuantisedLinear
-from ..thresholds import Decisions, time_tokens
 from .inputs import Memory, draw_noise
 from .parts import layers_of, parts_of
 from .schedule import Key, StepProgram, peak_values

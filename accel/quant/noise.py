@@ -9,7 +9,7 @@ import numpy as np
 
 from ..calibration import Calibration
 from ..engines.parts import engine_name
-from ..plan import CachePlan
+from ..plans.plan import CachePlan
 from .duquant import LayerReport
 
 

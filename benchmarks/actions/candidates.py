@@ -20,7 +20,7 @@ from accel import (
     summarise,
 )
 from accel.caches.hash_ab import coefficients, offline_bias
-from accel.flops import equivalent_steps
+from accel.plans.flops import equivalent_steps
 from accel.rules import ForecastSettings
 from policies import DiffusionPolicy
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from accel.flops import equivalent_steps
+from accel.plans.flops import equivalent_steps
 from runners.settings import digest
 from runners.store import dump, write_whole
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable
+    from ..protocol import Accelerable
 
 
 @dataclass(frozen=True)

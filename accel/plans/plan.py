@@ -14,7 +14,7 @@ from .sites import Site, sites_of
 from .thresholds import Threshold
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable
+    from ..protocol import Accelerable
 
 
 class PlanError(ValueError):
@@ -213,14 +213,14 @@ class CachePlan:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, and a bias beside it, see plan_file.py."""
-        from .plan_file import save_plan
+        from .file import save_plan
 
         save_plan(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> CachePlan:
         """Read what `save` wrote; `check` refuses a policy that it was not made for."""
-        from .plan_file import load_plan
+        from .file import load_plan
 
         return load_plan(path)
 

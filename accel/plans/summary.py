@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..protocol import Accelerable
 from .flops import equivalent_steps, flops_share
 from .plan import CachePlan
-from .protocol import Accelerable
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..files import write_whole
 from .bands import Bands
-from .files import write_whole
 from .plan import CachePlan, PlanError, PlanSampler
 from .sites import Site
 from .thresholds import Threshold

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from ..protocol import Transparent
     from .plan import CachePlan
-    from .protocol import Transparent
 
 MAX_DEGREE = 4
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..protocol import Accelerable
 from .plan import CachePlan
-from .protocol import Accelerable
 from .sites import sites_of
 
 

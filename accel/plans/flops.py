@@ -14,7 +14,7 @@ from .sites import sites_of
 from .unet_flops import level_costs, shallow_flops
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable, NetworkSizes, Transparent
+    from ..protocol import Accelerable, NetworkSizes, Transparent
 
 
 def site_flops(kind: str, n: int, m: int, dim: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable, UnetSizes
+    from ..protocol import Accelerable, UnetSizes
 
 DOWN_KERNEL, UP_KERNEL = 3, 4
 
