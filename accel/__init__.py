@@ -5,7 +5,6 @@ from __future__ import annotations
 from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantised, resolve
 from .attach import Attached, attach
-from .branch_errors import BranchErrors, branch_errors
 from .caches import (
     CACHES,
     BacConfig,
@@ -21,7 +20,8 @@ from .caches import (
 )
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
-from .calibration import Calibration, calibrate
+from .calibration.branch_errors import BranchErrors, branch_errors
+from .calibration.calibration import Calibration, calibrate
 from .engines import (
     ENGINES,
     FusedConfig,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
-from .calibration import Calibration
+from .calibration.calibration import Calibration
 from .engines import ENGINES, kernels_of, settled
 from .engines.parts import engine_name
 from .plans.plan import CachePlan, PlanSampler

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration import METRICS, Calibration
+from .calibration.calibration import METRICS, Calibration
 from .plans.plan import PlanError
 from .plans.sites import Site
 

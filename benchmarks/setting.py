@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from accel import CachePlan, Calibration, UniformConfig, calibrate, resolve
-from accel.calibration import MIN_QUERIES
+from accel.calibration.calibration import MIN_QUERIES
 from accel.quant import Statistics, collect
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from accel import BranchErrors, Quantised, branch_errors, resolve
+from accel import BranchErrors, Quantised, resolve
+from accel.calibration import branch_errors
 
 from .calibrations import calibration_of, find, locked, queries_of
 from .command import command

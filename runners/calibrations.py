@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from accel import CACHES, CachePlan, Calibration, PlanError, calibrate, resolve
-from accel.calibration_file import json_path
+from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
 from .queries import Queries, play

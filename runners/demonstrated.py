@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel.calibration import MIN_QUERIES
+from accel.calibration.calibration import MIN_QUERIES
 from envs import Task
 from policies import DatasetError, DiffusionPolicy
 

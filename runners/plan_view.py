@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accel import CachePlan, plain_flops, query_flops, summarise
-from accel.calibration import Calibration
+from accel.calibration.calibration import Calibration
 from accel.plans.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
 

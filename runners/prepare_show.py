@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
 from accel.caches.saved import PLAN_FILE
-from accel.calibration import METRICS, Calibration
-from accel.features import check_branches
+from accel.calibration.branch_outputs import check_branches
+from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
 from .calibrations import find

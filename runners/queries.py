@@ -15,7 +15,7 @@ from hydra.errors import CompactHydraException
 from tqdm import tqdm
 
 from accel import accelerated
-from accel.calibration import MIN_QUERIES
+from accel.calibration.calibration import MIN_QUERIES
 
 from .evaluate import evaluate, query_noise
 

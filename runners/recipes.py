@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from accel import Calibration, PlanError, Statistics
-from accel.calibration_file import json_path
+from accel.calibration.file import json_path
 from accel.quant.statistics_file import file_path
 from envs import Task
 from policies import DiffusionPolicy

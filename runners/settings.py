@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from accel.calibration import MIN_QUERIES
+from accel.calibration.calibration import MIN_QUERIES
 from policies import SamplerConfig, choose_sampler
 
 from .errors import UserError as UserError

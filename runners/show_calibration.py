@@ -6,7 +6,7 @@ import base64
 
 import numpy as np
 
-from accel.calibration import Calibration
+from accel.calibration.calibration import Calibration
 
 from .colours import ARM_COLOURS, MATRIX
 from .page import details, figure, script, selector, table

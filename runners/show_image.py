@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accel import CachePlan
-from accel.calibration import Calibration
+from accel.calibration.calibration import Calibration
 
 from .colours import (
     ARM_COLOURS,

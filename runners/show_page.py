@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from accel import CachePlan
-from accel.calibration import Calibration
+from accel.calibration.calibration import Calibration
 
 from .colours import (
     ARM_COLOURS,

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from accel import Calibration, PlanError, UniformConfig, branch_errors, calibrate, resolve, sites_of
-from accel.features import compare
+from accel import Calibration, PlanError, UniformConfig, calibrate, resolve, sites_of
+from accel.calibration import branch_errors
+from accel.calibration.branch_outputs import compare
 from policies import DiffusionPolicy, from_reference
 from tests.stock import OBS, TO, VARIANTS, live_policy
 
@@ -223,7 +224,7 @@ def test_a_broken_file_is_refused_by_name(words: str, tmp_path: Path) -> None:
 def test_a_crash_between_the_two_files_leaves_no_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accel import calibration_file
+    from accel.calibration import file as calibration_file
 
     whole = calibration_file.write_whole
     found = made(small_policy())

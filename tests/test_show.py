@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, sites_of
-from accel.calibration import METRICS, Calibration
+from accel.calibration.calibration import METRICS, Calibration
 from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners import prepare_show

@@ -31,7 +31,6 @@ from accel import (
     UniformConfig,
     accelerated,
     adapt_plan,
-    branch_errors,
     calibrate,
     query_flops,
     resolve,
@@ -41,6 +40,7 @@ from accel import (
     summarise,
 )
 from accel.caches.uniform import update_steps
+from accel.calibration import branch_errors
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
 from runners.initial import initial_policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan, last_steps, shared_plan
 from ..plans.sites import sites_of

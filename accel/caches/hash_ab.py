@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..forecast import step_derivative, within_trust
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan
 from ..plans.rows import shared_plan
 from ..protocol import Accelerable

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan, PlanError, PlanSampler
 from ..plans.sites import sites_of
 from ..protocol import Accelerable

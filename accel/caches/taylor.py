@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
 from ..plans.bands import Bands, low_bins
 from ..plans.plan import CachePlan, PlanError

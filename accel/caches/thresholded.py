@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan, last_steps
 from ..plans.thresholds import MAX_DEGREE, Threshold

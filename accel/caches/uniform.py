@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan
 from ..plans.rows import shared_plan
 from ..protocol import Accelerable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration import Calibration
+from ..calibration.calibration import Calibration
 from ..engines.parts import engine_name
 from ..plans.plan import CachePlan
 from .duquant import LayerReport

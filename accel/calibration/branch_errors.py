@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .action_errors import action_error
-from .engines.reference import bias_of, session
-from .features import Moments, check_branches, observe
-from .plans.plan import CachePlan
-from .plans.sites import Site
+from ..action_errors import action_error
+from ..engines.reference import bias_of, session
+from ..plans.plan import CachePlan
+from ..plans.sites import Site
+from .branch_outputs import Moments, check_branches, observe
 
 if TYPE_CHECKING:
-    from .protocol import Transparent
+    from ..protocol import Transparent
 
 
 @dataclass(frozen=True, eq=False)

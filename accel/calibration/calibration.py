@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .changes import depth_changes, probe_changes
-from .features import (
+from ..plans.plan import PlanError
+from ..plans.sites import Site, sites_of
+from ..plans.thresholds import normed, time_tokens
+from .branch_outputs import (
     Moments,
     check_branches,
     compare,
@@ -23,13 +25,11 @@ from .features import (
     observe,
     squared_distances,
 )
-from .plans.plan import PlanError
-from .plans.sites import Site, sites_of
-from .plans.thresholds import normed, time_tokens
+from .changes import depth_changes, probe_changes
 from .sensitivity import measure_sensitivity
 
 if TYPE_CHECKING:
-    from .protocol import Accelerable, Transparent
+    from ..protocol import Accelerable, Transparent
 
 METRICS = ("cos", "mse", "l1", "l2")
 MIN_QUERIES = 8
@@ -129,14 +129,14 @@ class Calibration:
 
     def save(self, path: str | Path) -> Path:
         """Write JSON and safetensors, see calibration_file.py; returns the path of the JSON."""
-        from .calibration_file import save_calibration
+        from .file import save_calibration
 
         return save_calibration(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read what `save` wrote, a folder or the JSON; `check` refuses another policy."""
-        from .calibration_file import load_calibration
+        from .file import load_calibration
 
         return load_calibration(path)
 

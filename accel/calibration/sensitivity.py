@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .action_errors import squared_action_error
-from .plans.plan import CachePlan
-from .plans.sites import sites_of
-from .protocol import Transparent
+from ..action_errors import squared_action_error
+from ..plans.plan import CachePlan
+from ..plans.sites import sites_of
+from ..protocol import Transparent
 
 PLACES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # short runs at the end
 
@@ -54,7 +54,7 @@ def measure_sensitivity(
     Returns:
         (N,) float64; ones where the policy has too few steps, or no error moves its actions.
     """
-    from .api import accelerated  # which needs the calibrations that need this
+    from ..api import accelerated  # which needs the calibrations that need this
 
     n_steps, sites = policy.n_inference_steps, sites_of(policy)
     runs, states = runs_of(n_steps), [generator.get_state() for generator in noise]

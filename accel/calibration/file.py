@@ -11,10 +11,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from ..files import write_whole
+from ..plans.plan import PlanError
+from ..plans.sites import Site
 from .calibration import METRICS, MIN_QUERIES, Calibration
-from .files import write_whole
-from .plans.plan import PlanError
-from .plans.sites import Site
 
 SCHEMA = "skipstep-calibration/3"
 FILE = "calibration.json"

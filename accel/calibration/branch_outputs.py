@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plans.plan import PlanError
-from .plans.sites import sites_of
-from .protocol import Accelerable, Compute, Noise, StepBranch, Transparent
+from ..plans.plan import PlanError
+from ..plans.sites import sites_of
+from ..protocol import Accelerable, Compute, Noise, StepBranch, Transparent
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:
