@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .engines.schedule import Key, compile_plan
+from .engines.program import Key, compile_plan
 from .foreign_streams import Block, Streams, Values, by_row, combined, less, owned
 from .plans.plan import CachePlan
 from .plans.thresholds import Decisions

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from accel import CachePlan, PlanError, UniformConfig, accelerated, resolve, sites_of
 from accel.engines import FusedConfig
 from accel.engines.backend import unsupported
-from accel.engines.schedule import compile_plan, peak_values
+from accel.engines.program import compile_plan, peak_values
 from accel.kernels import linear as kernels
 from accel.kernels import native
 from policies import (

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..plans.thresholds import Threshold
-from .schedule import Key, StepProgram
+from .program import Key, StepProgram
 
 COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW = range(9)
 DELTA, PROBE, BEFORE = range(3)  # slots of a program that decides

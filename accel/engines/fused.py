@@ -20,7 +20,7 @@ from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from .backend import FusedConfig, choose_backend, kernels_of
 from .native_program import NativeProgram
-from .schedule import compile_plan
+from .program import compile_plan
 from .torch_program import TorchProgram
 
 PROGRAMS: dict[str, Any] = {"native": NativeProgram, "torch": TorchProgram}

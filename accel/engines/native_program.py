@@ -24,7 +24,7 @@ from ..quant.native_linear import pack
 from .assembler import assemble, assemble_decision
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of
-from .schedule import StepProgram, peak_values
+from .program import StepProgram, peak_values
 
 OPS = {"sa": 0, "ca": 1, "ff": 2}
 

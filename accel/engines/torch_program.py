@@ -27,7 +27,7 @@ from ..quant.kernels import build, candidates
 from ..quant.linear import QuantisedLinear
 from .inputs import Memory, draw_noise
 from .parts import layers_of, parts_of
-from .schedule import Key, StepProgram, peak_values
+from .program import Key, StepProgram, peak_values
 
 
 class TorchProgram:
