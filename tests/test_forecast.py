@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.forecast import (
+from accel.caches.forecast import (
     adams_bashforth,
     adams_bashforth_online,
     fitted,
@@ -19,7 +19,7 @@ from accel.forecast import (
     step_derivative,
     within_trust,
 )
-from accel.rules import RULES, ForecastSettings
+from accel.caches.forecast_rules import RULES, ForecastSettings
 
 UNEVEN = [37, 30, 28, 17, 5]  # newest first
 T = 44

@@ -18,9 +18,9 @@ from accel import (
     resolve,
     summarise,
 )
+from accel.caches.prefix import early_layers, stale_errors
 from accel.calibration.branch_outputs import layer_gram, squared_distances
 from accel.calibration.sensitivity import measure_sensitivity, runs_of
-from accel.prefix import early_layers, stale_errors
 from policies import from_reference
 from tests.features import calibration_of, features_of
 from tests.stock import OBS, TO, live_policy

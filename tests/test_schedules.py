@@ -24,9 +24,9 @@ from accel import (
     summarise,
 )
 from accel.caches import CACHES
-from accel.forecast import lagrange, step_derivative
-from accel.rules import RULES
-from accel.schedules import (
+from accel.caches.forecast import lagrange, step_derivative
+from accel.caches.forecast_rules import RULES
+from accel.caches.schedules import (
     adaptive_schedule,
     bubbling_blocks,
     bubbling_union,

@@ -12,9 +12,10 @@ from ..calibration.branch_outputs import check_branches
 from ..calibration.calibration import METRICS, Calibration
 from ..plans.flops import site_costs
 from ..plans.plan import PlanError
-from ..prefix import early_layers
 from ..protocol import Accelerable
-from ..schedules import (
+from .bounds import check_least
+from .prefix import early_layers
+from .schedules import (
     KINDS,
     adaptive_schedule,
     bubbling_blocks,
@@ -25,7 +26,6 @@ from ..schedules import (
     optimal_schedules,
     share_budget,
 )
-from .bounds import check_least
 from .uniform import update_steps
 
 log = logging.getLogger(__name__)

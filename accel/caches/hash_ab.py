@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration.calibration import Calibration
-from ..forecast import step_derivative, within_trust
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable
-from ..rules import RULES, ForecastSettings
-from ..schedules import finite
 from .calibrated import ScheduleConfig, check_calibration, schedule
+from .forecast import step_derivative, within_trust
+from .forecast_rules import RULES, ForecastSettings
+from .schedules import finite
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..calibration.calibration import Calibration
-from ..forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
 from ..plans.bands import Bands, low_bins
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import last_steps, shared_plan
 from ..protocol import Accelerable
 from .bounds import check_least
+from .forecast import MAX_ORDER, Anchors, lagrange, taylor_compat
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from accel import BacConfig, HashAbConfig, UniformConfig
+from accel.caches.forecast_rules import ForecastSettings
 from accel.caches.hash_ab import SCOPES
-from accel.rules import ForecastSettings
 
 from .candidates import (
     KNOBS,

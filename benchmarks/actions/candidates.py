@@ -19,9 +19,9 @@ from accel import (
     shared_plan,
     summarise,
 )
+from accel.caches.forecast_rules import ForecastSettings
 from accel.caches.hash_ab import coefficients, offline_bias
 from accel.plans.flops import equivalent_steps
-from accel.rules import ForecastSettings
 from policies import DiffusionPolicy
 
 from .measure import Program, answers

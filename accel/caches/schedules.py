@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration.calibration import METRICS, Calibration
-from .plans.plan import PlanError
-from .plans.sites import Site
+from ..calibration.calibration import METRICS, Calibration
+from ..plans.plan import PlanError
+from ..plans.sites import Site
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration.branch_outputs import squared_distances
+from ..calibration.branch_outputs import squared_distances
 from .schedules import optimal_schedules
 
 
