@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantised, resolve
-from .attach import Attached, attach
+from .attach.attach import Attached, attach
 from .caches import (
     CACHES,
     BacConfig,

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarise
-from accel.window_search import exact_ratio, windows
+from accel.attach.search import exact_ratio, windows
 
 from .calibrations import locked, queries_of
 from .command import command, job_words, key_of

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from accel import CachePlan, IntervalConfig, PlanError, import_interval
-from accel.window_search import exact_ratio, windows
+from accel.attach.search import exact_ratio, windows
 from policies import load_policy
 from runners.cli import CONF, run
 from runners.finalists import best_of

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .caches import CACHES, FirstBlockConfig
-from .caches.thresholded import first_block_rule
-from .foreign_streams import Block
-from .plans.plan import CachePlan, PlanError
-from .plans.rows import shared_plan
-from .plans.sites import Site
-from .protocol import Accelerable
+from ..caches import CACHES, FirstBlockConfig
+from ..caches.thresholded import first_block_rule
+from ..plans.plan import CachePlan, PlanError
+from ..plans.rows import shared_plan
+from ..plans.sites import Site
+from ..protocol import Accelerable
+from .streams import Block
 
 KINDS = ("delta", "output")
 USABLE = ("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block")

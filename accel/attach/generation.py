@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .engines.program import Key, compile_plan
-from .foreign_streams import Block, Streams, Values, by_row, combined, less, owned
-from .plans.plan import CachePlan
-from .plans.thresholds import Decisions
+from ..engines.program import Key, compile_plan
+from ..plans.plan import CachePlan
+from ..plans.thresholds import Decisions
+from .streams import Block, Streams, Values, by_row, combined, less, owned
 
 Term = tuple[Key, float]
 Probe = Callable[[nn.Module, Any, Any], Tensor]

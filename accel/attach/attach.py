@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .caches import NoCacheConfig
-from .foreign import Measured, fingerprint, foreign_plan
-from .foreign_run import Deciding, Generation, Measuring, Probe
-from .foreign_streams import Block, Streams, find_blocks
-from .plans.plan import CachePlan
-from .step_counter import StepCounter
-from .window_search import Found, relative_error, search_windows
+from ..caches import NoCacheConfig
+from ..plans.plan import CachePlan
+from .counter import StepCounter
+from .generation import Deciding, Generation, Measuring, Probe
+from .plans import Measured, fingerprint, foreign_plan
+from .search import Found, relative_error, search_windows
+from .streams import Block, Streams, find_blocks
 
 
 class Attached:

@@ -1,0 +1,1 @@
+"""Caches on a model of another library, block by block."""
