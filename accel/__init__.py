@@ -31,6 +31,7 @@ from .engines import (
     kernels_of,
     settled,
 )
+from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.flops import flops_share, plain_flops, query_flops
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
@@ -50,7 +51,6 @@ from .quant import (
     quantize,
     save_quantised,
 )
-from .quant.noise import LoudForecasts, loud_forecasts
 
 __all__ = [
     "CACHES",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..atomic import write_whole
 from ..caches import IntervalConfig, NoCacheConfig
 from ..caches.interval import interval_steps
-from ..files import write_whole
 
 if TYPE_CHECKING:
     from .attach import Attached

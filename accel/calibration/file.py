@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..files import write_whole
+from ..atomic import write_whole
 from ..plans.plan import PlanError
 from ..plans.sites import Site
 from .calibration import METRICS, MIN_QUERIES, Calibration

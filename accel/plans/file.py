@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..files import write_whole
+from ..atomic import write_whole
 from .bands import Bands
 from .plan import CachePlan, PlanError, PlanSampler
 from .sites import Site

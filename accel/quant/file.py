@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..files import write_whole
+from ..atomic import write_whole
 from .attention import Attention
 from .config import DuQuantConfig, QuantConfig
 from .duquant import LayerReport, Quantised, replace_layers

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..files import write_whole
+from ..atomic import write_whole
 from .statistics import LayerStatistics, Statistics
 
 SCHEMA = "skipstep-statistics/1"

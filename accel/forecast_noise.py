@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration.calibration import Calibration
-from ..engines.parts import engine_name
-from ..plans.plan import CachePlan
-from .duquant import LayerReport
+from .calibration.calibration import Calibration
+from .engines.parts import engine_name
+from .plans.plan import CachePlan
+from .quant.duquant import LayerReport
 
 
 @dataclass(frozen=True)
