@@ -14,12 +14,12 @@ from .datasets import (
     split_episodes,
 )
 from .export import export_reference
-from .network import DiffusionTransformer, NetworkConfig
 from .policy import DiffusionPolicy
 from .reader import CheckpointError
 from .reference import from_reference, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig, SamplerTable, sampler_table
+from .transformer.network import DiffusionTransformer, NetworkConfig
 from .unet import Unet
 from .unet_config import UnetConfig
 

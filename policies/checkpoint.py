@@ -20,12 +20,12 @@ from .choosing import sampler_warnings
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .interpolation import resolve
-from .network import NetworkConfig
 from .policy import DiffusionPolicy
 from .reader import CheckpointError, describe_trusted, read_reference
 from .reference import own_keys, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig
+from .transformer.network import NetworkConfig
 from .unet_config import UnetConfig
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .network import NetworkConfig
 from .sampling import SamplerConfig
+from .transformer.network import NetworkConfig
 from .unet_config import UnetConfig
 
 

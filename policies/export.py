@@ -13,11 +13,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from .network import NetworkConfig
 from .policy import DiffusionPolicy
 from .reference import STEP_SETTINGS
 from .reference_networks import UNET_SETTINGS
 from .sampling import NEW, SamplerConfig
+from .transformer.network import NetworkConfig
 from .unet_config import UnetConfig
 
 PACKAGE = "diffusion_policy"

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .choosing import choose_sampler
 from .config import PolicyConfig
-from .network import Compute, DiffusionTransformer, NetworkConfig
 from .normalizer import Normalizer
 from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
+from .transformer.network import Compute, DiffusionTransformer, NetworkConfig
 from .unet import Unet
 from .unet_config import UnetConfig
 

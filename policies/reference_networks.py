@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from .network import NetworkConfig
+from .transformer.network import NetworkConfig
 from .unet_config import UnetConfig
 
 TRANSFORMER, UNET = "DiffusionTransformerLowdimPolicy", "DiffusionUnetLowdimPolicy"

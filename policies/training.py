@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .network import DiffusionTransformer
 from .policy import DiffusionPolicy
 from .sampling import alphas_cumprod
+from .transformer.network import DiffusionTransformer
 
 INIT_STD = 0.02
 

@@ -1,0 +1,1 @@
+"""The transformer of a diffusion policy."""
