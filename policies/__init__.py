@@ -20,8 +20,8 @@ from .reference import from_reference, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig, SamplerTable, sampler_table
 from .transformer.network import DiffusionTransformer, NetworkConfig
-from .unet import Unet
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
+from .unet.network import Unet
 
 __all__ = [
     "CheckpointError",

@@ -26,7 +26,7 @@ from .reference import own_keys, policy_config
 from .reference_networks import UnsupportedPolicy
 from .sampling import SamplerConfig
 from .transformer.network import NetworkConfig
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .sampling import SamplerConfig
 from .transformer.network import NetworkConfig
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
 
 
 @dataclass

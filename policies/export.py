@@ -18,7 +18,7 @@ from .reference import STEP_SETTINGS
 from .reference_networks import UNET_SETTINGS
 from .sampling import NEW, SamplerConfig
 from .transformer.network import NetworkConfig
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
 
 PACKAGE = "diffusion_policy"
 DUMMIES = ("_dummy_variable", "mask_generator._dummy_variable")

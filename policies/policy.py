@@ -17,8 +17,8 @@ from .config import PolicyConfig
 from .normalizer import Normalizer
 from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 from .transformer.network import Compute, DiffusionTransformer, NetworkConfig
-from .unet import Unet
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
+from .unet.network import Unet
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from .transformer.network import NetworkConfig
-from .unet_config import UnetConfig
+from .unet.config import UnetConfig
 
 TRANSFORMER, UNET = "DiffusionTransformerLowdimPolicy", "DiffusionUnetLowdimPolicy"
 UNET_SETTINGS = (

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .transformer.network import Branch, TimeEmbedding
-from .unet_config import FINAL_GROUPS, UnetConfig
+from ..transformer.network import Branch, TimeEmbedding
+from .config import FINAL_GROUPS, UnetConfig
 
 VECTOR = 32  # float32 that torch's kernels take at once, at most
 

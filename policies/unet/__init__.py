@@ -1,0 +1,1 @@
+"""The one-dimensional UNet of a diffusion policy."""
