@@ -13,11 +13,11 @@ from .datasets import (
     read_dataset,
     split_episodes,
 )
-from .export import export_reference
 from .policy import DiffusionPolicy
-from .reader import CheckpointError
-from .reference import from_reference, policy_config
-from .reference_networks import UnsupportedPolicy
+from .reference.export import export_reference
+from .reference.live import from_reference, policy_config
+from .reference.networks import UnsupportedPolicy
+from .reference.reader import CheckpointError
 from .sampling import SamplerConfig, SamplerTable, sampler_table
 from .transformer.network import DiffusionTransformer, NetworkConfig
 from .unet.config import UnetConfig

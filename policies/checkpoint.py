@@ -19,11 +19,11 @@ from torch import Tensor
 from .choosing import sampler_warnings
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
-from .interpolation import resolve
 from .policy import DiffusionPolicy
-from .reader import CheckpointError, describe_trusted, read_reference
-from .reference import own_keys, policy_config
-from .reference_networks import UnsupportedPolicy
+from .reference.interpolation import resolve
+from .reference.live import own_keys, policy_config
+from .reference.networks import UnsupportedPolicy
+from .reference.reader import CheckpointError, describe_trusted, read_reference
 from .sampling import SamplerConfig
 from .transformer.network import NetworkConfig
 from .unet.config import UnetConfig

@@ -12,7 +12,7 @@ from typing import Any
 import dill
 import torch
 
-from policies.reader import CheckpointError, read_reference
+from policies.reference.reader import CheckpointError, read_reference
 
 DATA = Path(__file__).parent / "data" / "reference_checkpoints"
 KITCHEN, LIFT = (

@@ -1,4 +1,4 @@
-"""policies/expressions.py: the same values as Python's, and nothing but arithmetic."""
+"""policies/reference/expressions.py: the same values as Python's, and nothing but arithmetic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.expressions import ExpressionError, evaluate
+from policies.reference.expressions import ExpressionError, evaluate
 
 _LEAVES = st.one_of(
     st.integers(0, 50).map(str),

@@ -1,4 +1,4 @@
-"""policies/interpolation.py: the values OmegaConf gives, without its resolvers."""
+"""policies/reference/interpolation.py: the values OmegaConf gives, without its resolvers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from policies.interpolation import resolve
+from policies.reference.interpolation import resolve
 
 CONFIG: dict[str, Any] = {
     "task": {

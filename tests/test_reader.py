@@ -1,4 +1,4 @@
-"""policies/reader.py: checkpoints of the reference implementation become plain data."""
+"""policies/reference/reader.py: checkpoints of the reference implementation become plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf, nodes
 
-from policies.reader import describe_trusted
+from policies.reference.reader import describe_trusted
 from tests.reader_files import KITCHEN, LIFT, NO_CFG, pack, pickled, read, refusal, save
 
 

@@ -1,4 +1,4 @@
-"""policies/reader.py: nothing that a hostile or damaged file holds is ever executed."""
+"""policies/reference/reader.py: nothing that a hostile or damaged file holds is ever executed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from policies.reader import CheckpointError, describe_trusted
+from policies.reference.reader import CheckpointError, describe_trusted
 from tests.reader_files import LIFT, NO_CFG, Gadget, outcome, pack, pickled, read, refusal, save
 
 MARK = "touched"

@@ -25,7 +25,7 @@ from policies import (
     from_reference,
     load_policy,
 )
-from policies.reader import read_reference
+from policies.reference.reader import read_reference
 from policies.training import (
     EMA,
     Batch,

@@ -18,7 +18,7 @@ from policies import (
     load_policy,
     save_policy,
 )
-from policies.reader import read_reference
+from policies.reference.reader import read_reference
 from tests.stock_unet import (
     ACT,
     OBS,

@@ -13,12 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from .policy import DiffusionPolicy
-from .reference import STEP_SETTINGS
-from .reference_networks import UNET_SETTINGS
-from .sampling import NEW, SamplerConfig
-from .transformer.network import NetworkConfig
-from .unet.config import UnetConfig
+from ..policy import DiffusionPolicy
+from ..sampling import NEW, SamplerConfig
+from ..transformer.network import NetworkConfig
+from ..unet.config import UnetConfig
+from .live import STEP_SETTINGS
+from .networks import UNET_SETTINGS
 
 PACKAGE = "diffusion_policy"
 DUMMIES = ("_dummy_variable", "mask_generator._dummy_variable")

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .clipping import cuts
-from .config import PolicyConfig, TaskInfo
-from .policy import DiffusionPolicy
-from .reference_networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
-from .sampling import NEW, SamplerConfig
+from ..clipping import cuts
+from ..config import PolicyConfig, TaskInfo
+from ..policy import DiffusionPolicy
+from ..sampling import NEW, SamplerConfig
+from .networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
 
 log = logging.getLogger(__name__)
 

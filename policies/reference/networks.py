@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from .transformer.network import NetworkConfig
-from .unet.config import UnetConfig
+from ..transformer.network import NetworkConfig
+from ..unet.config import UnetConfig
 
 TRANSFORMER, UNET = "DiffusionTransformerLowdimPolicy", "DiffusionUnetLowdimPolicy"
 UNET_SETTINGS = (

@@ -1,0 +1,1 @@
+"""Checkpoints and live policies of the reference implementation, read as data."""
