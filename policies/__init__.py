@@ -5,7 +5,7 @@ from __future__ import annotations
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .choosing import choose_sampler, sampler_warnings
 from .config import PolicyConfig, TaskInfo
-from .datasets import (
+from .data.datasets import (
     DatasetError,
     Demonstrations,
     Windows,

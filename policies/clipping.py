@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .config import PolicyConfig
-from .normalizer import Normalizer
+from .data.normalizer import Normalizer
 from .sampling import SamplerConfig
 
 TOLERANCE = 1e-3  # an end of the range may be rounded beyond it

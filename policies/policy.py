@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .choosing import choose_sampler
 from .config import PolicyConfig
-from .normalizer import Normalizer
+from .data.normalizer import Normalizer
 from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 from .transformer.network import Compute, DiffusionTransformer, NetworkConfig
 from .unet.config import UnetConfig

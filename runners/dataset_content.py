@@ -9,8 +9,8 @@ from pathlib import Path
 
 from envs import Task
 from policies import DatasetError, Demonstrations, read_dataset
-from policies.dataset_files import detect_kind
-from policies.dataset_info import NOT_ASKED
+from policies.data.dataset_files import detect_kind
+from policies.data.dataset_info import NOT_ASKED
 
 from .train_settings import TASK_DEFAULTS, TaskDefaults
 

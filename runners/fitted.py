@@ -16,7 +16,7 @@ from torch import Tensor
 
 from policies import DatasetError, PolicyConfig
 from policies.clipping import TOLERANCE, predicted_fields
-from policies.normalizer import Normalizer
+from policies.data.normalizer import Normalizer
 
 from .train_settings import Training
 

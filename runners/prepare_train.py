@@ -22,8 +22,8 @@ from policies import (
     check_finite,
     split_episodes,
 )
-from policies.datasets import Integers
-from policies.normalizer import Normalizer
+from policies.data.datasets import Integers
+from policies.data.normalizer import Normalizer
 
 from .dataset_content import read_content
 from .fitted import clipped, fitted

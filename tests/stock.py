@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 from policies import NetworkConfig
-from policies.normalizer import Normalizer
+from policies.data.normalizer import Normalizer
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from policies import Unet, UnetConfig
-from policies.normalizer import Normalizer
+from policies.data.normalizer import Normalizer
 
 OBS, ACT, TO = 5, 3, 2
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}

@@ -22,7 +22,7 @@ from policies import (
     save_policy,
 )
 from policies.clipping import cuts
-from policies.normalizer import Normalizer
+from policies.data.normalizer import Normalizer
 from runners.cli import run
 from tests.stock import live_policy
 from tests.train_files import write_npz, write_robomimic

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from policies.observation_order import Field, column_order, says_nothing
+from policies.data.observation_order import Field, column_order, says_nothing
 
 PARTS = {"object": 10, "robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
 SIZES = {"object": 10, "eef_pos": 3, "eef_quat": 4, "gripper_qpos": 2}

@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from policies import SamplerConfig, UnsupportedPolicy, from_reference, load_policy, sampler_table
-from policies.normalizer import Normalizer
+from policies.data.normalizer import Normalizer
 from tests.stock import ACT, OBS, TO, VARIANTS, live_policy
 
 FIXTURES = Path(__file__).parent / "data" / "reference_checkpoints"

@@ -1,0 +1,1 @@
+"""Demonstrations: files of robomimic and of LeRobot, their order, and the normaliser."""
