@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
-from .choosing import choose_sampler, sampler_warnings
 from .config import PolicyConfig, TaskInfo
 from .data.datasets import (
     DatasetError,
@@ -18,7 +17,8 @@ from .reference.export import export_reference
 from .reference.live import from_reference, policy_config
 from .reference.networks import UnsupportedPolicy
 from .reference.reader import CheckpointError
-from .sampling import SamplerConfig, SamplerTable, sampler_table
+from .sampling.choosing import choose_sampler, sampler_warnings
+from .sampling.table import SamplerConfig, SamplerTable, sampler_table
 from .transformer.network import DiffusionTransformer, NetworkConfig
 from .unet.config import UnetConfig
 from .unet.network import Unet

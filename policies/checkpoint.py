@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .choosing import sampler_warnings
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .policy import DiffusionPolicy
@@ -24,7 +23,8 @@ from .reference.interpolation import resolve
 from .reference.live import own_keys, policy_config
 from .reference.networks import UnsupportedPolicy
 from .reference.reader import CheckpointError, describe_trusted, read_reference
-from .sampling import SamplerConfig
+from .sampling.choosing import sampler_warnings
+from .sampling.table import SamplerConfig
 from .transformer.network import NetworkConfig
 from .unet.config import UnetConfig
 

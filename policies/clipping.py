@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
-from .sampling import SamplerConfig
+from .sampling.table import SamplerConfig
 
 TOLERANCE = 1e-3  # an end of the range may be rounded beyond it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .sampling import SamplerConfig
+from .sampling.table import SamplerConfig
 from .transformer.network import NetworkConfig
 from .unet.config import UnetConfig
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .choosing import choose_sampler
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
-from .sampling import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
+from .sampling.choosing import choose_sampler
+from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 from .transformer.network import Compute, DiffusionTransformer, NetworkConfig
 from .unet.config import UnetConfig
 from .unet.network import Unet

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .policy import DiffusionPolicy
-from .sampling import alphas_cumprod
+from .sampling.table import alphas_cumprod
 from .transformer.network import DiffusionTransformer
 
 INIT_STD = 0.02

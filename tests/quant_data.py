@@ -13,7 +13,7 @@ from accel.quant.linear import QuantisedLinear
 from accel.quant.statistics import LayerStatistics, Statistics, collect
 from policies import DiffusionPolicy, NetworkConfig
 from policies.policy import PolicyConfig
-from policies.sampling import SamplerConfig
+from policies.sampling.table import SamplerConfig
 
 EVERYTHING = (".",)
 BLOCKS = (r"layers\.\d",)  # with the keys and values of the memory

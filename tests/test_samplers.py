@@ -25,7 +25,7 @@ from policies import (
     sampler_warnings,
     save_policy,
 )
-from policies.sampling import alphas_cumprod, timesteps
+from policies.sampling.table import alphas_cumprod, timesteps
 from tests.stock import OBS, TO
 from tests.test_fused import POLICIES, random_plan
 

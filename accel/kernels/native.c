@@ -246,7 +246,7 @@ static void embed(const Net *n, int s, const float *x, const Scratch *w) {
   }
 }
 
-/* One step of the sampler, see SamplerTable in policies/sampling.py; `last` has the last two x0.
+/* One step of the sampler, see SamplerTable in policies/sampling/table.py; `last` has the last two x0.
  *
  * Which product of a sum of two is rounded is said here: compilers choose by the vector width.
  */

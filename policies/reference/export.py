@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..policy import DiffusionPolicy
-from ..sampling import NEW, SamplerConfig
+from ..sampling.table import NEW, SamplerConfig
 from ..transformer.network import NetworkConfig
 from ..unet.config import UnetConfig
 from .live import STEP_SETTINGS

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..clipping import cuts
 from ..config import PolicyConfig, TaskInfo
 from ..policy import DiffusionPolicy
-from ..sampling import NEW, SamplerConfig
+from ..sampling.table import NEW, SamplerConfig
 from .networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from .config import NEW as NEW
+from .config import SamplerConfig as SamplerConfig
 from .noise_schedule import alphas_cumprod as alphas_cumprod
-from .sampler_config import NEW as NEW
-from .sampler_config import SamplerConfig as SamplerConfig
 from .samplers import KINDS, Visits, x0_of
 from .spacing import timesteps as timesteps
 

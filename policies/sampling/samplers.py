@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .sampler_config import SamplerConfig
+    from .config import SamplerConfig
 
 ORDERS = (1, 2, 3)
 

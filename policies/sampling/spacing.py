@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .sampler_config import SamplerConfig
+    from .config import SamplerConfig
 
 List = Callable[["SamplerConfig"], np.ndarray]
 

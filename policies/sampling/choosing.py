@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .sampler_config import DEFAULTS, OF_KIND, SamplerConfig, number, whole
+from .config import DEFAULTS, OF_KIND, SamplerConfig, number, whole
 from .samplers import KINDS, ORDERS
-from .sampling import SamplerTable, sampler_table, timesteps
 from .spacing import CHOSEN
+from .table import SamplerTable, sampler_table, timesteps
 
 CHECKPOINT = "checkpoint"
 LATE = 0.95

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .sampler_config import SamplerConfig
+    from .config import SamplerConfig
 
 
 def _alpha_bar(t: float) -> float:
