@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from .kitchen import KitchenConfig, KitchenTask
-from .lift import LiftConfig, LiftTask
+from .lift.task import LiftConfig, LiftTask
 from .limits import resolve_n_envs
 from .motion import Motion
 from .pool import EnvPool, Event

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from envs import KitchenTask, LiftConfig, LiftTask
-from envs.lift import LiftEnv
+from envs.lift.task import LiftEnv
 from envs.task import FloatArray
 from runners import lerobot_folder
 from runners.cli import run as run_cli

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from envs import LiftConfig, LiftTask
-from envs.lift import LiftEnv
+from envs.lift.task import LiftEnv
 from policies import (
     DiffusionPolicy,
     NetworkConfig,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from envs import Event, KitchenConfig, LiftConfig, LiftTask, Motion, Task
 from envs.kitchen import KitchenEnv, KitchenTask
-from envs.lift import LiftEnv
+from envs.lift.task import LiftEnv
 from envs.motion import EnergyMeter
 from envs.task import Env, FloatArray
 from runners.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length

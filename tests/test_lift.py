@@ -16,7 +16,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs import LiftConfig, LiftTask, make_task
-from envs.lift import OSC_POSE, LiftEnv, pose_command
+from envs.lift.task import OSC_POSE, LiftEnv, pose_command
 from envs.task import FloatArray
 
 

@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from .motion import EnergyMeter, Motion
-from .robomimic_args import (
+from ..motion import EnergyMeter, Motion
+from ..robomimic_args import (
     ROBOSUITE_TYPE,
     differences,
     lift_arguments,
     read_lift_arguments,
     unsure,
 )
-from .task import Env, EpisodeScore, FloatArray, Task
+from ..task import Env, EpisodeScore, FloatArray, Task
 
 OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 CUBE, WAY, HAND = slice(0, 3), slice(7, 10), slice(10, 13)  # in an observation, in metres

@@ -1,0 +1,1 @@
+"""Lift of robosuite."""
