@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from .kitchen import KitchenConfig, KitchenTask
+from .kitchen.task import KitchenConfig, KitchenTask
 from .lift.task import LiftConfig, LiftTask
 from .limits import resolve_n_envs
 from .motion import Motion

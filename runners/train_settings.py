@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from envs import Task
-from envs.kitchen import CONTROL_HZ, N_GOAL, N_JOINTS, NOISE_AMPLITUDE, VELOCITY_SCALE
+from envs.kitchen.task import CONTROL_HZ, N_GOAL, N_JOINTS, NOISE_AMPLITUDE, VELOCITY_SCALE
 from policies import TaskInfo
 from policies.training import EMAConfig
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from envs import Event, KitchenConfig, LiftConfig, LiftTask, Motion, Task
-from envs.kitchen import KitchenEnv, KitchenTask
+from envs.kitchen.task import KitchenEnv, KitchenTask
 from envs.lift.task import LiftEnv
 from envs.motion import EnergyMeter
 from envs.task import Env, FloatArray

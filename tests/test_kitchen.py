@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs import KitchenConfig, make_task
-from envs.kitchen import NOISE_AMPLITUDE, KitchenEnv
+from envs.kitchen.task import NOISE_AMPLITUDE, KitchenEnv
 
 # observations and rewards of the original KitchenAllV0 for given actions, without noise
 ORIGINAL = np.load(Path(__file__).parent / "data" / "upstream_kitchen_traj.npz")

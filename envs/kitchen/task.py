@@ -19,9 +19,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from .motion import EnergyMeter, Motion
-from .robomimic_args import ROBOSUITE_TYPE, parsed
-from .task import JSON, Env, EpisodeScore, FloatArray, Task
+from ..motion import EnergyMeter, Motion
+from ..robomimic_args import ROBOSUITE_TYPE, parsed
+from ..task import JSON, Env, EpisodeScore, FloatArray, Task
 
 N_JOINTS = 9
 N_ARM_JOINTS = 7  # the other two are the fingers, which slide

@@ -1,0 +1,1 @@
+"""The Franka kitchen of D4RL."""
