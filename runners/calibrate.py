@@ -19,7 +19,7 @@ from accel import BranchErrors, Quantised, resolve
 from accel.calibration import branch_errors
 
 from .calibrations import calibration_of, find, locked, queries_of
-from .command import command
+from .overrides import command
 from .prepare import Job, describe, prepare_job
 from .quantisations import find_statistics, quantised_of
 from .settings import UserError

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .command import key_of
+from .overrides import key_of
 from .registry import RUNNERS, prepare
 from .settings import PROJECT, UserError, check_writable
 from .shards import within

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from accel import AcceleratedPolicy
 
-from .command import command
 from .demos import Demo, DemoSet
 from .evaluate import evaluate
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
+from .overrides import command
 from .prepare import Job
 from .prepare_collect import FORMATS, CollectConfig
 from .sources import SOURCES

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .report_words import conditions
+from .formatting import conditions
 from .run_folder import Run, is_baseline
 from .statistics import bootstrap, latency_ratio
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from .report_words import NOTHING
+from .formatting import NOTHING
 from .statistics import MIN_DIFFERING
 
 SUBTASKS = "time_to_subtask_s"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .cost import Flops, Latency, latency_of, read_flops
+from .formatting import ms
 from .machine import machines_of
 from .metrics import Paired, paired, wilson
-from .report_words import ms
 from .run_folder import Run, is_baseline
 from .statistics import (
     MARGIN,

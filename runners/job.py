@@ -17,7 +17,6 @@ from accel import CACHES, accelerated
 
 from .accepted import accept
 from .clock import Clock
-from .command import baseline_command, command
 from .embodied_summary import as_json, differences, means
 from .evaluate import Acting, act_padded, query_noise
 from .job_cost import as_defined_now, flops_of, with_times
@@ -25,6 +24,7 @@ from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .machine import machines_of
 from .metrics import paired, wilson
+from .overrides import baseline_command, command
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described

@@ -17,7 +17,7 @@ from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
 from .calibrations import find
-from .page import check_report
+from .html import check_report
 from .prepare import check_cache, settings_and_logger
 from .recipes import Recipe, check_recipe, recipe_of
 from .settings import SamplerChoice, Settings, UserError, build, choose, digest

@@ -9,8 +9,8 @@ import numpy as np
 
 from .cost import Latency
 from .findings import Arm, pareto
-from .page import legend
-from .report_words import points, rate, short, speed, times
+from .formatting import points, rate, short, speed, times
+from .html import legend
 from .svg import Drawing, Scale, log_scale
 
 WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0

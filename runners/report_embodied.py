@@ -15,9 +15,9 @@ from .embodied_summary import (
     spread,
 )
 from .findings import Arm
+from .formatting import NOTHING
 from .report_charts import named
 from .report_tables import Table
-from .report_words import NOTHING
 
 CAPTION = (
     "Means with 95 % intervals (Student's t), over all episodes that ran to their end; of those "

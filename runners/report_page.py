@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from . import page, report_charts, report_embodied, report_maps, report_tables, svg
+from . import html as page
+from . import report_charts, report_embodied, report_maps, report_tables, svg
 from .findings import Arm, Versus, busy, mixed_machines, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table

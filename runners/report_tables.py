@@ -11,9 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from .findings import Arm, Method
-from .metrics import wilson
-from .report_charts import named
-from .report_words import (
+from .formatting import (
     NOTHING,
     changes,
     counted,
@@ -26,6 +24,8 @@ from .report_words import (
     speed,
     yes_no,
 )
+from .metrics import wilson
+from .report_charts import named
 from .run_folder import FINISHED, Run
 from .statistics import ALPHA, MIN_DIFFERING
 from .study import Study

@@ -18,10 +18,10 @@ from accel import CachePlan, IntervalConfig, accelerated, import_interval, resol
 from accel.attach.search import exact_ratio, windows
 
 from .calibrations import locked, queries_of
-from .command import command, job_words, key_of
 from .finalists import best_of, success_of
 from .judge import Judge, pareto
 from .latency import measure
+from .overrides import command, job_words, key_of
 from .prepare import Job, describe, prepare_job
 from .queries import Queries
 from .search_table import FOUND

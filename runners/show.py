@@ -8,7 +8,7 @@ from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
-from .command import command
+from .overrides import command
 from .plan_view import arm, differing_computed, summary
 from .prepare_show import ShowJob, plans_of
 from .show_image import plan_image

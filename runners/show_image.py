@@ -20,6 +20,7 @@ from .colours import (
     MATRIX,
     SEPARATOR,
 )
+from .formatting import share
 from .plan_view import (
     CELLS,
     DIFFERENCES,
@@ -34,7 +35,6 @@ from .plan_view import (
     site_label,
 )
 from .plots import STEP_AXIS
-from .report_words import share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

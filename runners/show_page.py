@@ -17,7 +17,8 @@ from .colours import (
     KIND_COLOURS,
     SEPARATOR,
 )
-from .page import details, figure, legend, page, section, table
+from .formatting import flops_words, share
+from .html import details, figure, legend, page, section, table
 from .plan_view import (
     CELLS,
     DIFFERENCES,
@@ -35,7 +36,6 @@ from .plan_view import (
     total,
 )
 from .plots import ROW_PX, empty, site_axis
-from .report_words import flops_words, share
 from .show_calibration import similarity_matrices, volatility_ranking
 
 MAX_NAMED = 10_000  # cells of a grid whose names are in the page

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from .command import UNACCELERATED, key_of, without_method
 from .errors import UserError
+from .overrides import UNACCELERATED, key_of, without_method
 from .settings import PROJECT
 
 LAUNCHER = "hydra/launcher"

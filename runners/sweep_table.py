@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
-from .report_words import changes, ms, rates, share, speed, yes_no
+from .formatting import changes, ms, rates, share, speed, yes_no
 from .run_folder import FINISHED, Run, read_run
 from .shards import whole_run
 from .store import TRACEBACK

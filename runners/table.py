@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .embodied_summary import table_rows
-from .report_words import (
+from .formatting import (
     changes,
     conditions,
     flops_words,

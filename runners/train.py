@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from .command import command
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
+from .overrides import command
 from .prepare_train import TrainJob, precision
 from .store import RunStore, write_whole
 from .train_state import load_state, save_state

@@ -15,7 +15,7 @@ from accel.action_errors import squared_action_error
 from accel.plans.rows import shared_plan
 from policies import load_policy
 from runners.cost import Flops, latency_of, read_flops
-from runners.report_words import conditions
+from runners.formatting import conditions
 from runners.study import Study, read_study
 
 from .fake_episodes import FIXTURE

@@ -27,9 +27,9 @@ from pathlib import Path
 from runners import report_tables
 from runners.errors import UserError
 from runners.findings import Arm, ReportConfig, findings
+from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.report_page import markdown_table
 from runners.report_tables import Table
-from runners.report_words import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.statistics import MARGIN
 from runners.study import read_study
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from runners.cost import read_flops
 from runners.embodied_summary import differences, means
+from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.labels import quant_label, sampler_label
 from runners.metrics import Paired, paired, wilson
-from runners.report_words import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.run_folder import Run, is_baseline, read_run
 from runners.statistics import noninferiority
 from runners.store import dump, write_whole
