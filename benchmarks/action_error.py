@@ -89,7 +89,7 @@ def report(rows: Sequence[dict[str, object]], out: Path, title: str) -> None:
     from benchmarks.actions.plot import write_page, write_picture
     from benchmarks.actions.table import as_csv, as_markdown
     from benchmarks.setting import Unavailable
-    from runners.store import write_whole
+    from runners.store.folder import write_whole
 
     write_whole(out / "action_error.csv", as_csv(rows))
     write_whole(out / "action_error.md", as_markdown(rows))

@@ -24,7 +24,7 @@ from accel import UniformConfig, accelerated
 from benchmarks.setting import KITCHEN, observations
 from policies import load_policy
 from runners.latency import LatencyConfig, measure
-from runners.store import dump, write_whole
+from runners.store.folder import dump, write_whole
 from runners.two_clocks import agree
 
 SPIN = "while True: pass"

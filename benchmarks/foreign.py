@@ -164,7 +164,7 @@ def render(found: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option."""
-    from runners.store import write_whole
+    from runners.store.folder import write_whole
 
     options = parser().parse_args(argv)
     for name, least in {"steps": 2, "heads": 1, "size": 2, "rounds": 2, "threads": 1}.items():

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.latency import machine
     from runners.prepare import MISTAKES
     from runners.settings import UserError
-    from runners.store import write_whole
+    from runners.store.folder import write_whole
 
     options = parser().parse_args(argv)
     out: Path = options.out or Path("multirun/quant_error") / options.task

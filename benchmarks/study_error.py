@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option, before anything is made."""
     from runners.prepare import MISTAKES
     from runners.settings import UserError
-    from runners.store import write_whole
+    from runners.store.folder import write_whole
 
     options = parser().parse_args(argv)
     out: Path = options.out or Path("multirun/study_error") / options.task

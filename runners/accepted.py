@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from .machine import warn_of_others
 from .prepare import Job
-from .store import (
+from .store.folder import (
     CONFIG,
     EPISODES,
     OBSERVATIONS,

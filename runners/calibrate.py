@@ -23,7 +23,7 @@ from .overrides import command
 from .prepare import Job, describe, prepare_job
 from .quantisations import find_statistics, quantised_of
 from .settings import UserError
-from .store import BRANCH_ERRORS, RunStore, write_whole
+from .store.folder import BRANCH_ERRORS, RunStore, write_whole
 from .versions import versions
 
 log = logging.getLogger(__name__)

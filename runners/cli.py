@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from .overrides import key_of
 from .registry import RUNNERS, prepare
 from .settings import PROJECT, UserError, check_writable
-from .shards import within
-from .store import StoreError, note_failure
+from .store.folder import StoreError, note_failure
+from .store.shards import within
 from .sweep import (
     Launch,
     check_launcher,

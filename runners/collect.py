@@ -23,7 +23,7 @@ from .overrides import command
 from .prepare import Job
 from .prepare_collect import FORMATS, CollectConfig
 from .sources import SOURCES
-from .store import TRAJECTORIES, RunStore
+from .store.folder import TRAJECTORIES, RunStore
 from .trajectory import Trajectory
 from .versions import versions
 

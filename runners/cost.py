@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from .formatting import conditions
-from .run_folder import Run, is_baseline
 from .statistics import bootstrap, latency_ratio
+from .store.reading import Run, is_baseline
 
 
 @dataclass(frozen=True)

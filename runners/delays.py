@@ -13,7 +13,7 @@ import numpy as np
 
 from .realtime import Delays
 from .settings import UserError, build
-from .store import RESULT
+from .store.folder import RESULT
 
 
 @dataclass

@@ -14,7 +14,7 @@ from .loggers import NullLogger
 from .playing import play_missing
 from .prepare import Job
 from .settings import digest
-from .store import RunStore
+from .store.folder import RunStore
 
 KEYS = ("success_rate", "success_interval", "n_success", "n_episodes", "n_errors", "mean_score")
 

@@ -11,7 +11,6 @@ from .cost import Flops, Latency, latency_of, read_flops
 from .formatting import ms
 from .machine import machines_of
 from .metrics import Paired, paired, wilson
-from .run_folder import Run, is_baseline
 from .statistics import (
     MARGIN,
     NonInferiority,
@@ -25,6 +24,7 @@ from .statistics import (
     power,
     score_difference,
 )
+from .store.reading import Run, is_baseline
 from .study import Study
 
 

@@ -28,8 +28,8 @@ from .overrides import baseline_command, command
 from .playing import film, play_missing, save_time, unfilmed
 from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described
-from .shards import merge
-from .store import TIME, RunStore, read_episodes
+from .store.folder import TIME, RunStore, read_episodes
+from .store.shards import merge
 from .verdict import verdict
 from .versions import versions
 

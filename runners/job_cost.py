@@ -10,7 +10,7 @@ import numpy as np
 from accel import flops_share, plain_flops
 
 from .cost import read_latency
-from .store import RunStore
+from .store.folder import RunStore
 
 if TYPE_CHECKING:
     from .prepare import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import embodied_summary
-from .store import film_of
+from .store.folder import film_of
 
 EPISODE_COLUMNS = (
     "seed",

@@ -13,7 +13,7 @@ from .evaluate import EpisodeResult, evaluate
 from .loggers import NullLogger
 from .machine import arithmetic, warn_of_others
 from .prepare import Job
-from .store import TIME, RunStore, dump, film_of, write_whole
+from .store.folder import TIME, RunStore, dump, film_of, write_whole
 
 OUTCOME = ("status", "success", "score", "n_steps")
 

@@ -21,7 +21,7 @@ from .html import check_report
 from .prepare import check_cache, settings_and_logger
 from .recipes import Recipe, check_recipe, recipe_of
 from .settings import SamplerChoice, Settings, UserError, build, choose, digest
-from .store import CONFIG, RESULT
+from .store.folder import CONFIG, RESULT
 from .task_and_policy import load, policy_and_task
 
 

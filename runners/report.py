@@ -16,7 +16,7 @@ from . import report_embodied
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
 from .report_page import html, lead, markdown, parts
-from .store import write_whole
+from .store.folder import write_whole
 from .study import read_study
 
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"

@@ -26,8 +26,8 @@ from .formatting import (
 )
 from .metrics import wilson
 from .report_charts import named
-from .run_folder import FINISHED, Run
 from .statistics import ALPHA, MIN_DIFFERING
+from .store.reading import FINISHED, Run
 from .study import Study
 
 OVERRIDES = ".hydra/overrides.yaml"

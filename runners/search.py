@@ -26,7 +26,7 @@ from .prepare import Job, describe, prepare_job
 from .queries import Queries
 from .search_table import FOUND
 from .settings import UserError
-from .store import RunStore, dump, write_whole
+from .store.folder import RunStore, dump, write_whole
 from .versions import versions
 
 log = logging.getLogger(__name__)

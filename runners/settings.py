@@ -20,7 +20,7 @@ from policies import SamplerConfig, choose_sampler
 
 from .errors import UserError as UserError
 from .latency import LatencyConfig
-from .shards import Shard
+from .store.shards import Shard
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -9,8 +9,8 @@ from typing import Any
 from .accepted import accept
 from .job import play, run_evaluate, run_missing
 from .prepare import Job
-from .shards import Shard, beside_other_shards, known_episodes, merge, whole_run
-from .store import MERGING, STATUS, RunStore, dump, write_whole
+from .store.folder import MERGING, STATUS, RunStore, dump, write_whole
+from .store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .table import render
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .labels import STRATUM, labels_of, strata_of
-from .run_folder import Run, is_baseline, is_evaluation, is_run, read_run
+from .store.reading import Run, is_baseline, is_evaluation, is_run, read_run
 
 CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
 

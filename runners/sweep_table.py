@@ -9,9 +9,9 @@ from pathlib import Path
 from .errors import UserError
 from .findings import Arm, ReportConfig, findings
 from .formatting import changes, ms, rates, share, speed, yes_no
-from .run_folder import FINISHED, Run, read_run
-from .shards import whole_run
-from .store import TRACEBACK
+from .store.folder import TRACEBACK
+from .store.reading import FINISHED, Run, read_run
+from .store.shards import whole_run
 from .study import read_study
 
 HEADER = (

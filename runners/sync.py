@@ -11,7 +11,7 @@ from typing import Any
 from .errors import UserError
 from .loggers import has_key
 from .report import FOLDER, PAGE, Parser
-from .run_folder import FINISHED, is_run, read_run
+from .store.reading import FINISHED, is_run, read_run
 
 
 def sync_file(path: Path) -> bool:

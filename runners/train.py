@@ -20,7 +20,7 @@ from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .overrides import command
 from .prepare_train import TrainJob, precision
-from .store import RunStore, write_whole
+from .store.folder import RunStore, write_whole
 from .train_state import load_state, save_state
 from .trainer import Trainer
 from .versions import versions

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runners.store import read_episodes
+from runners.store.folder import read_episodes
 from tests import fake_episodes
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runners.shards import Shard, merge
-from runners.store import MERGING, RunStore, StoreError
+from runners.store.folder import MERGING, RunStore, StoreError
+from runners.store.shards import Shard, merge
 from tests import fake_episodes
 from tests.test_runs import command
 

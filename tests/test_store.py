@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runners.metrics import paired, tango, wilson
-from runners.store import MAX_OBSERVATIONS, RunStore, StoreError, read_episodes
+from runners.store.folder import MAX_OBSERVATIONS, RunStore, StoreError, read_episodes
 
 
 def episode(seed: int, status: str = "ok") -> dict[str, Any]:

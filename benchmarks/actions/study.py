@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from accel.plans.flops import equivalent_steps
 from runners.settings import digest
-from runners.store import dump, write_whole
+from runners.store.folder import dump, write_whole
 
 from .arms import ARMS
 from .candidates import Budget, Candidate, flops_share

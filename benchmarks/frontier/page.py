@@ -22,9 +22,9 @@ from runners.embodied_summary import differences, means
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.labels import quant_label, sampler_label
 from runners.metrics import Paired, paired, wilson
-from runners.run_folder import Run, is_baseline, read_run
 from runners.statistics import noninferiority
-from runners.store import dump, write_whole
+from runners.store.folder import dump, write_whole
+from runners.store.reading import Run, is_baseline, read_run
 
 KEPT = Path("docs/results/frontier")
 MARGIN = 0.03

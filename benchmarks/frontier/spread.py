@@ -27,7 +27,7 @@ from policies import DiffusionPolicy, load_policy
 from runners.evaluate import query_noise
 from runners.labels import sampler_label
 from runners.queries import Queries
-from runners.store import dump
+from runners.store.folder import dump
 
 from .page import keep_measured
 

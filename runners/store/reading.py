@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .store import CONFIG, LOCK, RESULT, STATUS, TRACEBACK, film_of, read_episodes
+from .folder import CONFIG, LOCK, RESULT, STATUS, TRACEBACK, film_of, read_episodes
 
 FINISHED = "finished"
 

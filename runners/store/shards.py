@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .store import (
+from .folder import (
     EPISODES,
     LOCK,
     OBSERVATIONS,
