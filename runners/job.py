@@ -17,7 +17,6 @@ from accel import CACHES, accelerated
 
 from .accepted import accept
 from .clock import Clock
-from .embodied_summary import as_json, differences, means
 from .evaluate import Acting, act_padded, query_noise
 from .job_cost import as_defined_now, flops_of, with_times
 from .latency import measure
@@ -30,7 +29,8 @@ from .prepare import Job, describe
 from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .store.folder import TIME, RunStore, read_episodes
 from .store.shards import merge
-from .verdict import verdict
+from .studies.embodied import as_json, differences, means
+from .studies.verdict import verdict
 from .versions import versions
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import numpy as np
 
 from accel import flops_share, plain_flops
 
-from .cost import read_latency
 from .store.folder import RunStore
+from .studies.cost import read_latency
 
 if TYPE_CHECKING:
     from .prepare import Job

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import embodied_summary
 from .store.folder import film_of
+from .studies import embodied as embodied_summary
 
 EPISODE_COLUMNS = (
     "seed",

@@ -19,7 +19,6 @@ from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
 from .delays import delays_of, realtime_config
-from .labels import sampler_label
 from .loggers import LOGGERS
 from .realtime import Delays
 from .recipes import Recipe, check_recipe, recipe_of
@@ -33,6 +32,7 @@ from .settings import (
     choose,
     digest,
 )
+from .studies.arms import sampler_label
 from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
 
 log = logging.getLogger(__name__)

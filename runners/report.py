@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 from . import report_embodied
 from .errors import UserError
-from .findings import Arm, ReportConfig, findings
 from .report_page import html, lead, markdown, parts
 from .store.folder import write_whole
-from .study import read_study
+from .studies.comparisons import Arm, ReportConfig, findings
+from .studies.study import read_study
 
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
 

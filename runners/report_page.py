@@ -10,10 +10,10 @@ from pathlib import Path
 
 from . import html as page
 from . import report_charts, report_embodied, report_maps, report_tables, svg
-from .findings import Arm, Versus, busy, mixed_machines, over_strata, unsteady
 from .report_charts import named
 from .report_tables import Table
-from .study import Study
+from .studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
+from .studies.study import Study
 
 MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
 STYLE = (

@@ -10,7 +10,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .findings import Arm, Method
 from .formatting import (
     NOTHING,
     changes,
@@ -28,7 +27,8 @@ from .metrics import wilson
 from .report_charts import named
 from .statistics import ALPHA, MIN_DIFFERING
 from .store.reading import FINISHED, Run
-from .study import Study
+from .studies.comparisons import Arm, Method
+from .studies.study import Study
 
 OVERRIDES = ".hydra/overrides.yaml"
 

@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import UserError
-from .findings import Arm, ReportConfig, findings
 from .formatting import changes, ms, rates, share, speed, yes_no
 from .store.folder import TRACEBACK
 from .store.reading import FINISHED, Run, read_run
 from .store.shards import whole_run
-from .study import read_study
+from .studies.comparisons import Arm, ReportConfig, findings
+from .studies.study import read_study
 
 HEADER = (
     *("job", "success", "difference", "loss detected", "non-inferior", "FLOPs"),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .embodied_summary import table_rows
 from .formatting import (
     changes,
     conditions,
@@ -18,6 +17,7 @@ from .formatting import (
     speed,
     yes_no,
 )
+from .studies.embodied import table_rows
 
 
 def render(result: Mapping[str, Any], folder: Path) -> str:

@@ -14,9 +14,9 @@ from accel import action_error, flops_share, plain_flops, summarise
 from accel.action_errors import squared_action_error
 from accel.plans.rows import shared_plan
 from policies import load_policy
-from runners.cost import Flops, latency_of, read_flops
 from runners.formatting import conditions
-from runners.study import Study, read_study
+from runners.studies.cost import Flops, latency_of, read_flops
+from runners.studies.study import Study, read_study
 
 from .fake_episodes import FIXTURE
 from .study_folder import KITCHEN, SLOWER, change_result, copy_starter, time_it

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import scipy
 
-from runners.embodied_summary import (
+from runners.report import write_report
+from runners.studies.comparisons import ReportConfig
+from runners.studies.embodied import (
     METRICS,
     by_metric,
     differences,
@@ -23,8 +25,6 @@ from runners.embodied_summary import (
     t_interval,
     table_rows,
 )
-from runners.findings import ReportConfig
-from runners.report import write_report
 from tests import fake_episodes, wandb_file
 from tests.study_folder import KITCHEN, QUADRATIC, SLOWER, copy_starter
 from tests.test_report import Page, section

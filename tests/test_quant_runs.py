@@ -14,10 +14,10 @@ from accel import QUANTIZERS, Statistics
 from accel.quant import native_linear
 from benchmarks import quant_error
 from runners.cli import run
-from runners.findings import ReportConfig, findings
 from runners.formatting import quantisation_words
 from runners.report_page import markdown, parts
-from runners.study import read_study
+from runners.studies.comparisons import ReportConfig, findings
+from runners.studies.study import read_study
 from tests.study_folder import KITCHEN as STARTER_RUN
 from tests.study_folder import change_result, copy_starter
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.findings import (
+from runners.report import run, write_report
+from runners.studies.comparisons import (
     ReportConfig,
     findings,
     mixed_machines,
@@ -21,8 +22,7 @@ from runners.findings import (
     pareto,
     unsteady,
 )
-from runners.report import run, write_report
-from runners.study import read_study
+from runners.studies.study import read_study
 
 from .study_folder import (
     CUT_OFF,

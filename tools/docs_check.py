@@ -26,12 +26,12 @@ from pathlib import Path
 
 from runners import report_tables
 from runners.errors import UserError
-from runners.findings import Arm, ReportConfig, findings
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.report_page import markdown_table
 from runners.report_tables import Table
 from runners.statistics import MARGIN
-from runners.study import read_study
+from runners.studies.comparisons import Arm, ReportConfig, findings
+from runners.studies.study import read_study
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m tools.docs_check"

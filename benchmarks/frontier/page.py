@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runners.cost import read_flops
-from runners.embodied_summary import differences, means
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
-from runners.labels import quant_label, sampler_label
 from runners.metrics import Paired, paired, wilson
 from runners.statistics import noninferiority
 from runners.store.folder import dump, write_whole
 from runners.store.reading import Run, is_baseline, read_run
+from runners.studies.arms import quant_label, sampler_label
+from runners.studies.cost import read_flops
+from runners.studies.embodied import differences, means
 
 KEPT = Path("docs/results/frontier")
 MARGIN = 0.03

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from accel import accelerated
 from policies import DiffusionPolicy, load_policy
 from runners.evaluate import query_noise
-from runners.labels import sampler_label
 from runners.queries import Queries
 from runners.store.folder import dump
+from runners.studies.arms import sampler_label
 
 from .page import keep_measured
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import UserError
-from .labels import STRATUM, labels_of, strata_of
-from .store.reading import Run, is_baseline, is_evaluation, is_run, read_run
+from ..errors import UserError
+from ..store.reading import Run, is_baseline, is_evaluation, is_run, read_run
+from .arms import STRATUM, labels_of, strata_of
 
 CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
 

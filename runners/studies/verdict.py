@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .metrics import Paired, paired
-from .statistics import MARGIN, holm, loss_detected, noninferiority
+from ..errors import UserError
+from ..metrics import Paired, paired
+from ..statistics import MARGIN, holm, loss_detected, noninferiority
 from .study import read_study
 
 UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError)

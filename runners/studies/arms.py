@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .store.reading import Run, is_baseline
+from ..store.reading import Run, is_baseline
 
 STRATUM = ("task", "noise_seed")
 ALWAYS = ("cache", "quant")

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .cost import Flops, Latency, latency_of, read_flops
-from .formatting import ms
-from .machine import machines_of
-from .metrics import Paired, paired, wilson
-from .statistics import (
+from ..formatting import ms
+from ..machine import machines_of
+from ..metrics import Paired, paired, wilson
+from ..statistics import (
     MARGIN,
     NonInferiority,
     Pooled,
@@ -24,7 +23,8 @@ from .statistics import (
     power,
     score_difference,
 )
-from .store.reading import Run, is_baseline
+from ..store.reading import Run, is_baseline
+from .cost import Flops, Latency, latency_of, read_flops
 from .study import Study
 
 

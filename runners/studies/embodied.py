@@ -10,8 +10,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from .formatting import NOTHING
-from .statistics import MIN_DIFFERING
+from ..formatting import NOTHING
+from ..statistics import MIN_DIFFERING
 
 SUBTASKS = "time_to_subtask_s"
 METRICS = {  # a key of `embodied` in episodes.jsonl: (what people read, its unit)

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from .formatting import conditions
-from .statistics import bootstrap, latency_ratio
-from .store.reading import Run, is_baseline
+from ..formatting import conditions
+from ..statistics import bootstrap, latency_ratio
+from ..store.reading import Run, is_baseline
 
 
 @dataclass(frozen=True)
