@@ -23,9 +23,9 @@ import torch
 from accel import UniformConfig, accelerated
 from benchmarks.setting import KITCHEN, observations
 from policies import load_policy
-from runners.latency import LatencyConfig, measure
+from runners.episodes.latency import LatencyConfig, measure
+from runners.episodes.two_clocks import agree
 from runners.store.folder import dump, write_whole
-from runners.two_clocks import agree
 
 SPIN = "while True: pass"
 

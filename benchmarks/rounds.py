@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from runners.two_clocks import Clocks, Times, compare, timed
+from runners.episodes.two_clocks import Clocks, Times, compare, timed
 
 
 def interleave(

@@ -17,7 +17,7 @@ from accel import CACHES, CachePlan, Calibration, PlanError, calibrate, resolve
 from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
-from .queries import Queries, play
+from .episodes.queries import Queries, play
 from .recipes import Recipe, load
 
 if TYPE_CHECKING:

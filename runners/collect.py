@@ -16,7 +16,8 @@ from tqdm import tqdm
 from accel import AcceleratedPolicy
 
 from .demos import Demo, DemoSet
-from .evaluate import evaluate
+from .episodes.loop import evaluate
+from .episodes.trajectory import Trajectory
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .overrides import command
@@ -24,7 +25,6 @@ from .prepare import Job
 from .prepare_collect import FORMATS, CollectConfig
 from .sources import SOURCES
 from .store.folder import TRAJECTORIES, RunStore
-from .trajectory import Trajectory
 from .versions import versions
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .realtime import Delays
+from .episodes.realtime import Delays
 from .settings import UserError, build
 from .store.folder import RESULT
 

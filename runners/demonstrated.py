@@ -11,7 +11,7 @@ from envs import Task
 from policies import DatasetError, DiffusionPolicy
 
 from .dataset_content import read_content
-from .queries import Queries, choose_queries
+from .episodes.queries import Queries, choose_queries
 from .settings import CalibrationChoice, UserError
 from .train_settings import TASK_DEFAULTS, TaskDefaults
 

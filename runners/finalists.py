@@ -8,7 +8,7 @@ from typing import Any
 
 from accel import CachePlan, accelerated, resolve
 
-from .clock import Clock
+from .episodes.clock import Clock
 from .job import summarise
 from .loggers import NullLogger
 from .playing import play_missing

@@ -16,10 +16,10 @@ import torch
 from accel import CACHES, accelerated
 
 from .accepted import accept
-from .clock import Clock
-from .evaluate import Acting, act_padded, query_noise
+from .episodes.clock import Clock
+from .episodes.latency import measure
+from .episodes.loop import Acting, act_padded, query_noise
 from .job_cost import as_defined_now, flops_of, with_times
-from .latency import measure
 from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .machine import machines_of
 from .metrics import paired, wilson

@@ -10,7 +10,7 @@ import torch
 
 from accel import CachePlan, accelerated, action_error
 
-from .queries import Queries
+from .episodes.queries import Queries
 
 if TYPE_CHECKING:
     from .prepare import Job

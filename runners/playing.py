@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .clock import Clock
-from .evaluate import EpisodeResult, evaluate
+from .episodes.clock import Clock
+from .episodes.loop import EpisodeResult, evaluate
 from .loggers import NullLogger
 from .machine import arithmetic, warn_of_others
 from .prepare import Job

@@ -19,8 +19,8 @@ from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
 from .delays import delays_of, realtime_config
+from .episodes.realtime import Delays
 from .loggers import LOGGERS
-from .realtime import Delays
 from .recipes import Recipe, check_recipe, recipe_of
 from .settings import (
     GROUPS,

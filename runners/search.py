@@ -18,12 +18,12 @@ from accel import CachePlan, IntervalConfig, accelerated, import_interval, resol
 from accel.attach.search import exact_ratio, windows
 
 from .calibrations import locked, queries_of
+from .episodes.latency import measure
+from .episodes.queries import Queries
 from .finalists import best_of, success_of
 from .judge import Judge, pareto
-from .latency import measure
 from .overrides import command, job_words, key_of
 from .prepare import Job, describe, prepare_job
-from .queries import Queries
 from .search_table import FOUND
 from .settings import UserError
 from .store.folder import RunStore, dump, write_whole

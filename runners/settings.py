@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from accel.calibration.calibration import MIN_QUERIES
 from policies import SamplerConfig, choose_sampler
 
+from .episodes.latency import LatencyConfig
 from .errors import UserError as UserError
-from .latency import LatencyConfig
 from .store.shards import Shard
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from .evaluate import Acting
+from .episodes.loop import Acting
 from .expert import EXPERTS
 from .prepare import Job, describe
 from .quantisations import accelerate, acceleration_of

@@ -18,7 +18,7 @@ from policies.training import (
     trajectory_shape,
 )
 
-from .evaluate import evaluate
+from .episodes.loop import evaluate
 from .prepare_train import TrainJob, precision
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from runners import cli, playing
-from runners.evaluate import EpisodeResult
+from runners.episodes.loop import EpisodeResult
 
 FIXTURE = (
     Path(__file__).parent / "data/reference_checkpoints/kitchen_lowdim_transformer/latest.ckpt"

@@ -22,7 +22,7 @@ from benchmarks.actions.measure import Program, actions_of, own_spread, rms, sco
 from benchmarks.actions.questions import Ground, Questions
 from benchmarks.actions.study import Table, ordered, run_sampler
 from benchmarks.actions.transformer_caches import METHODS, NEAR
-from runners.queries import Queries
+from runners.episodes.queries import Queries
 from tests.test_calibration import small_policy
 
 PROJECT = Path(__file__).parent.parent

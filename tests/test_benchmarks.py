@@ -19,7 +19,7 @@ from benchmarks.row import RowConfig, build, measure_row, setting_of, step_costs
 from benchmarks.setting import Setting, Unavailable
 from benchmarks.stock import act, stock_policy
 from benchmarks.table import render
-from runners.two_clocks import Clocks, Times
+from runners.episodes.two_clocks import Clocks, Times
 
 PROJECT = Path(__file__).parent.parent
 SMALL: dict[str, Any] = {"width": 64, "n_layer": 2, "rounds": 2, "warmup": 0, "batch": 2}

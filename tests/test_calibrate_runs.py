@@ -19,7 +19,7 @@ from accel import CACHES, Calibration
 from policies import load_policy
 from runners.calibrations import find
 from runners.cli import run as run_cli
-from runners.queries import Queries, TooFewQueriesError, choose_queries, spread
+from runners.episodes.queries import Queries, TooFewQueriesError, choose_queries, spread
 from runners.recipes import Recipe
 from runners.settings import CalibrationChoice
 from tests import calibrated_run

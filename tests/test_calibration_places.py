@@ -16,7 +16,7 @@ from envs import make_task
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
 from runners.demonstrated import Demonstrated, demonstrated
-from runners.queries import Queries
+from runners.episodes.queries import Queries
 from runners.recipes import Recipe
 from runners.settings import CalibrationChoice, UserError, digest
 from tests.train_files import write_npz, write_robomimic

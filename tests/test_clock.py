@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from policies import from_reference
-from runners.clock import Clock, process_age_s
-from runners.evaluate import evaluate
+from runners.episodes.clock import Clock, process_age_s
+from runners.episodes.loop import evaluate
 from runners.table import _time
 from tests.stock import live_policy
 from tests.toy import ToyTask
@@ -20,7 +20,7 @@ from tests.toy import ToyTask
 
 def test_the_age_of_a_process_is_known() -> None:
     code = (
-        "import time; time.sleep(0.3); from runners.clock import process_age_s; "
+        "import time; time.sleep(0.3); from runners.episodes.clock import process_age_s; "
         "print(process_age_s())"
     )
     start = time.perf_counter()

@@ -23,9 +23,9 @@ from runners import lerobot_folder
 from runners.cli import run as run_cli
 from runners.collect import disturbance, episode_sigma
 from runners.demos import Demo, DemoSet
-from runners.evaluate import evaluate
+from runners.episodes.loop import evaluate
+from runners.episodes.trajectory import Trajectory
 from runners.expert import lift_action
-from runners.trajectory import Trajectory
 from tests import test_runs, wandb_file
 from tests.toy import ToyTask
 

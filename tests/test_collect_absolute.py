@@ -27,10 +27,10 @@ from policies import (
 from runners import robomimic_file
 from runners.cli import run
 from runners.demos import Demo, DemoSet
-from runners.evaluate import evaluate
+from runners.episodes.loop import evaluate
+from runners.episodes.trajectory import Trajectory
 from runners.expert import lift_action
 from runners.train_settings import lift_absolute
-from runners.trajectory import Trajectory
 
 SEED = 3
 

@@ -17,9 +17,9 @@ from envs.kitchen.task import KitchenEnv, KitchenTask
 from envs.lift.task import LiftEnv
 from envs.motion import EnergyMeter
 from envs.task import Env, FloatArray
-from runners.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length
-from runners.evaluate import EpisodeResult, evaluate
-from runners.realtime import Delays, Timeline
+from runners.episodes.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length
+from runners.episodes.loop import EpisodeResult, evaluate
+from runners.episodes.realtime import Delays, Timeline
 from tests.test_evaluate import toy, toy_policy
 
 HZ = 10.0

@@ -15,7 +15,7 @@ import torch
 
 from accel import UniformConfig, accelerated
 from policies import DiffusionPolicy, from_reference
-from runners.evaluate import EpisodeResult, evaluate, query_noise
+from runners.episodes.loop import EpisodeResult, evaluate, query_noise
 from tests.stock import live_policy
 from tests.toy import ToyTask
 

@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 
 from runners import job as job_module
 from runners.cli import CONF, validate
-from runners.latency import LatencyConfig, measure
+from runners.episodes.latency import LatencyConfig, measure
+from runners.episodes.two_clocks import Clocks
 from runners.registry import prepare
-from runners.two_clocks import Clocks
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE
 

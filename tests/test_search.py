@@ -15,9 +15,9 @@ from accel import CachePlan, IntervalConfig, PlanError, import_interval
 from accel.attach.search import exact_ratio, windows
 from policies import load_policy
 from runners.cli import CONF, run
+from runners.episodes.queries import Queries
 from runners.finalists import best_of
 from runners.judge import pareto
-from runners.queries import Queries
 from runners.registry import prepare
 from tests.fake_episodes import fake
 

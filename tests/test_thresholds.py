@@ -35,7 +35,7 @@ from accel.calibration import branch_errors
 from accel.engines.reference import DecidingSession
 from accel.plans.thresholds import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
-from runners.evaluate import evaluate
+from runners.episodes.loop import evaluate
 from tests.features import calibration_of, features_of
 from tests.stock import OBS, TO, VARIANTS, live_policy
 from tests.toy import ToyTask

@@ -69,7 +69,9 @@ def test_an_entry_point_says_so_before_it_imports_torch(entry: str) -> None:
     assert "torch found passive" in said or "torch found" not in said, said
 
 
-@pytest.mark.parametrize("package", ["runners.cli", "benchmarks.rounds", "runners.latency"])
+@pytest.mark.parametrize(
+    "package", ["runners.cli", "benchmarks.rounds", "runners.episodes.latency"]
+)
 def test_so_does_whoever_imports_them(package: str) -> None:
     said = output(f"{FIRST_IMPORT}import {package}\nimport torch")
     assert said == "torch found passive\n"

@@ -18,9 +18,9 @@ from policies import DiffusionPolicy
 from runners.calibrate import CalibrateConfig, prepare_calibrate
 from runners.calibrations import calibration_of, locked, queries_of
 from runners.cli import CONF
-from runners.evaluate import query_noise
+from runners.episodes.loop import query_noise
+from runners.episodes.queries import Queries
 from runners.prepare import Job
-from runners.queries import Queries
 from runners.settings import UserError
 
 from .measure import Program, actions_of

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from accel import accelerated
 from policies import DiffusionPolicy, load_policy
-from runners.evaluate import query_noise
-from runners.queries import Queries
+from runners.episodes.loop import query_noise
+from runners.episodes.queries import Queries
 from runners.store.folder import dump
 from runners.studies.arms import sampler_label
 

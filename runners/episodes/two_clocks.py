@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .statistics import latency_ratio
+from ..statistics import latency_ratio
 
 MOST = 1.2  # times the smaller of two ratios that agree
 ALONE = 0.9  # least CPU time over wall time of a process that has a core for itself

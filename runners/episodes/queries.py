@@ -17,10 +17,10 @@ from tqdm import tqdm
 from accel import accelerated
 from accel.calibration.calibration import MIN_QUERIES
 
-from .evaluate import evaluate, query_noise
+from .loop import evaluate, query_noise
 
 if TYPE_CHECKING:
-    from .prepare import Job
+    from ..prepare import Job
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .evaluate import Acting, query_noise
-from .machine import cpu, load
+from ..machine import cpu, load
+from .loop import Acting, query_noise
 from .two_clocks import Clocks, Times, compare, timed
 
 ACCELERATED, PLAIN, ENGINE = "accelerated", "plain", "engine"
