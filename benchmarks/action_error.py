@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.actions.questions import Asked, ground_of, prepare
     from benchmarks.actions.study import SCORES, Table, ordered, run_sampler
     from benchmarks.latency import machine
-    from runners.prepare import MISTAKES
-    from runners.settings import UserError
+    from runners.jobs.prepare import MISTAKES
+    from runners.jobs.settings import UserError
 
     options = parser(tuple(ARMS)).parse_args(argv)
     out: Path = options.out or Path("multirun/action_error") / options.task

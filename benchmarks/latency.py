@@ -88,8 +88,8 @@ def machine() -> dict[str, object]:
     """What the numbers depend on besides the options."""
     import torch
 
+    from runners.jobs.versions import versions
     from runners.machine import cpu, load
-    from runners.versions import versions
 
     found: dict[str, object] = dict(versions())
     for name in ("scipy", "diffusers", "cache-dit"):

@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     from accel.quant.selection import choose, linears, usual_attentions
     from benchmarks.actions.questions import Asked, prepare
     from benchmarks.latency import machine
-    from runners.prepare import MISTAKES
-    from runners.settings import UserError
+    from runners.jobs.prepare import MISTAKES
+    from runners.jobs.settings import UserError
     from runners.store.folder import write_whole
 
     options = parser().parse_args(argv)

@@ -36,7 +36,7 @@ def caches_of(folder: Path, task: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from accel import CACHES
-    from runners.settings import UserError, choose
+    from runners.jobs.settings import UserError, choose
 
     found = {}
     for path in sorted(folder.glob(f"{task}_*/config.yaml")):
@@ -97,8 +97,8 @@ def render(found: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option, before anything is made."""
-    from runners.prepare import MISTAKES
-    from runners.settings import UserError
+    from runners.jobs.prepare import MISTAKES
+    from runners.jobs.settings import UserError
     from runners.store.folder import write_whole
 
     options = parser().parse_args(argv)

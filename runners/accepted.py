@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from .jobs.prepare import Job
 from .machine import warn_of_others
-from .prepare import Job
 from .store.folder import (
     CONFIG,
     EPISODES,

@@ -19,12 +19,12 @@ from accel import BranchErrors, Quantised, resolve
 from accel.calibration import branch_errors
 
 from .calibrations import calibration_of, find, locked, queries_of
+from .jobs.prepare import Job, describe, prepare_job
+from .jobs.settings import UserError
+from .jobs.versions import versions
 from .overrides import command
-from .prepare import Job, describe, prepare_job
 from .quantisations import find_statistics, quantised_of
-from .settings import UserError
 from .store.folder import BRANCH_ERRORS, RunStore, write_whole
-from .versions import versions
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
 from .episodes.queries import Queries, play
-from .recipes import Recipe, load
+from .jobs.calibration_choice import Recipe, load
 
 if TYPE_CHECKING:
-    from .prepare import Job
+    from .jobs.prepare import Job
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from .jobs.settings import PROJECT, UserError, check_writable
 from .overrides import key_of
 from .registry import RUNNERS, prepare
-from .settings import PROJECT, UserError, check_writable
 from .store.folder import StoreError, note_failure
 from .store.shards import within
 from .sweep import (

@@ -18,14 +18,14 @@ from accel import AcceleratedPolicy
 from .demos import Demo, DemoSet
 from .episodes.loop import evaluate
 from .episodes.trajectory import Trajectory
+from .jobs.prepare import Job
+from .jobs.versions import versions
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .overrides import command
-from .prepare import Job
 from .prepare_collect import FORMATS, CollectConfig
 from .sources import SOURCES
 from .store.folder import TRAJECTORIES, RunStore
-from .versions import versions
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from .episodes.clock import Clock
 from .episodes.loop import EpisodeResult, evaluate
+from .jobs.prepare import Job
 from .loggers import NullLogger
 from .machine import arithmetic, warn_of_others
-from .prepare import Job
 from .store.folder import TIME, RunStore, dump, film_of, write_whole
 
 OUTCOME = ("status", "success", "score", "n_steps")

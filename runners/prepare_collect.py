@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from . import lerobot_folder, robomimic_file
 from .demos import DemoSet
 from .expert import EXPERTS
-from .prepare import Job, prepare_job
-from .settings import SamplerChoice, Settings, check_writable
+from .jobs.prepare import Job, prepare_job
+from .jobs.settings import SamplerChoice, Settings, check_writable
 from .sources import SOURCES
 
 

@@ -18,11 +18,11 @@ from policies import DiffusionPolicy
 
 from .calibrations import find
 from .html import check_report
-from .prepare import check_cache, settings_and_logger
-from .recipes import Recipe, check_recipe, recipe_of
-from .settings import SamplerChoice, Settings, UserError, build, choose, digest
+from .jobs.calibration_choice import Recipe, check_recipe, recipe_of
+from .jobs.checkpoint import load, policy_and_task
+from .jobs.prepare import check_cache, settings_and_logger
+from .jobs.settings import SamplerChoice, Settings, UserError, build, choose, digest
 from .store.folder import CONFIG, RESULT
-from .task_and_policy import load, policy_and_task
 
 
 @dataclass

@@ -25,12 +25,12 @@ from policies import (
 from policies.data.datasets import Integers
 from policies.data.normalizer import Normalizer
 
-from .dataset_content import read_content
 from .fitted import clipped, fitted
 from .initial import initial_policy
-from .prepare import settings_and_logger
-from .settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
-from .task_and_policy import check_simulator, public, task_of
+from .jobs.checkpoint import check_simulator, public, task_of
+from .jobs.dataset import read_content
+from .jobs.prepare import settings_and_logger
+from .jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
 
 # these change what is said about a training; data and init count by their content

@@ -31,12 +31,12 @@ from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy
 
 from .calibrations import find, locked, plan_of, queries_of, source_of
+from .jobs.calibration_choice import Recipe
+from .jobs.settings import digest
 from .machine import cpu
-from .recipes import Recipe
-from .settings import digest
 
 if TYPE_CHECKING:
-    from .prepare import Job
+    from .jobs.prepare import Job
 
 log = logging.getLogger(__name__)
 

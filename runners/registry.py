@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 from .calibrate import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
 from .collect import render_collect, run_collect
 from .job import EvaluateConfig
-from .prepare import MISTAKES, prepare_job
+from .jobs.prepare import MISTAKES, prepare_job
+from .jobs.settings import UserError, choose
 from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
 from .search import SearchConfig, prepare_search, run_search
 from .search_table import render_search
-from .settings import UserError, choose
 from .shard_job import render_evaluation, run_evaluation
 from .show import render_show, run_show
 from .train import render_training, run_train

@@ -21,13 +21,13 @@ from .calibrations import locked, queries_of
 from .episodes.latency import measure
 from .episodes.queries import Queries
 from .finalists import best_of, success_of
+from .jobs.prepare import Job, describe, prepare_job
+from .jobs.settings import UserError
+from .jobs.versions import versions
 from .judge import Judge, pareto
 from .overrides import command, job_words, key_of
-from .prepare import Job, describe, prepare_job
 from .search_table import FOUND
-from .settings import UserError
 from .store.folder import RunStore, dump, write_whole
-from .versions import versions
 
 log = logging.getLogger(__name__)
 

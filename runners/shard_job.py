@@ -8,7 +8,7 @@ from typing import Any
 
 from .accepted import accept
 from .job import play, run_evaluate, run_missing
-from .prepare import Job
+from .jobs.prepare import Job
 from .store.folder import MERGING, STATUS, RunStore, dump, write_whole
 from .store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .table import render

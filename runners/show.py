@@ -8,13 +8,13 @@ from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
+from .jobs.versions import versions
 from .overrides import command
 from .plan_view import arm, differing_computed, summary
 from .prepare_show import ShowJob, plans_of
 from .show_image import plan_image
 from .show_page import plan_page
 from .store.folder import RunStore, write_whole
-from .versions import versions
 
 PAGE, IMAGE, COMPARED = "plan.html", "plan.png", "plan_compared.json"
 

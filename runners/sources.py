@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .episodes.loop import Acting
 from .expert import EXPERTS
-from .prepare import Job, describe
+from .jobs.prepare import Job, describe
 from .quantisations import accelerate, acceleration_of
 
 

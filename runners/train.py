@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from policies import save_policy
 
+from .jobs.versions import versions
 from .loggers import LOGGERS, NullLogger, wandb_run
 from .metrics import wilson
 from .overrides import command
@@ -23,7 +24,6 @@ from .prepare_train import TrainJob, precision
 from .store.folder import RunStore, write_whole
 from .train_state import load_state, save_state
 from .trainer import Trainer
-from .versions import versions
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from runners.cli import validate
-from runners.settings import PROJECT
+from runners.jobs.settings import PROJECT
 from tests import fake_episodes
 
 RESULTS = PROJECT / "docs/results"

@@ -20,8 +20,8 @@ from policies import load_policy
 from runners.calibrations import find
 from runners.cli import run as run_cli
 from runners.episodes.queries import Queries, TooFewQueriesError, choose_queries, spread
-from runners.recipes import Recipe
-from runners.settings import CalibrationChoice
+from runners.jobs.calibration_choice import Recipe
+from runners.jobs.settings import CalibrationChoice
 from tests import calibrated_run
 
 FIXTURES = Path(__file__).parent / "data/reference_checkpoints"

@@ -15,10 +15,10 @@ from accel import Calibration
 from envs import make_task
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
-from runners.demonstrated import Demonstrated, demonstrated
 from runners.episodes.queries import Queries
-from runners.recipes import Recipe
-from runners.settings import CalibrationChoice, UserError, digest
+from runners.jobs.calibration_choice import Recipe
+from runners.jobs.demonstrations import Demonstrated, demonstrated
+from runners.jobs.settings import CalibrationChoice, UserError, digest
 from tests.train_files import write_npz, write_robomimic
 
 FIXTURES = Path(__file__).parent / "data/reference_checkpoints"

@@ -17,9 +17,9 @@ from envs import KitchenConfig, KitchenTask, LiftConfig, LiftTask, Task
 from envs.lift.task import OSC_POSE
 from policies import DatasetError, DiffusionPolicy, load_policy
 from runners.cli import run
-from runners.dataset_content import read_content
-from runners.demonstrated import demonstrated
-from runners.settings import CalibrationChoice, UserError
+from runners.jobs.dataset import read_content
+from runners.jobs.demonstrations import demonstrated
+from runners.jobs.settings import CalibrationChoice, UserError
 from tests.test_lift import recorded
 from tests.train_files import LIFT, episodes, write_lerobot, write_npz, write_robomimic
 

@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_dir
 
 from envs import make_task
 from runners.cli import CONF, validate
-from runners.delays import RealtimeConfig, delay_steps, delays_of
 from runners.episodes.loop import evaluate
 from runners.episodes.realtime import Delays, Timeline
 from runners.errors import UserError
+from runners.jobs.delays import RealtimeConfig, delay_steps, delays_of
 from runners.registry import prepare
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE

@@ -11,7 +11,7 @@ import pytest
 
 from runners import calibrations, cli
 from runners.calibrations import plan_of, queries_of, shipped_queries
-from runners.prepare import Job
+from runners.jobs.prepare import Job
 
 PROJECT = Path(__file__).resolve().parent.parent
 PUBLISHED = {"kitchen": "kitchen_bac_none_s0_0809fff5", "lift": "lift_bac_none_s0_4b05a535"}

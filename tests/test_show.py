@@ -249,7 +249,7 @@ def test_a_missing_library_is_named_and_a_missing_simulator_is_not(
     real = importlib.util.find_spec
 
     def without(*hidden: str) -> None:
-        for module in ("runners.html", "runners.task_and_policy"):
+        for module in ("runners.html", "runners.jobs.checkpoint"):
             monkeypatch.setattr(f"{module}.find_spec", lambda n: None if n in hidden else real(n))
 
     without("plotly")

@@ -44,8 +44,8 @@ from accel.calibration import branch_errors
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
 from runners.initial import initial_policy
+from runners.jobs.settings import UserError
 from runners.plan_view import CELLS, cells
-from runners.settings import UserError
 from tests.stock import live_policy
 from tests.stock_unet import (
     OBS,

@@ -20,8 +20,8 @@ from runners.calibrations import calibration_of, locked, queries_of
 from runners.cli import CONF
 from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries
-from runners.prepare import Job
-from runners.settings import UserError
+from runners.jobs.prepare import Job
+from runners.jobs.settings import UserError
 
 from .measure import Program, actions_of
 
@@ -113,7 +113,7 @@ def prepare(asked: Asked, sampler: str) -> Jobs:
     """Check everything; nothing is written.
 
     Raises:
-        UserError, or one of runners.prepare.MISTAKES: one line.
+        UserError, or one of runners.jobs.prepare.MISTAKES: one line.
     """
     match = SAMPLER.fullmatch(sampler)
     if match is None:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from accel.plans.flops import equivalent_steps
-from runners.settings import digest
+from runners.jobs.settings import digest
 from runners.store.folder import dump, write_whole
 
 from .arms import ARMS

@@ -27,8 +27,8 @@ from benchmarks.stock import act, stock_policy
 from runners import cli
 from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import Clocks, Times, compare, timed
+from runners.jobs.prepare import Job
 from runners.machine import cpu, load
-from runners.prepare import Job
 from runners.quantisations import accelerate, acceleration_of
 
 from .arms import ARMS

@@ -20,7 +20,7 @@ from accel.calibration.calibration import MIN_QUERIES
 from .loop import evaluate, query_noise
 
 if TYPE_CHECKING:
-    from ..prepare import Job
+    from ..jobs.prepare import Job
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .episodes.realtime import Delays
+from ..episodes.realtime import Delays
+from ..store.folder import RESULT
 from .settings import UserError, build
-from .store.folder import RESULT
 
 
 @dataclass

@@ -18,10 +18,12 @@ from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
+from ..episodes.realtime import Delays
+from ..loggers import LOGGERS
+from ..studies.arms import sampler_label
+from .calibration_choice import Recipe, check_recipe, recipe_of
+from .checkpoint import check_simulator, load, policy_and_task, public, task_of
 from .delays import delays_of, realtime_config
-from .episodes.realtime import Delays
-from .loggers import LOGGERS
-from .recipes import Recipe, check_recipe, recipe_of
 from .settings import (
     GROUPS,
     LoggerChoice,
@@ -32,8 +34,6 @@ from .settings import (
     choose,
     digest,
 )
-from .studies.arms import sampler_label
-from .task_and_policy import check_simulator, load, policy_and_task, public, task_of
 
 log = logging.getLogger(__name__)
 

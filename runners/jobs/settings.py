@@ -18,11 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from accel.calibration.calibration import MIN_QUERIES
 from policies import SamplerConfig, choose_sampler
 
-from .episodes.latency import LatencyConfig
-from .errors import UserError as UserError
-from .store.shards import Shard
+from ..episodes.latency import LatencyConfig
+from ..errors import UserError as UserError
+from ..store.shards import Shard
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass

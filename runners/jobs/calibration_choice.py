@@ -17,9 +17,9 @@ from accel.quant.statistics_file import file_path
 from envs import Task
 from policies import DiffusionPolicy
 
-from .demonstrated import Demonstrated, demonstrated
+from .checkpoint import public
+from .demonstrations import Demonstrated, demonstrated
 from .settings import CalibrationChoice, Settings, UserError, build, digest
-from .task_and_policy import public
 
 FOLDER = Path("multirun/calibrations")
 

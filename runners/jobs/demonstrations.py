@@ -10,10 +10,10 @@ from accel.calibration.calibration import MIN_QUERIES
 from envs import Task
 from policies import DatasetError, DiffusionPolicy
 
-from .dataset_content import read_content
-from .episodes.queries import Queries, choose_queries
+from ..episodes.queries import Queries, choose_queries
+from ..train_settings import TASK_DEFAULTS, TaskDefaults
+from .dataset import read_content
 from .settings import CalibrationChoice, UserError
-from .train_settings import TASK_DEFAULTS, TaskDefaults
 
 
 @dataclass(frozen=True, eq=False)
