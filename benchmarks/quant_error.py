@@ -113,8 +113,8 @@ def measured(jobs: Any, config: Any, asked: Any, out: Path) -> dict[str, Any]:
 
     from benchmarks.actions.measure import Program, actions_of, scores
     from benchmarks.actions.questions import answered
-    from runners.calibrations import locked, queries_of
-    from runners.quantisations import quantised_of
+    from runners.acceleration.calibration import locked, queries_of
+    from runners.acceleration.quantization import quantised_of
 
     torch.set_num_threads(asked.threads)
     copy, _ = quantised_of(replace(jobs.calibrating, quant=config))

@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 from accel import BranchErrors, Quantised, resolve
 from accel.calibration import branch_errors
 
-from .calibrations import calibration_of, find, locked, queries_of
+from .acceleration.calibration import calibration_of, find, locked, queries_of
+from .acceleration.quantization import find_statistics, quantised_of
 from .jobs.prepare import Job, describe, prepare_job
 from .jobs.settings import UserError
 from .jobs.versions import versions
 from .overrides import command
-from .quantisations import find_statistics, quantised_of
 from .store.folder import BRANCH_ERRORS, RunStore, write_whole
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import Any
 
 from accel import CachePlan, accelerated, resolve
 
+from .acceleration.play import play_missing
 from .episodes.clock import Clock
 from .job import summarise
 from .jobs.prepare import Job
 from .jobs.settings import digest
 from .loggers import NullLogger
-from .playing import play_missing
 from .store.folder import RunStore
 
 KEYS = ("success_rate", "success_interval", "n_success", "n_episodes", "n_errors", "mean_score")

@@ -15,6 +15,8 @@ import torch
 
 from accel import CACHES, accelerated
 
+from .acceleration.play import film, play_missing, save_time, unfilmed
+from .acceleration.quantization import Acceleration, accelerate, acceleration_of, described
 from .accepted import accept
 from .episodes.clock import Clock
 from .episodes.latency import measure
@@ -26,8 +28,6 @@ from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from .machine import machines_of
 from .metrics import paired, wilson
 from .overrides import baseline_command, command
-from .playing import film, play_missing, save_time, unfilmed
-from .quantisations import Acceleration, accelerate, acceleration_of, described
 from .store.folder import TIME, RunStore, read_episodes
 from .store.shards import merge
 from .studies.embodied import as_json, differences, means

@@ -16,7 +16,7 @@ from accel.calibration.branch_outputs import check_branches
 from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
-from .calibrations import find
+from .acceleration.calibration import find
 from .html import check_report
 from .jobs.calibration_choice import Recipe, check_recipe, recipe_of
 from .jobs.checkpoint import load, policy_and_task

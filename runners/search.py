@@ -17,7 +17,7 @@ from tqdm import tqdm
 from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarise
 from accel.attach.search import exact_ratio, windows
 
-from .calibrations import locked, queries_of
+from .acceleration.calibration import locked, queries_of
 from .episodes.latency import measure
 from .episodes.queries import Queries
 from .finalists import best_of, success_of

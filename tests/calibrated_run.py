@@ -48,7 +48,8 @@ def wait(*args: Any, **kwargs: Any) -> None:
 
 def main() -> None:
     from accel import CACHES
-    from runners import calibrations, cli
+    from runners import cli
+    from runners.acceleration import calibration as calibrations
 
     register(CACHES)
     if os.environ.get("STOP_BEFORE") == "calibrate":

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runners import cli, playing
+from runners import cli
+from runners.acceleration import play as playing
 from runners.episodes.loop import EpisodeResult
 
 FIXTURE = (

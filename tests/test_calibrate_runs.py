@@ -17,7 +17,7 @@ import pytest
 
 from accel import CACHES, Calibration
 from policies import load_policy
-from runners.calibrations import find
+from runners.acceleration.calibration import find
 from runners.cli import run as run_cli
 from runners.episodes.queries import Queries, TooFewQueriesError, choose_queries, spread
 from runners.jobs.calibration_choice import Recipe

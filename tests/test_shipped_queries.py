@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runners import calibrations, cli
-from runners.calibrations import plan_of, queries_of, shipped_queries
+from runners import cli
+from runners.acceleration import calibration as calibrations
+from runners.acceleration.calibration import plan_of, queries_of, shipped_queries
 from runners.jobs.prepare import Job
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from benchmarks.stock import act, stock_policy
 from runners import cli
+from runners.acceleration.quantization import accelerate, acceleration_of
 from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import Clocks, Times, compare, timed
 from runners.jobs.prepare import Job
 from runners.machine import cpu, load
-from runners.quantisations import accelerate, acceleration_of
 
 from .arms import ARMS
 from .page import keep_measured, label_of

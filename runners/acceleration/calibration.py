@@ -17,11 +17,11 @@ from accel import CACHES, CachePlan, Calibration, PlanError, calibrate, resolve
 from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
-from .episodes.queries import Queries, play
-from .jobs.calibration_choice import Recipe, load
+from ..episodes.queries import Queries, play
+from ..jobs.calibration_choice import Recipe, load
 
 if TYPE_CHECKING:
-    from .jobs.prepare import Job
+    from ..jobs.prepare import Job
 
 log = logging.getLogger(__name__)
 

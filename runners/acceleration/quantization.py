@@ -30,13 +30,13 @@ from accel.api import digest_of
 from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy
 
-from .calibrations import find, locked, plan_of, queries_of, source_of
-from .jobs.calibration_choice import Recipe
-from .jobs.settings import digest
-from .machine import cpu
+from ..jobs.calibration_choice import Recipe
+from ..jobs.settings import digest
+from ..machine import cpu
+from .calibration import find, locked, plan_of, queries_of, source_of
 
 if TYPE_CHECKING:
-    from .jobs.prepare import Job
+    from ..jobs.prepare import Job
 
 log = logging.getLogger(__name__)
 
