@@ -10,7 +10,7 @@ from accel import CachePlan, accelerated, resolve
 
 from .acceleration.play import play_missing
 from .episodes.clock import Clock
-from .job import summarise
+from .evaluate.run import summarise
 from .jobs.prepare import Job
 from .jobs.settings import digest
 from .loggers import NullLogger

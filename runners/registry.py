@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from .calibrate import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
 from .collect import render_collect, run_collect
-from .job import EvaluateConfig
+from .evaluate.run import EvaluateConfig
+from .evaluate.shards import render_evaluation, run_evaluation
 from .jobs.prepare import MISTAKES, prepare_job
 from .jobs.settings import UserError, choose
 from .prepare_collect import CollectConfig, prepare_collect
@@ -18,7 +19,6 @@ from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
 from .search import SearchConfig, prepare_search, run_search
 from .search_table import render_search
-from .shard_job import render_evaluation, run_evaluation
 from .show import render_show, run_show
 from .train import render_training, run_train
 from .train_settings import TrainConfig

@@ -13,7 +13,7 @@ import pytest
 from policies import from_reference
 from runners.episodes.clock import Clock, process_age_s
 from runners.episodes.loop import evaluate
-from runners.table import _time
+from runners.evaluate.table import _time
 from tests.stock import live_policy
 from tests.toy import ToyTask
 

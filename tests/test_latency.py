@@ -12,10 +12,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from runners import job as job_module
 from runners.cli import CONF, validate
 from runners.episodes.latency import LatencyConfig, measure
 from runners.episodes.two_clocks import Clocks
+from runners.evaluate import run as job_module
 from runners.registry import prepare
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE

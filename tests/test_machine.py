@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runners import machine
+from runners.evaluate.table import _machines
 from runners.machine import UNKNOWN, arithmetic, machines_of, warn_of_others
-from runners.table import _machines
 
 
 def test_the_machine_says_cpu_kernels_and_engine() -> None:

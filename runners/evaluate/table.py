@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .formatting import (
+from ..formatting import (
     changes,
     conditions,
     flops_words,
@@ -17,7 +17,7 @@ from .formatting import (
     speed,
     yes_no,
 )
-from .studies.embodied import table_rows
+from ..studies.embodied import table_rows
 
 
 def render(result: Mapping[str, Any], folder: Path) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from .jobs.prepare import Job
-from .machine import warn_of_others
-from .store.folder import (
+from ..jobs.prepare import Job
+from ..machine import warn_of_others
+from ..store.folder import (
     CONFIG,
     EPISODES,
     OBSERVATIONS,

@@ -9,11 +9,11 @@ import numpy as np
 
 from accel import flops_share, plain_flops
 
-from .store.folder import RunStore
-from .studies.cost import read_latency
+from ..store.folder import RunStore
+from ..studies.cost import read_latency
 
 if TYPE_CHECKING:
-    from .jobs.prepare import Job
+    from ..jobs.prepare import Job
 
 
 def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,23 +15,23 @@ import torch
 
 from accel import CACHES, accelerated
 
-from .acceleration.play import film, play_missing, save_time, unfilmed
-from .acceleration.quantization import Acceleration, accelerate, acceleration_of, described
+from ..acceleration.play import film, play_missing, save_time, unfilmed
+from ..acceleration.quantization import Acceleration, accelerate, acceleration_of, described
+from ..episodes.clock import Clock
+from ..episodes.latency import measure
+from ..episodes.loop import Acting, act_padded, query_noise
+from ..jobs.prepare import Job, describe
+from ..jobs.versions import versions
+from ..loggers import LOGGERS, NullLogger, summary_values, wandb_run
+from ..machine import machines_of
+from ..metrics import paired, wilson
+from ..overrides import baseline_command, command
+from ..store.folder import TIME, RunStore, read_episodes
+from ..store.shards import merge
+from ..studies.embodied import as_json, differences, means
+from ..studies.verdict import verdict
 from .accepted import accept
-from .episodes.clock import Clock
-from .episodes.latency import measure
-from .episodes.loop import Acting, act_padded, query_noise
-from .job_cost import as_defined_now, flops_of, with_times
-from .jobs.prepare import Job, describe
-from .jobs.versions import versions
-from .loggers import LOGGERS, NullLogger, summary_values, wandb_run
-from .machine import machines_of
-from .metrics import paired, wilson
-from .overrides import baseline_command, command
-from .store.folder import TIME, RunStore, read_episodes
-from .store.shards import merge
-from .studies.embodied import as_json, differences, means
-from .studies.verdict import verdict
+from .cost import as_defined_now, flops_of, with_times
 
 log = logging.getLogger(__name__)
 

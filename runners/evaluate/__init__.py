@@ -1,0 +1,1 @@
+"""runner=evaluate: episodes, latency, and what they show."""
