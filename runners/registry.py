@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from .calibrate import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
+from .calibrate.run import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
 from .collect import render_collect, run_collect
 from .evaluate.run import EvaluateConfig
 from .evaluate.shards import render_evaluation, run_evaluation

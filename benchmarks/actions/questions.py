@@ -16,7 +16,7 @@ from omegaconf import open_dict
 from accel import Calibration
 from policies import DiffusionPolicy
 from runners.acceleration.calibration import calibration_of, locked, queries_of
-from runners.calibrate import CalibrateConfig, prepare_calibrate
+from runners.calibrate.run import CalibrateConfig, prepare_calibrate
 from runners.cli import CONF
 from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries

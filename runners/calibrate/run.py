@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 from accel import BranchErrors, Quantised, resolve
 from accel.calibration import branch_errors
 
-from .acceleration.calibration import calibration_of, find, locked, queries_of
-from .acceleration.quantization import find_statistics, quantised_of
-from .jobs.prepare import Job, describe, prepare_job
-from .jobs.settings import UserError
-from .jobs.versions import versions
-from .overrides import command
-from .store.folder import BRANCH_ERRORS, RunStore, write_whole
+from ..acceleration.calibration import calibration_of, find, locked, queries_of
+from ..acceleration.quantization import find_statistics, quantised_of
+from ..jobs.prepare import Job, describe, prepare_job
+from ..jobs.settings import UserError
+from ..jobs.versions import versions
+from ..overrides import command
+from ..store.folder import BRANCH_ERRORS, RunStore, write_whole
 
 log = logging.getLogger(__name__)
 

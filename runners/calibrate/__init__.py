@@ -1,0 +1,1 @@
+"""runner=calibrate: what a policy's branches do, on its own queries."""
