@@ -17,8 +17,8 @@ from .jobs.settings import UserError, choose
 from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
-from .search import SearchConfig, prepare_search, run_search
-from .search_table import render_search
+from .search.run import SearchConfig, prepare_search, run_search
+from .search.table import render_search
 from .show import render_show, run_show
 from .train import render_training, run_train
 from .train_settings import TrainConfig

@@ -16,9 +16,9 @@ from accel.attach.search import exact_ratio, windows
 from policies import load_policy
 from runners.cli import CONF, run
 from runners.episodes.queries import Queries
-from runners.finalists import best_of
-from runners.judge import pareto
 from runners.registry import prepare
+from runners.search.finalists import best_of
+from runners.search.judge import pareto
 from tests.fake_episodes import fake
 
 FIXTURES = Path(__file__).parent / "data/reference_checkpoints"

@@ -10,10 +10,10 @@ import torch
 
 from accel import CachePlan, accelerated, action_error
 
-from .episodes.queries import Queries
+from ..episodes.queries import Queries
 
 if TYPE_CHECKING:
-    from .jobs.prepare import Job
+    from ..jobs.prepare import Job
 
 
 class Judge:

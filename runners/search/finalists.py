@@ -8,13 +8,13 @@ from typing import Any
 
 from accel import CachePlan, accelerated, resolve
 
-from .acceleration.play import play_missing
-from .episodes.clock import Clock
-from .evaluate.run import summarise
-from .jobs.prepare import Job
-from .jobs.settings import digest
-from .loggers import NullLogger
-from .store.folder import RunStore
+from ..acceleration.play import play_missing
+from ..episodes.clock import Clock
+from ..evaluate.run import summarise
+from ..jobs.prepare import Job
+from ..jobs.settings import digest
+from ..loggers import NullLogger
+from ..store.folder import RunStore
 
 KEYS = ("success_rate", "success_interval", "n_success", "n_episodes", "n_errors", "mean_score")
 

@@ -17,17 +17,17 @@ from tqdm import tqdm
 from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarise
 from accel.attach.search import exact_ratio, windows
 
-from .acceleration.calibration import locked, queries_of
-from .episodes.latency import measure
-from .episodes.queries import Queries
+from ..acceleration.calibration import locked, queries_of
+from ..episodes.latency import measure
+from ..episodes.queries import Queries
+from ..jobs.prepare import Job, describe, prepare_job
+from ..jobs.settings import UserError
+from ..jobs.versions import versions
+from ..overrides import command, job_words, key_of
+from ..store.folder import RunStore, dump, write_whole
 from .finalists import best_of, success_of
-from .jobs.prepare import Job, describe, prepare_job
-from .jobs.settings import UserError
-from .jobs.versions import versions
 from .judge import Judge, pareto
-from .overrides import command, job_words, key_of
-from .search_table import FOUND
-from .store.folder import RunStore, dump, write_whole
+from .table import FOUND
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""runner=search: schedules tried on recorded queries."""
