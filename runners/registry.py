@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from .calibrate.run import CalibrateConfig, prepare_calibrate, render_calibrate, run_calibrate
-from .collect import render_collect, run_collect
+from .collect.prepare import CollectConfig, prepare_collect
+from .collect.run import render_collect, run_collect
 from .evaluate.run import EvaluateConfig
 from .evaluate.shards import render_evaluation, run_evaluation
 from .jobs.prepare import MISTAKES, prepare_job
 from .jobs.settings import UserError, choose
-from .prepare_collect import CollectConfig, prepare_collect
 from .prepare_show import ShowConfig, prepare_show
 from .prepare_train import prepare_training
 from .search.run import SearchConfig, prepare_search, run_search

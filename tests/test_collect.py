@@ -19,13 +19,13 @@ import torch
 from envs import KitchenTask, LiftConfig, LiftTask
 from envs.lift.task import LiftEnv
 from envs.task import FloatArray
-from runners import lerobot_folder
 from runners.cli import run as run_cli
-from runners.collect import disturbance, episode_sigma
-from runners.demos import Demo, DemoSet
+from runners.collect import lerobot_folder
+from runners.collect.demos import Demo, DemoSet
+from runners.collect.expert import lift_action
+from runners.collect.run import disturbance, episode_sigma
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
-from runners.expert import lift_action
 from tests import test_runs, wandb_file
 from tests.toy import ToyTask
 

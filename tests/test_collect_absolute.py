@@ -24,12 +24,12 @@ from policies import (
     read_dataset,
     save_policy,
 )
-from runners import robomimic_file
 from runners.cli import run
-from runners.demos import Demo, DemoSet
+from runners.collect import robomimic_file
+from runners.collect.demos import Demo, DemoSet
+from runners.collect.expert import lift_action
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
-from runners.expert import lift_action
 from runners.train_settings import lift_absolute
 
 SEED = 3

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
+from ..jobs.prepare import Job, prepare_job
+from ..jobs.settings import SamplerChoice, Settings, check_writable
 from . import lerobot_folder, robomimic_file
 from .demos import DemoSet
 from .expert import EXPERTS
-from .jobs.prepare import Job, prepare_job
-from .jobs.settings import SamplerChoice, Settings, check_writable
 from .sources import SOURCES
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from .acceleration.quantization import accelerate, acceleration_of
-from .episodes.loop import Acting
+from ..acceleration.quantization import accelerate, acceleration_of
+from ..episodes.loop import Acting
+from ..jobs.prepare import Job, describe
 from .expert import EXPERTS
-from .jobs.prepare import Job, describe
 
 
 @contextmanager

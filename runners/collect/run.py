@@ -15,17 +15,17 @@ from tqdm import tqdm
 
 from accel import AcceleratedPolicy
 
+from ..episodes.loop import evaluate
+from ..episodes.trajectory import Trajectory
+from ..jobs.prepare import Job
+from ..jobs.versions import versions
+from ..loggers import LOGGERS, NullLogger, wandb_run
+from ..metrics import wilson
+from ..overrides import command
+from ..store.folder import TRAJECTORIES, RunStore
 from .demos import Demo, DemoSet
-from .episodes.loop import evaluate
-from .episodes.trajectory import Trajectory
-from .jobs.prepare import Job
-from .jobs.versions import versions
-from .loggers import LOGGERS, NullLogger, wandb_run
-from .metrics import wilson
-from .overrides import command
-from .prepare_collect import FORMATS, CollectConfig
+from .prepare import FORMATS, CollectConfig
 from .sources import SOURCES
-from .store.folder import TRAJECTORIES, RunStore
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from envs import Task
 
-from .episodes.trajectory import FloatArray, Trajectory
+from ..episodes.trajectory import FloatArray, Trajectory
 
 
 @dataclass(frozen=True)

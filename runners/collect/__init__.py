@@ -1,0 +1,1 @@
+"""runner=collect: demonstrations of a policy or of a scripted expert."""
