@@ -16,12 +16,12 @@ from .evaluate.shards import render_evaluation, run_evaluation
 from .jobs.prepare import MISTAKES, prepare_job
 from .jobs.settings import UserError, choose
 from .prepare_show import ShowConfig, prepare_show
-from .prepare_train import prepare_training
 from .search.run import SearchConfig, prepare_search, run_search
 from .search.table import render_search
 from .show import render_show, run_show
-from .train import render_training, run_train
-from .train_settings import TrainConfig
+from .train.prepare import prepare_training
+from .train.run import render_training, run_train
+from .train.settings import TrainConfig
 
 
 class Runner(NamedTuple):

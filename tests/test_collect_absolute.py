@@ -30,7 +30,7 @@ from runners.collect.demos import Demo, DemoSet
 from runners.collect.expert import lift_action
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
-from runners.train_settings import lift_absolute
+from runners.train.settings import lift_absolute
 
 SEED = 3
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from envs import KitchenConfig, KitchenTask
 from envs.lift.task import pose_command
 from policies import DatasetError, Windows, check_finite, read_dataset, split_episodes
-from runners.train_settings import kitchen_from_state, lift_absolute
+from runners.train.settings import kitchen_from_state, lift_absolute
 from tests.train_files import (
     LENGTHS,
     LIFT,

@@ -43,9 +43,9 @@ from accel.caches.uniform import update_steps
 from accel.calibration import branch_errors
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
-from runners.initial import initial_policy
 from runners.jobs.settings import UserError
 from runners.plan_view import CELLS, cells
+from runners.train.initial import initial_policy
 from tests.stock import live_policy
 from tests.stock_unet import (
     OBS,

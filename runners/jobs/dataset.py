@@ -12,7 +12,7 @@ from policies import DatasetError, Demonstrations, read_dataset
 from policies.data.dataset_files import detect_kind
 from policies.data.dataset_info import NOT_ASKED
 
-from ..train_settings import TASK_DEFAULTS, TaskDefaults
+from ..train.settings import TASK_DEFAULTS, TaskDefaults
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from envs import Task
 from policies import DatasetError, DiffusionPolicy
 
 from ..episodes.queries import Queries, choose_queries
-from ..train_settings import TASK_DEFAULTS, TaskDefaults
+from ..train.settings import TASK_DEFAULTS, TaskDefaults
 from .dataset import read_content
 from .settings import CalibrationChoice, UserError
 

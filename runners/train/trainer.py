@@ -18,8 +18,8 @@ from policies.training import (
     trajectory_shape,
 )
 
-from .episodes.loop import evaluate
-from .prepare_train import TrainJob, precision
+from ..episodes.loop import evaluate
+from .prepare import TrainJob, precision
 
 log = logging.getLogger(__name__)
 

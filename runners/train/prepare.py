@@ -25,13 +25,13 @@ from policies import (
 from policies.data.datasets import Integers
 from policies.data.normalizer import Normalizer
 
+from ..jobs.checkpoint import check_simulator, public, task_of
+from ..jobs.dataset import read_content
+from ..jobs.prepare import settings_and_logger
+from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
 from .initial import initial_policy
-from .jobs.checkpoint import check_simulator, public, task_of
-from .jobs.dataset import read_content
-from .jobs.prepare import settings_and_logger
-from .jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
-from .train_settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
+from .settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
 
 # these change what is said about a training; data and init count by their content
 OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every")

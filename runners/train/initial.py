@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 
-from .jobs.checkpoint import locate
-from .jobs.settings import UserError
+from ..jobs.checkpoint import locate
+from ..jobs.settings import UserError
 
 FREE = ("p_drop_emb", "p_drop_attn")  # of the network: they change the training, not a weight
 OF_THE_PROCESS = (

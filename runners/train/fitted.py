@@ -18,7 +18,7 @@ from policies import DatasetError, PolicyConfig
 from policies.clipping import TOLERANCE, predicted_fields
 from policies.data.normalizer import Normalizer
 
-from .train_settings import Training
+from .settings import Training
 
 log = logging.getLogger(__name__)
 

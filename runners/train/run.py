@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from .jobs.versions import versions
-from .loggers import LOGGERS, NullLogger, wandb_run
-from .metrics import wilson
-from .overrides import command
-from .prepare_train import TrainJob, precision
-from .store.folder import RunStore, write_whole
-from .train_state import load_state, save_state
+from ..jobs.versions import versions
+from ..loggers import LOGGERS, NullLogger, wandb_run
+from ..metrics import wilson
+from ..overrides import command
+from ..store.folder import RunStore, write_whole
+from .prepare import TrainJob, precision
+from .state import load_state, save_state
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""runner=train: a policy from demonstrations."""
