@@ -15,10 +15,10 @@ from .evaluate.run import EvaluateConfig
 from .evaluate.shards import render_evaluation, run_evaluation
 from .jobs.prepare import MISTAKES, prepare_job
 from .jobs.settings import UserError, choose
-from .prepare_show import ShowConfig, prepare_show
 from .search.run import SearchConfig, prepare_search, run_search
 from .search.table import render_search
-from .show import render_show, run_show
+from .show.prepare import ShowConfig, prepare_show
+from .show.run import render_show, run_show
 from .train.prepare import prepare_training
 from .train.run import render_training, run_train
 from .train.settings import TrainConfig

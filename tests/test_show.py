@@ -17,10 +17,10 @@ from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, s
 from accel.calibration.calibration import METRICS, Calibration
 from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
-from runners import prepare_show
 from runners.cli import run
-from runners.plan_view import CELLS, arm, cells, differences, ranges, summary
-from runners.show_image import DPI, WIDTH_IN
+from runners.show import prepare as prepare_show
+from runners.show.image import DPI, WIDTH_IN
+from runners.show.plan_view import CELLS, arm, cells, differences, ranges, summary
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")

@@ -44,7 +44,7 @@ from accel.calibration import branch_errors
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
 from runners.jobs.settings import UserError
-from runners.plan_view import CELLS, cells
+from runners.show.plan_view import CELLS, cells
 from runners.train.initial import initial_policy
 from tests.stock import live_policy
 from tests.stock_unet import (

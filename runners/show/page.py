@@ -10,6 +10,9 @@ import numpy as np
 from accel import CachePlan
 from accel.calibration.calibration import Calibration
 
+from ..formatting import flops_words, share
+from ..html import details, figure, legend, page, section, table
+from .calibration import similarity_matrices, volatility_ranking
 from .colours import (
     ARM_COLOURS,
     CELL_COLOURS,
@@ -17,8 +20,6 @@ from .colours import (
     KIND_COLOURS,
     SEPARATOR,
 )
-from .formatting import flops_words, share
-from .html import details, figure, legend, page, section, table
 from .plan_view import (
     CELLS,
     DIFFERENCES,
@@ -36,7 +37,6 @@ from .plan_view import (
     total,
 )
 from .plots import ROW_PX, empty, site_axis
-from .show_calibration import similarity_matrices, volatility_ranking
 
 MAX_NAMED = 10_000  # cells of a grid whose names are in the page
 

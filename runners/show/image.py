@@ -12,6 +12,7 @@ import numpy as np
 from accel import CachePlan
 from accel.calibration.calibration import Calibration
 
+from ..formatting import share
 from .colours import (
     ARM_COLOURS,
     CELL_COLOURS,
@@ -20,7 +21,6 @@ from .colours import (
     MATRIX,
     SEPARATOR,
 )
-from .formatting import share
 from .plan_view import (
     CELLS,
     DIFFERENCES,

@@ -8,8 +8,8 @@ import numpy as np
 
 from accel.calibration.calibration import Calibration
 
+from ..html import details, figure, script, selector, table
 from .colours import ARM_COLOURS, MATRIX
-from .html import details, figure, script, selector, table
 from .plan_view import most_volatile, site_label
 from .plots import ROW_PX, STEP_AXIS, empty, site_axis
 

@@ -16,13 +16,13 @@ from accel.calibration.branch_outputs import check_branches
 from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
-from .acceleration.calibration import find
-from .html import check_report
-from .jobs.calibration_choice import Recipe, check_recipe, recipe_of
-from .jobs.checkpoint import load, policy_and_task
-from .jobs.prepare import check_cache, settings_and_logger
-from .jobs.settings import SamplerChoice, Settings, UserError, build, choose, digest
-from .store.folder import CONFIG, RESULT
+from ..acceleration.calibration import find
+from ..html import check_report
+from ..jobs.calibration_choice import Recipe, check_recipe, recipe_of
+from ..jobs.checkpoint import load, policy_and_task
+from ..jobs.prepare import check_cache, settings_and_logger
+from ..jobs.settings import SamplerChoice, Settings, UserError, build, choose, digest
+from ..store.folder import CONFIG, RESULT
 
 
 @dataclass

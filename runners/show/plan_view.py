@@ -12,7 +12,7 @@ from accel.calibration.calibration import Calibration
 from accel.plans.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
 
-from .formatting import flops_words
+from ..formatting import flops_words
 
 COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4

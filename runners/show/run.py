@@ -8,13 +8,13 @@ from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
-from .jobs.versions import versions
-from .overrides import command
+from ..jobs.versions import versions
+from ..overrides import command
+from ..store.folder import RunStore, write_whole
+from .image import plan_image
+from .page import plan_page
 from .plan_view import arm, differing_computed, summary
-from .prepare_show import ShowJob, plans_of
-from .show_image import plan_image
-from .show_page import plan_page
-from .store.folder import RunStore, write_whole
+from .prepare import ShowJob, plans_of
 
 PAGE, IMAGE, COMPARED = "plan.html", "plan.png", "plan_compared.json"
 

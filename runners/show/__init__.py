@@ -1,0 +1,1 @@
+"""runner=show: a plan and a calibration as pictures and pages."""
