@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import UserError
 from .loggers import has_key
-from .report import FOLDER, PAGE, Parser
+from .report.build import FOLDER, PAGE, Parser
 from .store.reading import FINISHED, is_run, read_run
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy
 
-from runners.report import write_report
+from runners.report.build import write_report
 from runners.studies.comparisons import ReportConfig
 from runners.studies.embodied import (
     METRICS,

@@ -15,7 +15,7 @@ from accel.quant import native_linear
 from benchmarks import quant_error
 from runners.cli import run
 from runners.formatting import quantisation_words
-from runners.report_page import markdown, parts
+from runners.report.page import markdown, parts
 from runners.studies.comparisons import ReportConfig, findings
 from runners.studies.study import read_study
 from tests.study_folder import KITCHEN as STARTER_RUN

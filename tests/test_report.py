@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.report import run, write_report
+from runners.report.build import run, write_report
 from runners.studies.comparisons import (
     ReportConfig,
     findings,

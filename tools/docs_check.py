@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
-from runners import report_tables
 from runners.errors import UserError
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
-from runners.report_page import markdown_table
-from runners.report_tables import Table
+from runners.report import tables as report_tables
+from runners.report.page import markdown_table
+from runners.report.tables import Table
 from runners.statistics import MARGIN
 from runners.studies.comparisons import Arm, ReportConfig, findings
 from runners.studies.study import read_study

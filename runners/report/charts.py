@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from .formatting import points, rate, short, speed, times
-from .html import legend
-from .studies.comparisons import Arm, pareto
-from .studies.cost import Latency
+from ..formatting import points, rate, short, speed, times
+from ..html import legend
+from ..studies.comparisons import Arm, pareto
+from ..studies.cost import Latency
 from .svg import Drawing, Scale, log_scale
 
 WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0

@@ -7,8 +7,8 @@ from html import escape
 
 import numpy as np
 
-from .report_charts import named
-from .studies.comparisons import Arm
+from ..studies.comparisons import Arm
+from .charts import named
 
 STYLE = """
 .maps { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import report_embodied
-from .errors import UserError
-from .report_page import html, lead, markdown, parts
-from .store.folder import write_whole
-from .studies.comparisons import Arm, ReportConfig, findings
-from .studies.study import read_study
+from ..errors import UserError
+from ..store.folder import write_whole
+from ..studies.comparisons import Arm, ReportConfig, findings
+from ..studies.study import read_study
+from . import embodied as report_embodied
+from .page import html, lead, markdown, parts
 
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .formatting import NOTHING
-from .report_charts import named
-from .report_tables import Table
-from .studies.comparisons import Arm
-from .studies.embodied import METRICS, SUBTASKS, Mean, PairedMean, differences, means, spread
+from ..formatting import NOTHING
+from ..studies.comparisons import Arm
+from ..studies.embodied import METRICS, SUBTASKS, Mean, PairedMean, differences, means, spread
+from .charts import named
+from .tables import Table
 
 CAPTION = (
     "Means with 95 % intervals (Student's t), over all episodes that ran to their end; of those "

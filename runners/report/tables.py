@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .formatting import (
+from ..formatting import (
     NOTHING,
     changes,
     counted,
@@ -23,12 +23,12 @@ from .formatting import (
     speed,
     yes_no,
 )
-from .metrics import wilson
-from .report_charts import named
-from .statistics import ALPHA, MIN_DIFFERING
-from .store.reading import FINISHED, Run
-from .studies.comparisons import Arm, Method
-from .studies.study import Study
+from ..metrics import wilson
+from ..statistics import ALPHA, MIN_DIFFERING
+from ..store.reading import FINISHED, Run
+from ..studies.comparisons import Arm, Method
+from ..studies.study import Study
+from .charts import named
 
 OVERRIDES = ".hydra/overrides.yaml"
 

@@ -8,12 +8,26 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from . import html as page
-from . import report_charts, report_embodied, report_maps, report_tables, svg
-from .report_charts import named
-from .report_tables import Table
-from .studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
-from .studies.study import Study
+from .. import html as page
+from ..studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
+from ..studies.study import Study
+from . import (
+    charts as report_charts,
+)
+from . import (
+    embodied as report_embodied,
+)
+from . import (
+    maps as report_maps,
+)
+from . import (
+    svg,
+)
+from . import (
+    tables as report_tables,
+)
+from .charts import named
+from .tables import Table
 
 MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
 STYLE = (

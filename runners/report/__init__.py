@@ -1,0 +1,1 @@
+"""python -m runners.report multirun/<study>: tables and one HTML page."""
