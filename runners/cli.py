@@ -22,11 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .jobs.settings import PROJECT, UserError, check_writable
-from .overrides import key_of
-from .registry import RUNNERS, prepare
-from .store.folder import StoreError, note_failure
-from .store.shards import within
-from .sweep import (
+from .launch.summary import summary
+from .launch.sweeps import (
     Launch,
     check_launcher,
     let_children_import,
@@ -34,7 +31,10 @@ from .sweep import (
     sweeps_of,
     unaccelerated,
 )
-from .sweep_table import summary
+from .overrides import key_of
+from .registry import RUNNERS, prepare
+from .store.folder import StoreError, note_failure
+from .store.shards import within
 
 CONF = PROJECT / "conf"
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")

@@ -16,9 +16,9 @@ import pytest
 from accel import UniformConfig, flops_share, plain_flops, query_flops, resolve
 from policies import load_policy
 from runners.formatting import change, changes, rate, rates, share, speed, yes_no
+from runners.launch.summary import summary
 from runners.report.build import write_report
 from runners.studies.comparisons import ReportConfig
-from runners.sweep_table import summary
 from tests import fake_episodes, wandb_file
 from tools.docs_check import table
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runners import sweep
 from runners.cli import CONF, validate
 from runners.errors import UserError
-from runners.sweep import sweeps_of, unaccelerated, with_params
+from runners.launch import sweeps as sweep
+from runners.launch.sweeps import sweeps_of, unaccelerated, with_params
 from tests import fake_episodes
 from tests.fake_episodes import FIXTURE
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import UserError
-from .formatting import changes, ms, rates, share, speed, yes_no
-from .store.folder import TRACEBACK
-from .store.reading import FINISHED, Run, read_run
-from .store.shards import whole_run
-from .studies.comparisons import Arm, ReportConfig, findings
-from .studies.study import read_study
+from ..errors import UserError
+from ..formatting import changes, ms, rates, share, speed, yes_no
+from ..store.folder import TRACEBACK
+from ..store.reading import FINISHED, Run, read_run
+from ..store.shards import whole_run
+from ..studies.comparisons import Arm, ReportConfig, findings
+from ..studies.study import read_study
 
 HEADER = (
     *("job", "success", "difference", "loss detected", "non-inferior", "FLOPs"),

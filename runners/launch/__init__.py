@@ -1,0 +1,1 @@
+"""Sweeps: their words, their jobs, and the table at their end."""
