@@ -13,8 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from accel import Calibration, PlanError, UniformConfig, calibrate, resolve, sites_of
-from accel.calibration import branch_errors
+from accel import Calibration, PlanError, UniformConfig, branch_errors, calibrate, resolve, sites_of
 from accel.calibration.branch_outputs import compare
 from policies import DiffusionPolicy, from_reference
 from tests.stock import OBS, TO, VARIANTS, live_policy

@@ -25,6 +25,7 @@ from accel import (
     TeaCacheConfig,
     UniformConfig,
     accelerated,
+    branch_errors,
     calibrate,
     integers_of,
     kernels_of,
@@ -33,7 +34,6 @@ from accel import (
     resolve,
     settled,
 )
-from accel.calibration import branch_errors
 from accel.engines.parts import engine_name
 from accel.quant import native_linear
 from accel.quant.statistics import Statistics

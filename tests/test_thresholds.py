@@ -25,13 +25,13 @@ from accel import (
     Threshold,
     accelerated,
     adapt_plan,
+    branch_errors,
     calibrate,
     freeze,
     resolve,
     shared_plan,
 )
 from accel.caches.thresholded import fitted_polynomial
-from accel.calibration import branch_errors
 from accel.engines.reference import DecidingSession
 from accel.plans.thresholds import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference

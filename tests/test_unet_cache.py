@@ -31,6 +31,7 @@ from accel import (
     UniformConfig,
     accelerated,
     adapt_plan,
+    branch_errors,
     calibrate,
     query_flops,
     resolve,
@@ -40,7 +41,6 @@ from accel import (
     summarise,
 )
 from accel.caches.uniform import update_steps
-from accel.calibration import branch_errors
 from policies import DiffusionPolicy, from_reference
 from runners.cli import run
 from runners.jobs.settings import UserError

@@ -1,1 +1,1 @@
-"""What multiplies matrices: C compiled at first use, packed weights, torch; imports none of ours."""
+"""What multiplies matrices: C compiled at first use, packed weights, torch."""

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from accel import BranchErrors, Quantised, resolve
-from accel.calibration import branch_errors
+from accel import BranchErrors, Quantised, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of

@@ -158,7 +158,3 @@ def _config(margin: float, seed: int) -> ReportConfig:
         return ReportConfig(margin, seed)
     except ValueError as error:
         raise UserError(error) from error
-
-
-if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
