@@ -18,10 +18,11 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	touch $(STAMP)
 
 # files of few but long tests go first, so that both cores have work to the end
-LONG := collect runs calibrate_runs shards train_runs calibration_places benchmarks realtime
+LONG := $(addprefix tests/runners/test_,$(addsuffix .py,collect runs calibrate_runs shards train_runs calibration_places realtime)) \
+        tests/benchmarks/test_benchmarks.py
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG:%=tests/test_%.py) tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG) tests
 
 check: setup docs-check
 	$(BIN)/ruff check .

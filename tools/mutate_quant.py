@@ -80,8 +80,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # name: (module, text, what stands 
 
 def failures(copy: Path) -> list[str]:
     """The tests that fail in this copy, the first few."""
-    found = {p.name for p in (copy / "tests").glob("test_quant_*.py")} - {RUNS}
-    tests = [f"tests/{name}" for name in sorted(found)]
+    found = {p for p in (copy / "tests").rglob("test_quant_*.py") if p.name != RUNS}
+    tests = [str(p.relative_to(copy)) for p in sorted(found)]
     command = [sys.executable, "-m", "pytest", "-q", "--maxfail=2", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, *tests], cwd=copy, capture_output=True, text=True)
     return re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)

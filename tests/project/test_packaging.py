@@ -1,0 +1,69 @@
+"""The wheel: what is in it, and that it runs from another folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from accel import CACHES
+from tests.helpers.places import PROJECT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"  # built from a copy: setuptools leaves build/ behind
+    tracked = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(tracked, cwd=PROJECT, capture_output=True, check=True).stdout.split(
+        b"\0"
+    )
+    for name in (Path(n.decode()) for n in names if n and not n.startswith(b"checkpoints/")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes((PROJECT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*pip, "-w", str(folder), str(tree)], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_our_package_and_nothing_beside_it(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"skipstep"}
+    assert "skipstep/py.typed" in names
+    packages = ("accel", "conf", "envs", "policies", "runners")
+    kinds = ("*.py", "*.yaml", "*.[ch]")
+    sources = [p for top in packages for s in kinds for p in (PROJECT / top).rglob(s)]
+    missing = {f"skipstep/{p.relative_to(PROJECT)}" for p in sources} - set(names)
+    assert not missing, "name new subpackages in pyproject.toml"
+
+
+def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from skipstep.accel import CACHES\n"
+        "from skipstep.policies import load_policy\n"
+        "from skipstep.run import main\n"
+        "sys.argv = ['skipstep', *{argv!r}]\n"
+        "main()"
+    )
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        source = code.replace("{argv!r}", repr(list(argv)))
+        return subprocess.run(
+            [sys.executable, "-I", "-c", source], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    wrong = run("cache=hashab")
+    assert wrong.returncode == 2
+    names = " ".join(sorted(CACHES))
+    assert wrong.stderr.strip().endswith(f"Available options in 'cache': {names}")
+    shown = run("cache=uniform", "--cfg", "job")
+    assert shown.returncode == 0, shown.stderr
+    assert "spacing: quadratic" in shown.stdout
