@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from .kitchen.task import KitchenConfig, KitchenTask
-from .lift.task import LiftConfig, LiftTask
+from .kitchen import KitchenConfig, KitchenTask
+from .lift import LiftConfig, LiftTask
 from .limits import resolve_n_envs
 from .motion import Motion
 from .pool import EnvPool, Event
-from .task import EnvError, EpisodeScore, Task
+from .task import EnvError, EpisodeScore, Expert, Task, TrainingDefaults
 from .video import write_video
 
 __all__ = [
@@ -20,18 +21,22 @@ __all__ = [
     "EnvPool",
     "EpisodeScore",
     "Event",
+    "Expert",
     "KitchenConfig",
     "KitchenTask",
     "LiftConfig",
     "LiftTask",
     "Motion",
     "Task",
+    "TrainingDefaults",
     "make_task",
+    "reference_runner",
     "resolve_n_envs",
+    "task_in",
     "write_video",
 ]
 
-TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
+TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "lift": (LiftConfig, LiftTask),
     "kitchen": (KitchenConfig, KitchenTask),
 }
@@ -46,4 +51,26 @@ def make_task(name: str, **cfg: Any) -> Task:
     for key in cfg:
         if key not in allowed:
             raise ValueError(f"task {name} has {', '.join(allowed)}, got {key!r}")
-    return build(config_class(**cfg))
+    task: Task = build(config_class(**cfg))
+    return task
+
+
+def task_in(words: str) -> str | None:
+    """The task that a checkpoint's own name of its task speaks of: the longest that is part of it.
+
+    Example:
+        >>> task_in("lift_lowdim"), task_in("tool_hang_lowdim"), task_in("uplift")
+        ('lift', None, None)
+    """
+    words = words.lower()
+    found = [n for n in TASKS if re.search(rf"(?<![a-z0-9]){re.escape(n)}(?![a-z0-9])", words)]
+    return max(found, key=len, default=None)
+
+
+def reference_runner(info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`Task.reference_runner` of the task that a checkpoint's `info` names; None: of none here."""
+    name = task_in(info["name"])
+    if name is None:
+        return None
+    runner: dict[str, Any] | None = TASKS[name][1].reference_runner(info)
+    return runner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .motion import Motion
 
 FloatArray: TypeAlias = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float32]  # rows of demonstrations
 Env: TypeAlias = gym.Env[FloatArray, FloatArray]
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -37,6 +38,34 @@ class EpisodeScore:
     details: dict[str, JSON] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a task's policies are trained with unless told otherwise; see conf/runner/train.yaml."""
+
+    horizon: int = 16
+    n_obs_steps: int = 2
+    n_action_steps: int = 8
+    n_steps: int = 3000
+    batch_size: int = 128
+    obs_range_eps: float = 1e-4
+    action_range_eps: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A scripted expert: it acts on observations alone, and so fits wherever a policy does.
+
+    Attributes:
+        act: the last observations (n_obs_steps, obs_dim), the newest last -> one action.
+        n_obs_steps: how many it looks at.
+        action_dim: of its actions; it fits the task where the task's are as long.
+    """
+
+    act: Callable[[FloatArray], FloatArray]
+    n_obs_steps: int
+    action_dim: int
+
+
 class Task(ABC):
     """A world and its rules. Cheap to build and picklable: worker processes receive a copy.
 
@@ -50,6 +79,9 @@ class Task(ABC):
         requires: packages that its environment imports.
         obs_parts: names and lengths of an observation's parts, in order, for datasets.
         instruction: what the robot is to do, in words, for datasets.
+        training: what its policies are trained with unless told otherwise.
+        noise_amplitude: of an observation's numbers, for noise in a training; None: not known.
+        expert: who demonstrates it, if anybody does.
     """
 
     name: str
@@ -61,6 +93,9 @@ class Task(ABC):
     requires: tuple[str, ...] = ()
     obs_parts: ClassVar[Mapping[str, int]] = {}
     instruction: str = ""
+    training: ClassVar[TrainingDefaults] = TrainingDefaults()
+    noise_amplitude: ClassVar[Floats | None] = None
+    expert: ClassVar[Expert | None] = None
 
     @abstractmethod
     def make_env(self, render: bool = False) -> Env:
@@ -105,6 +140,30 @@ class Task(ABC):
     def env_args(self) -> dict[str, Any]:
         """What robomimic needs to make this environment again."""
         return {"env_name": self.name, "type": 2, "env_kwargs": {}}
+
+    def convert(self, obs: Floats, action: Floats) -> tuple[Floats, Floats]:
+        """Rows of a dataset as the policy sees and does them.
+
+        Raises:
+            ValueError: they contradict the task's settings.
+        """
+        return obs, action
+
+    def observation_noise(self) -> float:
+        """How much of `noise_amplitude` its own observations have, and so a training's."""
+        return 0.0
+
+    def info(self) -> dict[str, Any]:
+        """What a checkpoint says of its task: its name there, and settings it depends on."""
+        return {"name": self.name}
+
+    @classmethod
+    def reference_runner(cls, info: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The environment runner of the reference implementation for a checkpoint with this `info`.
+
+        Its target is named from its package's env_runner on; None: it has no such task.
+        """
+        return None
 
     def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
         """Compare what a dataset says of its environment with this task.

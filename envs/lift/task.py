@@ -1,26 +1,17 @@
-"""Lift: a Panda arm grasps a cube and lifts it, in robosuite 1.4 on MuJoCo.
-
-The observation is that of robomimic's low-dimensional data: object state (10), position of the end
-effector (3), its quaternion (4), gripper joints (2). robosuite 1.5 turns the sign of three of these
-numbers and is refused: policies trained on earlier data would see wrong inputs without a word.
-"""
+"""Lift: a Panda arm grasps a cube and lifts it; the world is in env.py."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, ClassVar, cast
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from ..motion import EnergyMeter, Motion
+from ..motion import Motion
 from ..robomimic_args import (
     ROBOSUITE_TYPE,
     differences,
@@ -28,32 +19,12 @@ from ..robomimic_args import (
     read_lift_arguments,
     unsure,
 )
-from ..task import Env, EpisodeScore, FloatArray, Task
+from ..task import Env, EpisodeScore, Expert, FloatArray, Floats, Task, TrainingDefaults
+from .data import N_OBS, lift_absolute, pose_command, turned_way
+from .env import OSC_POSE, LiftEnv
+from .expert import lift_action
 
-OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
-CUBE, WAY, HAND = slice(0, 3), slice(7, 10), slice(10, 13)  # in an observation, in metres
-SAME_M = 1e-3
-FRAME_SIZE = 256
 MESH_FOLDER = re.compile(r'file="[^"]*/robosuite/')
-
-OSC_POSE: dict[str, Any] = {
-    "type": "OSC_POSE",
-    "input_max": 1,
-    "input_min": -1,
-    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
-    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
-    "kp": 150,
-    "damping_ratio": 1,
-    "impedance_mode": "fixed",
-    "kp_limits": [0, 300],
-    "damping_ratio_limits": [0, 10],
-    "position_limits": None,
-    "orientation_limits": None,
-    "uncouple_pos_ori": True,
-    "control_delta": True,
-    "interpolation": None,
-    "ramp_ratio": 0.2,
-}
 
 
 @dataclass
@@ -85,7 +56,7 @@ class LiftTask(Task):
     """Success is the cube 4 cm above the table at any step; so is the score of 1."""
 
     name = "lift"
-    obs_dim = 19
+    obs_dim = N_OBS
     memory_mb = 750
     obs_parts: ClassVar[Mapping[str, int]] = {
         "object": 10,
@@ -95,6 +66,8 @@ class LiftTask(Task):
     }
     instruction = "Lift the cube."
     requires = ("robosuite", "mujoco")
+    training = TrainingDefaults(horizon=10)
+    expert = Expert(lift_action, n_obs_steps=2, action_dim=7)
 
     def __init__(self, config: LiftConfig | None = None) -> None:
         config = config or LiftConfig()
@@ -151,6 +124,28 @@ class LiftTask(Task):
             },
         }
 
+    def convert(self, obs: Floats, action: Floats) -> tuple[Floats, Floats]:
+        return lift_absolute(obs, action, self.abs_action)
+
+    def info(self) -> dict[str, Any]:
+        return {"name": "lift_lowdim", "abs_action": self.abs_action}
+
+    @classmethod
+    def reference_runner(cls, info: Mapping[str, Any]) -> dict[str, Any]:
+        absolute = "_abs" if info["abs_action"] else ""
+        return {
+            "_target_": "robomimic_lowdim_runner.RobomimicLowdimRunner",
+            "dataset_path": f"data/robomimic/datasets/lift/ph/low_dim{absolute}.hdf5",
+            "obs_keys": list(cls.obs_parts),
+            "train_start_idx": 0,
+            "max_steps": 400,
+            "render_hw": [128, 128],
+            "fps": 10,
+            "crf": 22,
+            "n_latency_steps": 0,
+            "tqdm_interval_sec": 1.0,
+        }
+
     def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
         """Refuses another robosuite, robot or controller; other physics is a warning."""
         arguments = {} if recorded is None else lift_arguments(recorded, "env_args", path)
@@ -161,151 +156,8 @@ class LiftTask(Task):
         return [doubt for doubt in doubts if doubt]
 
     def contradiction(self, obs: NDArray[Any]) -> str | None:
-        """Where 1.4 has the way from cube to hand, robosuite 1.5 has that from hand to cube.
-
-        The numbers tell it of files that cannot say it, such as an npz.
-        """
-        if obs.shape[1] != self.obs_dim:
-            return None
-        way = (obs[:, HAND] - obs[:, CUBE]).astype(np.float64)
-        far = np.linalg.norm(way, axis=1) > 10 * SAME_M
-        turned = np.linalg.norm(obs[:, WAY] + way, axis=1) < SAME_M
-        if not far.any() or turned[far].mean() <= 0.5:
-            return None
-        return (
-            "object 7 to 9 must be the hand's place less the cube's, as robosuite 1.4 has it, "
-            "got the opposite, as robosuite from 1.5 on has it"
-        )
+        return turned_way(obs)
 
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Absolute actions have an axis-angle rotation there: (k, 10) to (k, 7)."""
         return np.array([pose_command(a) for a in actions]) if self.abs_action else actions
-
-
-class LiftEnv(gym.Env[FloatArray, FloatArray]):
-    """robosuite's Lift with a sparse reward; ends at the first success.
-
-    A reset with a seed seeds numpy's global generator, the only one robosuite 1.4 has: two
-    environments in one process would disturb each other.
-    """
-
-    def __init__(self, task: LiftTask, render: bool = False) -> None:
-        robosuite = _load_robosuite()
-        self.task = task
-        self.render_mode = "rgb_array" if render else None
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (task.obs_dim,), np.float64)
-        bound = np.inf if task.abs_action else 1.0
-        self.action_space = gym.spaces.Box(-bound, bound, (task.action_dim,), np.float64)
-        self.n_steps = 0
-        # a hard reset draws the cube's size anew, so a seed fixes the whole episode
-        self.sim_env = robosuite.make(
-            "Lift",
-            robots="Panda",
-            has_renderer=False,
-            has_offscreen_renderer=render,
-            use_camera_obs=False,
-            use_object_obs=True,
-            reward_shaping=False,
-            ignore_done=True,
-            hard_reset=True,
-            **task.arguments,
-        )
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[FloatArray, dict[str, Any]]:
-        self.n_steps = 0
-        if seed is not None:
-            np.random.seed(seed)
-        obs = self.sim_env.reset()
-        if self.render_mode is not None:
-            # reflections double the time of a frame without a GPU; a hard reset brings them back
-            self.reflectance = self.sim_env.sim.model.mat_reflectance.copy()
-            self.sim_env.sim.model.mat_reflectance[:] = 0.0
-        self._measure()
-        return _observation(obs), {}
-
-    def _measure(self) -> None:
-        """A hard reset makes a new simulation; each of its substeps is sampled from now on."""
-        import mujoco
-
-        sim, robot, mj_step = self.sim_env.sim, self.sim_env.robots[0], mujoco.mj_step
-        model, data = sim.model._model, sim.data._data
-        n_substeps = int(self.sim_env.control_timestep / self.sim_env.model_timestep)
-        meter = EnergyMeter(model, data, n_substeps, model.opt.timestep)
-
-        def step(with_udd: bool = True) -> None:
-            mj_step(model, data)
-            meter.sample()
-
-        sim.step, self.meter = step, meter
-        self.effector, self.positions = data.site_xpos[robot.eef_site_id], data.qpos  # views
-        self.arm = np.array(robot._ref_joint_pos_indexes)
-
-    def motion(self) -> Motion:
-        return Motion(self.effector.copy(), self.positions[self.arm], self.meter.energy_j())
-
-    def model_xml(self) -> str:
-        """The same whether the episode is filmed or not."""
-        model = self.sim_env.sim.model
-        if self.render_mode is None:
-            return str(model.get_xml())
-        model.mat_reflectance[:] = self.reflectance
-        xml = str(model.get_xml())
-        model.mat_reflectance[:] = 0.0
-        return xml
-
-    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
-        self.n_steps += 1
-        command = pose_command(action) if self.task.abs_action else action
-        self.meter.begin()
-        obs, reward, _, _ = self.sim_env.step(command)
-        lifted = bool(reward >= 1.0)
-        return _observation(obs), float(lifted), lifted, self.n_steps >= self.task.max_steps, {}
-
-    def render(self) -> NDArray[np.uint8]:
-        frame: NDArray[np.uint8] = self.sim_env.sim.render(
-            height=FRAME_SIZE, width=FRAME_SIZE, camera_name="agentview"
-        )
-        return frame[::-1]
-
-    def close(self) -> None:
-        if self.render_mode is not None:
-            # left to the garbage collector, it fails noisily when the interpreter exits
-            context = self.sim_env.sim._render_context_offscreen
-            context.gl_ctx.make_current()
-            context.con.free()
-            context.gl_ctx.free()
-        self.sim_env.close()
-
-
-def pose_command(action: FloatArray) -> FloatArray:
-    """Turn (position 3, rotation 6, gripper 1) into (position 3, axis-angle 3, gripper 1).
-
-    The six numbers are the first two rows of a rotation matrix, made orthonormal by Gram-Schmidt
-    (Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural Networks").
-    """
-    first, second = action[3:6], action[6:9]
-    x = first / np.linalg.norm(first)
-    y = second - (x @ second) * x
-    y /= np.linalg.norm(y)
-    axis_angle = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)])).as_rotvec()
-    return np.concatenate([action[:3], axis_angle, action[9:]])
-
-
-def _observation(obs: Mapping[str, FloatArray]) -> FloatArray:
-    return np.concatenate([obs[key] for key in OBS_KEYS], dtype=np.float64)
-
-
-def _load_robosuite() -> Any:
-    # its handler prints hints about a settings file nobody needs, in every worker
-    logging.getLogger("robosuite_logs").addFilter(lambda r: r.levelno >= logging.ERROR)
-    try:
-        robosuite = importlib.import_module("robosuite")
-    except ImportError as error:
-        raise ImportError('lift needs robosuite 1.4: pip install "skipstep[sim]"') from error
-    if not robosuite.__version__.startswith("1.4."):
-        raise ImportError(
-            f'lift needs robosuite 1.4, got {robosuite.__version__}: pip install "skipstep[sim]"'
-        )
-    return robosuite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,21 +28,27 @@ SCHEDULER_TARGETS = {
 }
 ALWAYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "clip_sample")
 OF_ONE_KIND = {"variance_type": "ddpm", "set_alpha_to_one": "ddim"}
-OBS_KEYS = ["object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"]
 
 
-def export_reference(policy: DiffusionPolicy, path: str | Path) -> None:
+def export_reference(
+    policy: DiffusionPolicy, path: str | Path, env_runner: Mapping[str, Any] | None = None
+) -> None:
     """Write a .ckpt in the layout of the reference implementation's workspaces.
 
-    Both networks of it ("model", "ema_model") are this policy's weights. The paths of datasets in
-    its config are the reference's own defaults.
+    Both networks of it ("model", "ema_model") are this policy's weights.
+
+    Args:
+        policy: what is written.
+        path: of the file.
+        env_runner: what its evaluation needs to know of the task, as `envs.reference_runner` says
+            it; None: the file names no environment.
     """
     path = Path(path)
     layout = LAYOUTS[type(policy.sizes)]
     state: dict[str, Tensor] = {name: torch.empty(0) for name in (*DUMMIES, *layout.dummies)}
     state |= {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
     payload = {
-        "cfg": OmegaConf.create(reference_cfg(policy)),
+        "cfg": OmegaConf.create(reference_cfg(policy, env_runner)),
         "state_dicts": {"model": state, "ema_model": state},
         "pickles": {
             name: pickle.dumps(value, protocol=2)
@@ -105,7 +111,9 @@ LAYOUTS: dict[type, Layout] = {
 }
 
 
-def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
+def reference_cfg(
+    policy: DiffusionPolicy, env_runner: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The policy's settings in the reference's layout, as plain containers."""
     config, net = policy.config, policy.sizes
     layout = LAYOUTS[type(net)]
@@ -148,7 +156,7 @@ def reference_cfg(policy: DiffusionPolicy) -> dict[str, Any]:
         },
         "optimizer": layout.optimizer,
         "training": {"device": "cuda:0", "seed": 42, "use_ema": True, "resume": True},
-        "task": _task(policy),
+        "task": _task(policy, env_runner),
     }
 
 
@@ -175,13 +183,12 @@ def _scheduler(sampler: SamplerConfig) -> dict[str, Any]:
     return {"_target_": SCHEDULER_TARGETS[sampler.kind], **kept}
 
 
-def _task(policy: DiffusionPolicy) -> dict[str, Any]:
+def _task(policy: DiffusionPolicy, env_runner: Mapping[str, Any] | None) -> dict[str, Any]:
     info = policy.config.task
     said = {k: v for k, v in asdict(info).items() if v is not None and k != "name"}
-    known = next((make for name, make in RUNNERS.items() if name in info.name), None)
     sizes = {"obs_dim": policy.obs_dim, "action_dim": policy.action_dim, "keypoint_dim": 3}
     task = {"name": info.name, **sizes, **said}
-    if known is None:
+    if env_runner is None:
         return task
     runner = {
         "n_train": 6,
@@ -195,36 +202,5 @@ def _task(policy: DiffusionPolicy) -> dict[str, Any]:
         "n_envs": None,
         "abs_action": bool(info.abs_action),
     }
-    return {**task, "env_runner": {**runner, **known(policy)}}
-
-
-def _kitchen(policy: DiffusionPolicy) -> dict[str, Any]:
-    noise = policy.config.task.robot_noise_ratio
-    return {
-        "_target_": f"{PACKAGE}.env_runner.kitchen_lowdim_runner.KitchenLowdimRunner",
-        "dataset_dir": "data/kitchen",
-        "train_start_seed": 0,
-        "max_steps": 280,
-        "render_hw": [240, 360],
-        "fps": 12.5,
-        "robot_noise_ratio": 0.1 if noise is None else noise,
-    }
-
-
-def _lift(policy: DiffusionPolicy) -> dict[str, Any]:
-    absolute = "_abs" if policy.config.task.abs_action else ""
-    return {
-        "_target_": f"{PACKAGE}.env_runner.robomimic_lowdim_runner.RobomimicLowdimRunner",
-        "dataset_path": f"data/robomimic/datasets/lift/ph/low_dim{absolute}.hdf5",
-        "obs_keys": OBS_KEYS,
-        "train_start_idx": 0,
-        "max_steps": 400,
-        "render_hw": [128, 128],
-        "fps": 10,
-        "crf": 22,
-        "n_latency_steps": 0,
-        "tqdm_interval_sec": 1.0,
-    }
-
-
-RUNNERS = {"kitchen": _kitchen, "lift": _lift}
+    target = f"{PACKAGE}.env_runner.{env_runner['_target_']}"
+    return {**task, "env_runner": {**runner, **env_runner, "_target_": target}}

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
+from envs import TASKS
+
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
 from ..jobs.settings import SamplerChoice, Settings, check_writable
 from . import lerobot_folder, robomimic_file
 from .demos import DemoSet
-from .expert import EXPERTS
 from .sources import SOURCES
 
 
@@ -96,11 +97,12 @@ def prepare_collect(cfg: DictConfig, config: CollectConfig) -> Job:
 def _check(config: CollectConfig, job: Job) -> None:
     task, seeds = job.task, config.seeds(job.settings)
     if config.source == "expert":
-        if task.name not in EXPERTS:
+        if task.expert is None:
+            there = ", ".join(name for name, (_, kind) in TASKS.items() if kind.expert)
             raise ValueError(
-                f"runner.source=expert is there for task={', '.join(EXPERTS)}, got task={task.name}"
+                f"runner.source=expert is there for task={there}, got task={task.name}"
             )
-        if task.action_dim != EXPERTS[task.name].action_dim:
+        if task.action_dim != task.expert.action_dim:
             raise ValueError("runner.source=expert acts relatively, got task.abs_action=true")
         for group in ("cache", "quant"):
             if (choice := getattr(job, group).name) != "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
@@ -11,10 +12,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from envs import TASKS, Task, make_task
+from envs import TASKS, Task, make_task, task_in
 from policies import DiffusionPolicy, load_policy
 
 from .settings import PROJECT, CheckpointChoice, SamplerChoice, UserError, build
+
+log = logging.getLogger(__name__)
 
 SAID_BY_CHECKPOINT = ("abs_action", "robot_noise_ratio")
 
@@ -37,11 +40,7 @@ def policy_and_task(
     path = locate(str(node.checkpoint))
     policy = load(path, node)
     info = policy.config.task
-    foreign = [name for name in TASKS if name != node.name and name in info.name]
-    if foreign:
-        raise UserError(
-            f"task.checkpoint {path} was trained for {info.name}, not for task={node.name}"
-        )
+    _check_trained_for(info.name, path, node)
     task = task_of(node, {key: getattr(info, key) for key in SAID_BY_CHECKPOINT})
     for dim in ("obs_dim", "action_dim"):
         if getattr(policy, dim) != getattr(task, dim):
@@ -55,6 +54,19 @@ def policy_and_task(
     if chosen != policy.config.sampler:
         policy = policy.with_sampler(chosen)
     return policy.to(device), task, path
+
+
+def _check_trained_for(said: str, path: str, node: DictConfig) -> None:
+    """Refuse the checkpoint of another task, unless the user insists; it may say nothing."""
+    own = task_in(said)
+    if not said or own == node.name:
+        return
+    trained = f"task.checkpoint {path} was trained for {said}, not for task={node.name}"
+    if node.get("allow_foreign"):
+        log.warning("%s: task.allow_foreign=true lets it run all the same", trained)
+        return
+    allowed = f"task={own}" if own else f"none of {', '.join(TASKS)}"
+    raise UserError(f"{trained}; it fits {allowed}, and task.allow_foreign=true insists")
 
 
 def _check_task(node: DictConfig) -> None:

@@ -12,8 +12,6 @@ from policies import DatasetError, Demonstrations, read_dataset
 from policies.data.dataset_files import detect_kind
 from policies.data.dataset_info import NOT_ASKED
 
-from ..train.settings import TASK_DEFAULTS, TaskDefaults
-
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +32,7 @@ def read_content(
     """
     kinds = {detect_kind(Path(f)) if kind == "auto" else kind for f in files}
     if not keys and kinds == {"robomimic"}:
-        keys = TASK_DEFAULTS.get(task.name, TaskDefaults()).robomimic_keys
+        keys = tuple(task.obs_parts) or ("obs",)
     stamps = tuple((p, p.stat().st_mtime_ns) for f in files for p in _files(Path(f)))
     parts = tuple(task.obs_parts.items()) or (("obs", task.obs_dim),)
     data, content = _read(tuple(files), kind, keys, parts, stamps)

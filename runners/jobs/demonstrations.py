@@ -11,7 +11,6 @@ from envs import Task
 from policies import DatasetError, DiffusionPolicy
 
 from ..episodes.queries import Queries, choose_queries
-from ..train.settings import TASK_DEFAULTS, TaskDefaults
 from .dataset import read_content
 from .settings import CalibrationChoice, UserError
 
@@ -47,13 +46,12 @@ def demonstrated(choice: CalibrationChoice, policy: DiffusionPolicy, task: Task)
         UserError: it cannot be read, or its observations are not the policy's.
     """
     assert choice.data is not None
-    defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
     try:
         data, content = read_content([choice.data], "auto", (), task, actions=False)
     except DatasetError as error:
         raise UserError(f"calibration.data: {error}") from error
     no_actions = np.empty((len(data.obs), 0), dtype=np.float32)
-    obs, _ = defaults.convert(data.obs, no_actions, task)
+    obs, _ = task.convert(data.obs, no_actions)
     if obs.shape[1] != policy.obs_dim:
         raise UserError(
             f"calibration.data {choice.data}: an observation has {obs.shape[1]} numbers, "

@@ -33,6 +33,7 @@ class CheckpointChoice:
     pick: str = "best"
     weights: str = "auto"
     trust: bool = False
+    allow_foreign: bool = False
 
     def __post_init__(self) -> None:
         if self.pick not in ("best", "latest"):

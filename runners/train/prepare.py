@@ -18,6 +18,7 @@ from policies import (
     NetworkConfig,
     PolicyConfig,
     SamplerConfig,
+    TaskInfo,
     Windows,
     check_finite,
     split_episodes,
@@ -31,7 +32,7 @@ from ..jobs.prepare import settings_and_logger
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
 from .initial import initial_policy
-from .settings import TASK_DEFAULTS, TaskDefaults, TrainConfig, Training, fill
+from .settings import TrainConfig, Training, fill
 
 # these change what is said about a training; data and init count by their content
 OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every")
@@ -63,10 +64,6 @@ class TrainJob:
     name: str
     config: dict[str, Any]
 
-    @property
-    def defaults(self) -> TaskDefaults:
-        return TASK_DEFAULTS.get(self.task.name, TaskDefaults())
-
 
 def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     """Check a training against its dataset and task.
@@ -83,11 +80,10 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         asked = replace(asked, data=collected(settings.study, task.name))
     if asked.rollout_every:
         check_simulator(task, f"runner.rollout_every with task={task.name}")
-    defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
-    runner = fill(asked, defaults, task)
-    data, content = _load(runner, task, defaults)
+    runner = fill(asked, task)
+    data, content = _load(runner, task)
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
-    config = _policy_config(runner, task, defaults, sampler)
+    config = _policy_config(runner, task, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
     pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
@@ -172,9 +168,7 @@ def precision(runner: Training, device: str) -> str:
     return "bf16" if torch.device(device).type == "cuda" else "fp32"
 
 
-def _policy_config(
-    runner: Training, task: Task, defaults: TaskDefaults, sampler: SamplerChoice
-) -> PolicyConfig:
+def _policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> PolicyConfig:
     width = task.action_dim + (0 if runner.obs_as_cond else task.obs_dim)
     process = SamplerConfig(
         steps=runner.num_train_timesteps,
@@ -208,15 +202,15 @@ def _policy_config(
         n_action_steps=runner.n_action_steps,
         pred_action_steps_only=runner.pred_action_steps_only,
         sampler=sampler.over(process),
-        task=defaults.info(task),
+        task=TaskInfo(**task.info()),
     )
 
 
-def _load(runner: Training, task: Task, defaults: TaskDefaults) -> tuple[Demonstrations, str]:
+def _load(runner: Training, task: Task) -> tuple[Demonstrations, str]:
     keys = tuple(runner.obs_keys or ())
     data, content = read_content(runner.files, runner.kind, keys, task)
     try:
-        obs, action = defaults.convert(data.obs, data.action, task)
+        obs, action = task.convert(data.obs, data.action)
     except ValueError as error:
         raise DatasetError(f"{', '.join(runner.files)}: {error}") from error
     for field, values, dim in (

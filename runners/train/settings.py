@@ -1,23 +1,14 @@
-"""The settings of runner=train, and what each task trains with unless told otherwise."""
+"""The settings of runner=train; what is left open, a task fills in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
-
 from envs import Task
-from envs.kitchen.task import CONTROL_HZ, N_GOAL, N_JOINTS, NOISE_AMPLITUDE, VELOCITY_SCALE
-from policies import TaskInfo
 from policies.training import EMAConfig
 
-Floats = NDArray[np.float32]
 WARMUP = 500
-HAND, REACH_M = slice(10, 13), 0.3  # in Lift's observation; a change is a metre away from it
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "normalizer": ("limits", "gaussian"),
@@ -128,97 +119,6 @@ class TrainConfig:
         return self.data if isinstance(self.data, list) else [self.data]
 
 
-def as_it_is(obs: Floats, action: Floats, task: Task) -> tuple[Floats, Floats]:
-    return obs, action
-
-
-def kitchen_from_state(obs: Floats, action: Floats, task: Any) -> tuple[Floats, Floats]:
-    """D4RL's state of 59 numbers -> the policy's 60: positions, no velocities, zeros for the goal.
-
-    Velocity actions become absolute joint targets where the task has those.
-    """
-    if obs.shape[1] != 59:
-        return obs, action
-    joints, objects = obs[:, :N_JOINTS], obs[:, 2 * N_JOINTS : 2 * N_JOINTS + 21]
-    if task.config.abs_action and action.shape[1] == N_JOINTS:
-        action = joints + np.float32(VELOCITY_SCALE / CONTROL_HZ) * action
-    return np.concatenate([joints, objects, np.zeros((len(obs), N_GOAL), np.float32)], 1), action
-
-
-def lift_absolute(obs: Floats, action: Floats, task: Any) -> tuple[Floats, Floats]:
-    """Absolute poses with an axis-angle (7 numbers), as robomimic has them -> with 6D (10).
-
-    Changes of pose have 7 numbers too, and files do not say reliably which they hold (converted
-    ones keep the recorded controller's control_delta), so the values decide: a pose to go to is
-    near the hand.
-
-    Raises:
-        ValueError: `task.abs_action` contradicts the values.
-    """
-    if action.shape[1] != 7 or obs.shape[1] != task.obs_dim:
-        return obs, action
-    away = np.linalg.norm(action[:, :3] - obs[:, HAND], axis=1)
-    absolute = bool(np.quantile(away, 0.9) < REACH_M)
-    if absolute != task.abs_action:
-        raise ValueError(
-            f"actions look like {'poses' if absolute else 'changes of pose'}, "
-            f"task.abs_action={str(task.abs_action).lower()} needs "
-            f"{'changes of pose' if absolute else 'poses'}"
-        )
-    if not absolute:
-        return obs, action
-    rows = Rotation.from_rotvec(action[:, 3:6]).as_matrix()[:, :2].reshape(-1, 6)
-    return obs, np.concatenate([action[:, :3], rows, action[:, 6:]], 1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class TaskDefaults:
-    """How a task is trained.
-
-    Attributes:
-        convert: what the file holds -> what the policy sees and does.
-        amplitude: of the observation noise; None: the task has none.
-        noise_ratio: of it, in the task's own observations.
-        info: what is recorded in the checkpoint.
-    """
-
-    horizon: int = 16
-    n_obs_steps: int = 2
-    n_action_steps: int = 8
-    n_steps: int = 3000
-    batch_size: int = 128
-    obs_range_eps: float = 1e-4
-    action_range_eps: float = 1e-4
-    robomimic_keys: tuple[str, ...] = ("obs",)
-    convert: Callable[[Floats, Floats, Any], tuple[Floats, Floats]] = as_it_is
-    amplitude: Floats | None = None
-    noise_ratio: Callable[[Any], float] = lambda task: 0.0
-    info: Callable[[Any], TaskInfo] = lambda task: TaskInfo(task.name)
-
-
-TASK_DEFAULTS: dict[str, TaskDefaults] = {
-    "lift": TaskDefaults(
-        horizon=10,
-        robomimic_keys=("object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
-        convert=lift_absolute,
-        info=lambda task: TaskInfo("lift_lowdim", task.abs_action),
-    ),
-    "kitchen": TaskDefaults(
-        n_obs_steps=4,
-        n_steps=9000,
-        batch_size=64,
-        obs_range_eps=5e-2,  # as the noise is of this size, smaller movements mean nothing
-        action_range_eps=1e-3,
-        convert=kitchen_from_state,
-        amplitude=np.r_[NOISE_AMPLITUDE, np.zeros(N_GOAL)].astype(np.float32),
-        noise_ratio=lambda task: float(task.config.robot_noise_ratio),
-        info=lambda task: TaskInfo(
-            "kitchen_lowdim", task.config.abs_action, task.config.robot_noise_ratio
-        ),
-    ),
-}
-
-
 @dataclass
 class Training(TrainConfig):
     """Settings with nothing left open."""
@@ -234,15 +134,15 @@ class Training(TrainConfig):
     obs_noise: float = 0.0
 
 
-def fill(config: TrainConfig, defaults: TaskDefaults, task: Task) -> Training:
+def fill(config: TrainConfig, task: Task) -> Training:
     """Put the task's defaults where the settings say nothing."""
     values = vars(config)
-    n_steps = defaults.n_steps if config.n_steps is None else config.n_steps
-    usual = {**vars(defaults), "obs_noise": defaults.noise_ratio(task)}
+    n_steps = task.training.n_steps if config.n_steps is None else config.n_steps
+    usual = {**vars(task.training), "obs_noise": task.observation_noise()}
     usual["warmup"] = min(WARMUP, n_steps // 10)
     opened = {k: usual[k] for k in Training.__annotations__ if values[k] is None}
     training = Training(**{**values, **opened})
-    if training.obs_noise and defaults.amplitude is None:
+    if training.obs_noise and task.noise_amplitude is None:
         raise ValueError(
             f"runner.obs_noise must be 0 or null for task={task.name} (no amplitudes known), "
             f"got {training.obs_noise}"

@@ -45,7 +45,7 @@ class Trainer:
             self.policy.model, self.config.lr, self.config.weight_decay, BETAS
         )
         self.autocast = precision(self.config, job.settings.device) == "bf16"
-        self.amplitude = job.defaults.amplitude
+        self.amplitude = job.task.noise_amplitude
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def _start_fresh(self, policy: DiffusionPolicy) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from envs import KitchenConfig, make_task
-from envs.kitchen.task import NOISE_AMPLITUDE, KitchenEnv
+from envs.kitchen.data import NOISE_AMPLITUDE
+from envs.kitchen.env import KitchenEnv
 from tests.helpers.places import DATA
 
 # observations and rewards of the original KitchenAllV0 for given actions, without noise

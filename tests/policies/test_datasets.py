@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -14,9 +13,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs import KitchenConfig, KitchenTask
-from envs.lift.task import pose_command
+from envs.kitchen.data import kitchen_from_state
+from envs.lift.data import lift_absolute, pose_command
 from policies import DatasetError, Windows, check_finite, read_dataset, split_episodes
-from runners.train.settings import kitchen_from_state, lift_absolute
 from tests.helpers.train_files import (
     LENGTHS,
     LIFT,
@@ -49,29 +48,26 @@ def test_lerobot_is_read_across_files(tmp_path: Path) -> None:
 
 def test_npz_and_the_kitchen_map(tmp_path: Path) -> None:
     data = read_dataset([write_npz(tmp_path / "a.npz")])
-    task = KitchenTask(KitchenConfig(abs_action=True))
-    obs, action = kitchen_from_state(data.obs, data.action, task)
+    obs, action = KitchenTask(KitchenConfig(abs_action=True)).convert(data.obs, data.action)
     assert obs.shape == (sum(LENGTHS), 60)
     np.testing.assert_array_equal(obs[:, :9], data.obs[:, :9])
     np.testing.assert_array_equal(obs[:, 9:30], data.obs[:, 18:39])
     assert not obs[:, 30:].any()
     np.testing.assert_allclose(action, data.obs[:, :9] + 2 * data.action * 0.08, rtol=1e-6)
-    velocity = kitchen_from_state(
-        data.obs, data.action, KitchenTask(KitchenConfig(abs_action=False))
-    )[1]
+    velocity = kitchen_from_state(data.obs, data.action, abs_action=False)[1]
     np.testing.assert_array_equal(velocity, data.action)
 
 
 def test_absolute_poses_become_6d_and_back() -> None:
     rng = np.random.default_rng(0)
     poses = rng.uniform(-1, 1, (20, 7)).astype(np.float32)
-    obs, task = np.zeros((20, 19), np.float32), SimpleNamespace(abs_action=True, obs_dim=19)
+    obs = np.zeros((20, 19), np.float32)
     obs[:, 10:13] = poses[:, :3]
-    _, action = lift_absolute(obs, poses, task)
+    _, action = lift_absolute(obs, poses, abs_action=True)
     with pytest.raises(ValueError, match=r"look like poses, task\.abs_action=false needs changes"):
-        lift_absolute(obs, poses, SimpleNamespace(abs_action=False, obs_dim=19))
+        lift_absolute(obs, poses, abs_action=False)
     with pytest.raises(ValueError, match=r"look like changes of pose, task\.abs_action=true needs"):
-        lift_absolute(obs + 1, poses, task)
+        lift_absolute(obs + 1, poses, abs_action=True)
     assert action.shape == (20, 10)
     for pose, ten in zip(poses, action, strict=True):
         back = pose_command(ten.astype(np.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from diffusers import DDPMScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from envs import reference_runner
 from policies import (
     DiffusionPolicy,
     NetworkConfig,
@@ -186,7 +187,7 @@ def test_the_learning_rate() -> None:
 def test_an_exported_checkpoint_has_the_references_layout(task: str, tmp_path: Path) -> None:
     fixture = FIXTURES / f"{task}_lowdim_transformer" / "latest.ckpt"
     policy, file = load_policy(fixture), tmp_path / "out.ckpt"
-    export_reference(policy, file)
+    export_reference(policy, file, reference_runner(asdict(policy.config.task)))
     ours, theirs = read_reference(file), read_reference(fixture)
     assert ours.state_dicts.keys() == theirs.state_dicts.keys()
     for name, state in theirs.state_dicts.items():

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from envs import KitchenTask, LiftConfig, LiftTask
-from envs.lift.task import LiftEnv
+from envs.lift.env import LiftEnv
+from envs.lift.expert import lift_action
 from envs.task import FloatArray
 from runners.cli import run as run_cli
 from runners.collect import lerobot_folder
 from runners.collect.demos import Demo, DemoSet
-from runners.collect.expert import lift_action
 from runners.collect.run import disturbance, episode_sigma
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory

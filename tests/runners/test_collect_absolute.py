@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from envs import LiftConfig, LiftTask
-from envs.lift.task import LiftEnv
+from envs.lift.env import LiftEnv
+from envs.lift.expert import lift_action
 from policies import (
     DiffusionPolicy,
     NetworkConfig,
@@ -27,10 +28,8 @@ from policies import (
 from runners.cli import run
 from runners.collect import robomimic_file
 from runners.collect.demos import Demo, DemoSet
-from runners.collect.expert import lift_action
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
-from runners.train.settings import lift_absolute
 
 SEED = 3
 
@@ -71,7 +70,7 @@ def test_a_recorded_absolute_episode_replays(tmp_path: Path) -> None:
         assert written["data/demo_0/actions"].shape == (len(steps), 7)
     assert LiftTask(LiftConfig(env_args=str(file))).abs_action
     data = read_dataset([file], obs_keys=list(task.obs_parts))
-    _, actions = lift_absolute(data.obs, data.action, task)
+    _, actions = task.convert(data.obs, data.action)
     np.testing.assert_allclose(actions, steps.actions, atol=1e-5)
     obs, _ = env.reset(seed=SEED)
     np.testing.assert_array_equal(obs, steps.obs[0])

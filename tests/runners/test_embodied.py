@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from envs import Event, KitchenConfig, LiftConfig, LiftTask, Motion, Task
-from envs.kitchen.task import KitchenEnv, KitchenTask
-from envs.lift.task import LiftEnv
+from envs.kitchen import KitchenTask
+from envs.kitchen.env import KitchenEnv
+from envs.lift.env import LiftEnv
 from envs.motion import EnergyMeter
 from envs.task import Env, FloatArray
 from runners.episodes.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length
