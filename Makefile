@@ -27,7 +27,7 @@ test: setup
 check: setup docs-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict accel policies envs runners run.py
+	$(BIN)/mypy --strict accel policies envs runners skipstep run.py
 
 # tables of README.md and docs/ that differ from their studies; --write mends them
 docs-check: setup

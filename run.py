@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # also when installed as skipstep.run
-
-
-def main() -> None:
-    from runners.cli import run  # not at the top: env workers import this file
-
-    sys.exit(run(sys.argv[1:]))
-
+from skipstep.run import main
 
 if __name__ == "__main__":
     main()

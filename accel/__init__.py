@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import skipstep  # noqa: F401  (the other names of these modules)
+
 from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantised, resolve
 from .attach.attach import Attached, attach

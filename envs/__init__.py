@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import skipstep  # noqa: F401  (the other names of these modules)
+
 from .kitchen import KitchenConfig, KitchenTask
 from .lift import LiftConfig, LiftTask
 from .limits import resolve_n_envs

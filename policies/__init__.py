@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import skipstep  # noqa: F401  (the other names of these modules)
+
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .config import PolicyConfig, TaskInfo
 from .data.datasets import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -40,6 +41,8 @@ def test_the_wheel_holds_our_package_and_nothing_beside_it(wheel: Path) -> None:
     sources = [p for top in packages for s in kinds for p in (PROJECT / top).rglob(s)]
     missing = {f"skipstep/{p.relative_to(PROJECT)}" for p in sources} - set(names)
     assert not missing, "name new subpackages in pyproject.toml"
+    own = {f"skipstep/{p.name}" for p in (PROJECT / "skipstep").glob("*.py")}
+    assert own <= set(names)
 
 
 def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
@@ -48,6 +51,8 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "from skipstep.accel import CACHES\n"
+        "import accel, skipstep.runners.store.folder, runners.store\n"
+        "assert CACHES is accel.CACHES and skipstep.runners.store is runners.store\n"
         "from skipstep.policies import load_policy\n"
         "from skipstep.run import main\n"
         "sys.argv = ['skipstep', *{argv!r}]\n"
@@ -64,6 +69,16 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
     assert wrong.returncode == 2
     names = " ".join(sorted(CACHES))
     assert wrong.stderr.strip().endswith(f"Available options in 'cache': {names}")
+    report = [sys.executable, "-m", "skipstep.runners.report", "nowhere"]
+    said = subprocess.run(
+        report,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 2, said.stderr
+    assert "nowhere" in said.stderr
     shown = run("cache=uniform", "--cfg", "job")
     assert shown.returncode == 0, shown.stderr
     assert "spacing: quadratic" in shown.stdout
