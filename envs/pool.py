@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .task import EnvError, FloatArray, Task
-from .worker import ONE_THREAD, WAITING, Event, serve
+from .worker import ONE_THREAD, WAITING, Event, plugins_of, serve
 
 __all__ = ["EnvPool", "Event"]
 
@@ -177,9 +177,8 @@ class EnvPool:
             forkserver.ensure_running()
         context = get_context("forkserver")
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, slot, self.task, self.record), daemon=True
-        )
+        arguments = (theirs, slot, self.task, self.record, plugins_of(self.task))
+        process = context.Process(target=serve, args=arguments, daemon=True)
         try:
             process.start()
         except BaseException:

@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +24,8 @@ from .video import load_av, write_video
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
+
+PLUGINS: list[str] = []  # modules of others that tasks came from, as far as this process knows
 
 WAITING = "OMP_WAIT_POLICY"  # of OpenMP's threads, for libraries that have their own
 
@@ -153,7 +157,15 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def serve(conn: Connection, slot: int, task: Task, record: bool = False) -> None:
+def plugins_of(task: Task) -> list[str]:
+    """What a worker imports besides the task's own module: the plug-ins of the task's package."""
+    package = type(task).__module__.partition(".")[0]
+    return [name for name in PLUGINS if name.partition(".")[0] == package]
+
+
+def serve(
+    conn: Connection, slot: int, task: Task, record: bool = False, plugins: Sequence[str] = ()
+) -> None:
     """Answer requests `(method of Host, arguments)` until the other end is closed.
 
     The answer is an `Event`, or an `EnvError` if the environment cannot be built.
@@ -161,6 +173,8 @@ def serve(conn: Connection, slot: int, task: Task, record: bool = False) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(ONE_THREAD)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    for name in plugins:
+        import_module(name)
     host = Host(slot, task, record)
     while True:
         try:

@@ -32,6 +32,7 @@ from .launch.sweeps import (
     unaccelerated,
 )
 from .overrides import key_of
+from .plugins import load_plugins
 from .registry import RUNNERS, prepare
 from .store.folder import StoreError, note_failure
 from .store.shards import within
@@ -75,6 +76,7 @@ def validate(argv: Sequence[str]) -> list[Launch]:
     """
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     args = get_args_parser().parse_args(list(argv))
+    load_plugins(args.overrides, CONF)
     if any(getattr(args, name) for name in SHOW_ONLY):
         return []
     check_launcher(args.overrides)
@@ -132,6 +134,7 @@ def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) 
 def job_of(overrides: Sequence[str]) -> Any:
     """The checked job of one command line's words, for what runs jobs by itself."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    load_plugins(overrides, CONF)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = _compose(list(overrides))
     with open_dict(cfg):

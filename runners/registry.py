@@ -15,6 +15,7 @@ from .evaluate.run import EvaluateConfig
 from .evaluate.shards import render_evaluation, run_evaluation
 from .jobs.prepare import MISTAKES, prepare_job
 from .jobs.settings import UserError, choose
+from .plugins import load
 from .search.run import SearchConfig, prepare_search, run_search
 from .search.table import render_search
 from .show.prepare import ShowConfig, prepare_show
@@ -49,6 +50,7 @@ def prepare(cfg: DictConfig) -> Any:
     Raises:
         UserError: with one line that names the setting, the value and what is allowed.
     """
+    load(cfg.plugins)  # anew where a launcher's process has not read the command line
     try:
         runner = choose(RUNNERS, cfg.runner, "runner")
         return RUNNERS[runner.name].prepare(cfg, runner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from .samplers import KINDS, ORDERS
 from .spacing import CHOSEN, LIBRARY, timesteps
 
-ALLOWED: dict[str, tuple[Any, ...]] = {
-    "kind": tuple(KINDS),
+ALLOWED: dict[str, Collection[Any]] = {
+    "kind": KINDS,
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
     "prediction_type": ("epsilon", "sample", "v_prediction"),
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),

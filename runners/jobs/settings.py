@@ -182,6 +182,7 @@ GROUPS = (
     "calibration",
     "realtime",
     "also",
+    "plugins",
 )
 
 

@@ -102,3 +102,17 @@ def test_the_public_names_go_on_without_a_word() -> None:
     )
     run = [sys.executable, "-W", "error::DeprecationWarning", "-c", code]
     subprocess.run(run, cwd=PROJECT, check=True)
+
+
+def test_the_changelog_has_every_move() -> None:
+    rows = [
+        line.split(" | ")
+        for line in (PROJECT / "CHANGELOG.md").read_text().splitlines()
+        if line.count(" | ") == 2
+    ]
+    found = {}
+    for new, old, modules in rows[2:]:
+        for words in modules.removesuffix(" |").split(", "):
+            leaf, _, renamed = words.replace("`", "").partition(" as ")
+            found[f"{old.strip('`')}.{leaf}"] = f"{new.strip('| `')}.{renamed or leaf}"
+    assert found == MOVED
