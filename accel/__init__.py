@@ -17,6 +17,7 @@ from .caches import (
     TaylorConfig,
     TeaCacheConfig,
     UniformConfig,
+    forecast,
 )
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
@@ -92,6 +93,7 @@ __all__ = [
     "calibrate",
     "collect",
     "flops_share",
+    "forecast",
     "freeze",
     "import_interval",
     "integers_of",

@@ -204,6 +204,17 @@ def accelerated(
     Raises:
         TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
             statistics for another policy, or none where they are needed.
+
+    Example:
+        >>> import torch
+        >>> from accel import UniformConfig
+        >>> from policies import load_policy
+        >>> policy = load_policy("checkpoints/kitchen")
+        >>> obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
+        >>> with accelerated(policy, cache=UniformConfig(steps=20)) as fast:
+        ...     actions = fast.act(obs, noise.manual_seed(0))
+        >>> tuple(actions.shape), sum(step[0] for step in fast.stats()["computed"])
+        ((1, 8, 9), 20)
     """
     if isinstance(policy, AcceleratedPolicy):
         raise TypeError("the policy is accelerated already: pass the plain one")

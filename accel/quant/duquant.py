@@ -94,6 +94,17 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
         ValueError: training mode, statistics of another model, a pattern that does nothing, no
             layer to quantise, one that the calibration never called, or weights that are not
             finite.
+
+    Example:
+        >>> from accel.quant import RtnConfig, collect
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).eval()
+        >>> statistics = collect(model, [(torch.randn(32, 64),)], n_batches=1)
+        >>> small = quantize(model, statistics, RtnConfig(weight_bits=4, include=("",)))
+        >>> [(layer.name, layer.weight_bits) for layer in small.layers]
+        [('0', 4), ('2', 4)]
+        >>> tuple(small.model(torch.randn(1, 64)).shape)
+        (1, 64)
     """
     layers, reports, settings = {}, [], config.full()
     for layer, report in _fitted(model, statistics, settings):
