@@ -20,7 +20,7 @@ from runners.calibrate.run import CalibrateConfig, prepare_calibrate
 from runners.cli import CONF
 from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries
-from runners.jobs.prepare import Job
+from runners.jobs.job import Job
 from runners.jobs.settings import UserError
 
 from .measure import Program, actions_of
