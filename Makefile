@@ -34,7 +34,7 @@ check: setup docs-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict accel policies envs runners run.py
 
-# tables of README.md and docs/ that differ from their studies; --write mends them
+# tables of README.md and docs/ that differ from their studies (--write mends them), and long lines
 docs-check: setup
 	$(BIN)/python -m tools.docs_check
 
