@@ -57,7 +57,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Quantised:
+class Quantized:
     """A quantised model and how it came about.
 
     Attributes:
@@ -82,7 +82,7 @@ def plan(model: nn.Module, statistics: Statistics, config: QuantConfig) -> tuple
     return tuple(report for _, report in _fitted(model, statistics, config.full()))
 
 
-def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantised:
+def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantized:
     """A quantised copy of a model; `model` stays as it is, and shares nothing with the copy.
 
     Args:
@@ -111,7 +111,7 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
         layers[report.name] = layer
         reports.append(report)
     replaced = replace_layers(model, layers, statistics.attentions)
-    return Quantised(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
+    return Quantized(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
 
 
 def replace_layers(
