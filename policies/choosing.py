@@ -126,7 +126,7 @@ def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
     if config.kind == base.kind == "ddpm" and np.array_equal(timesteps(config), timesteps(base)):
         return base
     unlisted = {"timesteps": None, "power": DEFAULTS["power"]}
-    table = sampler_table(config)
+    table = _without_eta(config)
     lower = (order for order in ORDERS if order < config.order and config.kind == "dpmpp")
     orders = (*lower, config.order)
     for order, spacing in itertools.product(orders, (None, *NAMED)):
@@ -134,9 +134,14 @@ def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
             return config
         with suppress(ValueError):  # the library may have no such list
             simpler = replace(config, **unlisted, spacing=spacing, order=order)
-            if _same(sampler_table(simpler), table):
+            if _same(_without_eta(simpler), table):
                 return simpler
     return config
+
+
+def _without_eta(config: SamplerConfig) -> SamplerTable:
+    """What is visited and aimed at; with eta a chosen list is not rounded as the library's is."""
+    return sampler_table(replace(config, eta=DEFAULTS["eta"]))
 
 
 def _same(one: SamplerTable, other: SamplerTable) -> bool:
