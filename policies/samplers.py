@@ -108,8 +108,13 @@ def ddim(config: SamplerConfig, visits: Visits) -> Rows:
     }["clipped" if config.use_clipped_model_output else config.prediction_type]
     draws = np.full(len(a), config.eta > 0)
     x0_scale = np.sqrt(a_prev) + direction * by_x0
-    scales = (x0_scale, direction * by_x, direction * by_out, sigma)
-    return Rows(*(scale.astype(np.float32) for scale in scales), draws)
+    return Rows(
+        x0_scale.astype(np.float32),
+        (direction * by_x).astype(np.float32),
+        (direction * by_out).astype(np.float32),
+        sigma.astype(np.float32),
+        draws,
+    )
 
 
 def dpmpp(config: SamplerConfig, visits: Visits) -> Rows:
