@@ -96,6 +96,8 @@ class DiffusionPolicy(nn.Module):
         """
         if isinstance(sampler, str):
             sampler = choose_sampler(self.config.sampler, sampler, steps, **settings)
+        elif not isinstance(sampler, SamplerConfig):
+            raise TypeError(f"sampler must be a kind or a SamplerConfig, got {sampler!r}")
         elif steps is not None or settings:
             raise TypeError("steps and other settings go with a kind of sampler, not with a config")
         return self._twin(replace(self.config, sampler=sampler))

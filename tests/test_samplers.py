@@ -313,6 +313,24 @@ def test_a_call_may_name_another_sampler() -> None:
     assert policy.n_inference_steps == 10
 
 
+def test_a_call_may_have_a_whole_sampler() -> None:
+    policy = POLICIES["causal", 0]
+    obs = torch.zeros(1, TO, OBS)
+    settings: dict[str, Any] = {"spacing": "even", "order": 3, "stochastic": True}
+    config = choose_sampler(policy.config.sampler, "dpmpp", 4, **settings)
+    with accelerated(policy, sampler=config) as fast:
+        actions = fast.act(obs, torch.Generator().manual_seed(0))
+    same_way = policy.with_sampler("dpmpp", 4, **settings)
+    expected = same_way.act(obs, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(actions, expected, atol=1e-4, rtol=0)
+    for wrong, words in (
+        ({"sampler": config, "steps": 3}, "steps and other settings go with a kind"),
+        ({"sampler": {"kind": "ddim"}}, "sampler must be a kind or a SamplerConfig"),
+    ):
+        with pytest.raises(TypeError, match=words), accelerated(policy, **wrong):
+            pass
+
+
 def test_settings_that_are_new_leave_the_identity_of_others(tmp_path: Path) -> None:
     """What was hashed and written before chosen samplers existed is hashed and written today."""
     known = {
