@@ -92,7 +92,8 @@ class DiffusionPolicy(nn.Module):
             sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp), see
                 `choose_sampler`.
             steps: of that kind: network calls of a query.
-            settings: of that kind: spacing, timesteps, eta, order, stochastic.
+            settings: of that kind: spacing, timesteps, power, eta, order, stochastic,
+                variance_type.
         """
         if isinstance(sampler, str):
             sampler = choose_sampler(self.config.sampler, sampler, steps, **settings)

@@ -44,6 +44,8 @@ MISTAKES = {
     "cache=uniform cache.spacing=cubic": "cache.spacing must be one of even, quadratic, power",
     "sampler=ddim sampler.steps=101": "sampler.steps must be from 1 to 100",
     "sampler=ddim sampler.steps=0": "sampler.steps must be at least 1, got 0",
+    "sampler=ddim sampler.variance_type=fixed_large": "sampler.variance_type exists for ddpm only",
+    "sampler=ddpm sampler.variance_type=learned": "sampler.variance_type must be one of fixed",
     "device=tpu": "device must be cpu or cuda[:n], got 'tpu'",
     "device=cuda:99": "device cuda:99 is not there",
     "study=a/b": "study must be a folder name, got 'a/b'",

@@ -230,6 +230,9 @@ def test_another_number_of_steps_is_trailing_but_for_the_checkpoints_own_sampler
         ({"timesteps": [True, 0]}, "whole numbers"),
         ({"timesteps": [99, 9], "steps": 3}, "sampler.steps must be 2"),
         ({"timesteps": [99, 9], "spacing": "even"}, "excludes sampler.spacing"),
+        ({"variance_type": "fixed"}, "sampler.variance_type must be one of fixed_small"),
+        ({"variance_type": "fixed_large", "kind": "ddim"}, "variance_type exists for ddpm only"),
+        ({"variance_type": "fixed_large", "kind": "dpmpp"}, "got fixed_large with dpmpp"),
         ({"eta": 0.5}, "sampler.eta exists for ddim only, got 0.5 with ddpm"),
         ({"eta": 0.5, "kind": "dpmpp"}, "sampler.eta exists for ddim only"),
         ({"eta": 1.5, "kind": "ddim"}, "sampler.eta must be from 0 to 1, got 1.5"),
@@ -422,6 +425,21 @@ def test_two_ways_to_say_a_sampler_are_one(
 ) -> None:
     first, second = (choose_sampler(SamplerConfig(), kind, **asked) for asked in (one, other))
     assert same(first, second)
+
+
+def test_another_variance_is_another_sampler_where_it_adds_other_noise() -> None:
+    base = SamplerConfig()
+    large = choose_sampler(base, "ddpm", variance_type="fixed_large")
+    assert large == replace(base, variance_type="fixed_large")  # diffusers' own, as tested above
+    five = choose_sampler(base, "ddpm", 5, variance_type="fixed_large")
+    assert sampler_table(five).sigma[0] > sampler_table(choose_sampler(base, "ddpm", 5)).sigma[0]
+    assert not same(five, choose_sampler(base, "ddpm", 5))
+    for kind in ("fixed_small", "fixed_small_log"):
+        assert choose_sampler(base, "ddpm", variance_type=kind) == base
+    assert choose_sampler(base, "ddpm", 1, variance_type="fixed_large") == choose_sampler(
+        base, "ddpm", 1
+    )
+    assert choose_sampler(large, variance_type="fixed_small_log") == base
 
 
 def test_numbers_of_any_type_are_one_setting() -> None:
