@@ -5,7 +5,8 @@
 If a hundred steps lose to five because their actions are too random, the mean of several samples
 should win too. A query's action chunk is the mean of K samples, whose noises come from the query's
 own generator. Wins and losses are against the plain policy's committed episodes on the same seeds.
-The same command goes on where it was cut off."""
+The same command goes on where it was cut off.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +81,7 @@ def main() -> int:
     job = job_of(options.task, (f"n_episodes={options.episodes}", *options.sampler))
     label = f"{page.label_of(job.config)}, mean of {options.samples}"
     kept, plain = page.measured(NAME).get(options.task, {}), plain_success(options.task)
-    found = kept.get(label) or summary({}, plain)
-    success = {int(seed): ok for seed, ok in found["success"].items()}
+    success = {int(s): ok for s, ok in kept.get(label, {}).get("success", {}).items()}
     missing = [seed for seed in job.seeds if seed not in success]
     torch.set_num_threads(1)
     with accelerate(job, acceleration_of(job)) as fast:
@@ -90,8 +90,8 @@ def main() -> int:
         for episode in tqdm(played, total=len(missing), unit="episode", disable=None):
             if episode.status == "ok":
                 success[episode.seed] = bool(episode.success)
-                found = summary(success, plain)
-                page.keep_measured(NAME, options.task, {**kept, label: found})
+                page.keep_measured(NAME, options.task, {**kept, label: summary(success, plain)})
+    found = summary(success, plain)
     print(label, dump({k: v for k, v in found.items() if k != "success"}))
     return int(not success.keys() >= set(job.seeds))
 
