@@ -78,7 +78,6 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     for group in ("cache", "quant"):
         if cfg[group].name != "none":
             raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
-    _check_sampler(build(SamplerChoice, cfg.sampler, "sampler"))
     task = task_of(cfg.task, {})
     if asked.data is None:
         asked = replace(asked, data=collected(settings.study, task.name))
@@ -87,7 +86,8 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
     runner = fill(asked, defaults, task)
     data, content = _load(runner, task, defaults)
-    config = _policy_config(runner, task, defaults)
+    sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
+    config = _policy_config(runner, task, defaults, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
     pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
@@ -172,19 +172,9 @@ def precision(runner: Training, device: str) -> str:
     return "bf16" if torch.device(device).type == "cuda" else "fp32"
 
 
-def _check_sampler(sampler: SamplerChoice) -> None:
-    """Weights do not depend on it, so neither does what a training is and what it writes."""
-    for name, default in asdict(SamplerChoice()).items():
-        if (got := getattr(sampler, name)) != default:
-            setting = "sampler" if name == "name" else f"sampler.{name}"
-            allowed = "null" if default is None else default
-            raise UserError(
-                f"{setting} must be {allowed} with runner=train, got {got}: weights do not depend "
-                "on it, choose it where the policy runs"
-            )
-
-
-def _policy_config(runner: Training, task: Task, defaults: TaskDefaults) -> PolicyConfig:
+def _policy_config(
+    runner: Training, task: Task, defaults: TaskDefaults, sampler: SamplerChoice
+) -> PolicyConfig:
     width = task.action_dim + (0 if runner.obs_as_cond else task.obs_dim)
     process = SamplerConfig(
         steps=runner.num_train_timesteps,
@@ -217,7 +207,7 @@ def _policy_config(runner: Training, task: Task, defaults: TaskDefaults) -> Poli
         action_dim=task.action_dim,
         n_action_steps=runner.n_action_steps,
         pred_action_steps_only=runner.pred_action_steps_only,
-        sampler=process,
+        sampler=sampler.over(process),
         task=defaults.info(task),
     )
 
