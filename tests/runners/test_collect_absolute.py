@@ -26,8 +26,8 @@ from policies import (
     save_policy,
 )
 from runners.cli import run
+from runners.collect import robomimic_file
 from runners.collect.demos import Demo, DemoSet
-from runners.collect.run import robomimic_file
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
 
