@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+
+import numpy as np
+
+from .html import DARK, LIGHT
 
 STYLE = """
 svg.chart { display: block; width: 100%; height: auto; max-width: 40rem; }
@@ -16,7 +20,19 @@ svg.chart .grid { stroke: var(--line); stroke-width: 1; }
 svg.chart .axis { stroke: var(--soft); stroke-width: 1; }
 svg.chart .guide { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; fill: none; }
 svg.chart .halo { stroke: var(--paper); stroke-width: 1.5; }
+svg.chart .edge { stroke: var(--soft); stroke-width: .6; }
+svg.chart .hover { fill: none; pointer-events: all; }
+svg.chart .hover:hover { stroke: var(--ink); stroke-width: 1; }
+.broad > svg.chart { max-width: none; min-width: 40rem; }
 """
+SHEET = """
+svg.chart { max-width: none; }
+svg.chart text.title { font-size: 18px; }
+svg.chart text.heading { font-size: 14px; font-weight: 600; }
+svg.chart rect.sheet { fill: var(--paper); }
+"""
+CHARACTER_PX = 6.4  # of a letter, on average
+TITLE_PX = 34.0  # of a picture, and above each drawing in it
 
 
 @dataclass(frozen=True)
@@ -72,8 +88,12 @@ class Drawing:
     def line(self, x1: float, y1: float, x2: float, y2: float, **style: object) -> None:
         self._add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **style})
 
-    def rect(self, x: float, y: float, width: float, height: float, **style: object) -> None:
-        self._add("rect", {"x": x, "y": y, "width": width, "height": height, **style})
+    def rect(
+        self, x: float, y: float, width: float, height: float, said: str = "", **style: object
+    ) -> None:
+        """`said` appears on hovering."""
+        where = {"x": x, "y": y, "width": width, "height": height, **style}
+        self._add("rect", where, f"<title>{escape(said)}</title>" if said else "")
 
     def path(self, points: Sequence[tuple[float, float]], **style: object) -> None:
         d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -89,6 +109,27 @@ class Drawing:
         self._add("circle", {"cx": x, "cy": y, "r": 8, "fill": colour, "class": "halo"})
         self.text(x, y + 3.5, str(number), "middle", "badge")
         self._parts.append("</g>")
+
+    def cells(
+        self, here: np.ndarray, x: float, y: float, across: float, down: float, **style: object
+    ) -> None:
+        """Those cells of a grid whose (column, row) is true, each `across` wide and `down` high."""
+        place = f"translate({x:g} {y:g}) scale({across:.6g} {down:.6g})"
+        shape = {"d": cell_path(here), "transform": place, "shape-rendering": "crispEdges"}
+        self._add("path", {**shape, **style})
+
+    def image(self, x: float, y: float, width: float, height: float, png: str) -> None:
+        """A PNG in base64, its pixels as squares."""
+        where = {"x": x, "y": y, "width": width, "height": height}
+        style = {"preserveAspectRatio": "none", "style": "image-rendering: pixelated"}
+        self._add("image", {**where, **style, "href": f"data:image/png;base64,{png}"})
+
+    def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
+        """Coloured squares with their names in a line, [(colour, name)]."""
+        for colour, name in entries:
+            self.rect(x, y - 9, 10.0, 10.0, fill=colour, **{"class": "edge"})
+            self.text(x + 14, y, name, kind="soft")
+            x += 30 + CHARACTER_PX * len(name)
 
     def axis_x(
         self, scale: Scale, y: float, top: float, title: str, name: Callable[[float], str]
@@ -115,13 +156,68 @@ class Drawing:
         )
         self._parts.append(f"<{tag}{said}>{inner}</{tag}>")
 
-    def html(self, label: str, caption: str, below: str = "") -> str:
-        """As a figure; `label` is for people who hear the page."""
-        return (
-            f'<figure><svg class="chart" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{escape(label)}">{"".join(self._parts)}</svg>{below}'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+    def html(self, label: str, caption: str, below: str = "", broad: bool = False) -> str:
+        """As a figure.
+
+        Args:
+            label: for people who hear the page.
+            caption: what is seen, in words.
+            below: HTML under the drawing.
+            broad: as wide as the page, and scrolled sideways on a phone.
+        """
+        drawn = (
+            f'<svg class="chart" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
+            f'aria-label="{escape(label)}">{self.inner}</svg>'
         )
+        if broad:
+            drawn = f'<div class="wide broad">{drawn}</div>'
+        return f"<figure>{drawn}{below}<figcaption>{escape(caption)}</figcaption></figure>"
+
+    @property
+    def inner(self) -> str:
+        """The shapes, without the picture around them."""
+        return "".join(self._parts)
+
+
+def picture(title: str, drawings: Sequence[tuple[str, Drawing]]) -> str:
+    """A file of its own: drawings below each other, each under its heading."""
+    width = max(drawing.width for _, drawing in drawings)
+    sheet, y = Drawing(width, 0), TITLE_PX
+    parts = []
+    sheet.text(0, 18, title, kind="title")
+    for heading, drawing in drawings:
+        sheet.text(0, y + 22, heading, kind="heading")
+        y += TITLE_PX
+        parts.append(
+            f'<svg y="{y:g}" width="{drawing.width:g}" height="{drawing.height:g}">'
+            f"{drawing.inner}</svg>"
+        )
+        y += drawing.height
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" width="{width:g}" '
+        f'height="{y + 8:g}" viewBox="-12 0 {width + 24:g} {y + 8:g}">'
+        f"<title>{escape(title)}</title><style>{_painted(LIGHT)}"
+        f"@media (prefers-color-scheme: dark) {{{_painted(DARK)}}}</style>"
+        f'<rect class="sheet" x="-12" width="{width + 24:g}" height="{y + 8:g}"/>'
+        f"{sheet.inner}{''.join(parts)}</svg>\n"
+    )
+
+
+def cell_path(here: np.ndarray) -> str:
+    """Of (columns, rows) bool: neighbouring columns of a row as one rectangle each."""
+    parts = []
+    for row, cells in enumerate(here.T):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], cells.astype(int), [0]])))
+        parts += [f"M{a} {row}h{b - a}v1H{a}z" for a, b in edges.reshape(-1, 2)]
+    return "".join(parts)
+
+
+def _painted(colours: Mapping[str, str]) -> str:
+    """The style with colours for names of colours, which programs besides browsers do not read."""
+    style = STYLE + SHEET
+    for name, colour in colours.items():
+        style = style.replace(f"var(--{name})", colour)
+    return style
 
 
 def _number(value: object) -> str:
