@@ -18,7 +18,7 @@ from runners.acceleration.calibration import calibration_of, locked, queries_of
 from runners.cli import job_of
 from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries
-from runners.jobs.prepare import Job
+from runners.jobs.job import Job
 from runners.jobs.settings import UserError
 
 from .writing import check

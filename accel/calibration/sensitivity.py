@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..action_errors import squared_action_error
+from ..engines import ENGINES, FusedConfig, settled
 from ..plans.plan import CachePlan
 from ..plans.sites import sites_of
 from ..protocol import Transparent
@@ -54,11 +56,11 @@ def measure_sensitivity(
     Returns:
         (N,) float64; ones where the policy has too few steps, or no error moves its actions.
     """
-    from ..api import accelerated  # which needs the calibrations that need this
-
     n_steps, sites = policy.n_inference_steps, sites_of(policy)
     runs, states = runs_of(n_steps), [generator.get_state() for generator in noise]
     target = policy.normalizer.normalize("action", plain)
+    engine: Any = settled(FusedConfig(), policy)
+    build = ENGINES[engine.name][1]
     found = []
     hidden = None if progress else True  # None: a bar where there is a terminal
     for a, b in tqdm(runs, desc="sensitivity", unit="run", disable=hidden):
@@ -66,7 +68,8 @@ def measure_sensitivity(
         mask[a + 1 : b] = False
         plan = CachePlan(sites, mask, policy.fingerprint(), f"steps {a} to {b - 1} reuse {a}")
         squares: list[Tensor] = []
-        with accelerated(policy, plan) as fast, torch.inference_mode():
+        fast = build(policy, plan, engine)
+        with torch.inference_mode():
             for first in range(0, len(observations), batch):
                 rows = slice(first, first + batch)
                 generators = [torch.Generator() for _ in states[rows]]

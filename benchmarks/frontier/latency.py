@@ -28,7 +28,7 @@ from runners import cli
 from runners.acceleration.quantization import accelerate, acceleration_of
 from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import compare
-from runners.jobs.prepare import Job
+from runners.jobs.job import Job
 from runners.machine import cpu, load
 
 from .arms import ARMS

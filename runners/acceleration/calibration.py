@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
-from accel import CACHES, CachePlan, Calibration, PlanError, calibrate, resolve
+from accel import CACHES, CachePlan, Calibration, PlanError, accelerated, calibrate, resolve
 from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
-from ..episodes.queries import Queries, play
+from ..episodes.loop import evaluate
+from ..episodes.queries import Queries, choose_queries
 from ..jobs.calibration_choice import Recipe, load
-
-if TYPE_CHECKING:
-    from ..jobs.prepare import Job
+from ..jobs.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,30 @@ def queries_of(job: Job, anew: bool = False) -> Queries:
     queries = demos.queries(job.policy.n_obs_steps, n_queries) if demos else play(job)
     queries.save(path)
     return queries
+
+
+def play(job: Job) -> Queries:
+    """Queries of episodes that the plain policy plays."""
+    choice, settings = job.recipe.choice, job.settings
+    seeds = choice.episode_seeds
+    bar = tqdm(total=len(seeds), desc="calibration", unit="episode", disable=None)
+    found: dict[int, np.ndarray] = {}
+    with bar, accelerated(job.policy, engine="fused") as plain:
+        for episode in evaluate(
+            plain,
+            job.task,
+            seeds,
+            job.n_envs,
+            settings.noise_seed,
+            policy_batch=settings.policy_batch,
+        ):
+            bar.update()
+            if episode.status == "ok":
+                found[episode.seed] = episode.observations
+            else:
+                log.warning("seed %d is left out: %s", episode.seed, episode.error)
+    played = sorted(found)
+    return choose_queries(played, [found[s] for s in played], choice.n_queries)
 
 
 def _whole(path: Path) -> Queries | None:

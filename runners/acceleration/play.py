@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..episodes.clock import Clock
 from ..episodes.loop import EpisodeResult, evaluate
-from ..jobs.prepare import Job
+from ..jobs.job import Job
 from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
 from ..store.folder import TIME, RunStore, dump, film_of, write_whole

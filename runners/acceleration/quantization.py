@@ -36,7 +36,7 @@ from ..machine import cpu
 from .calibration import find, locked, plan_of, queries_of, source_of
 
 if TYPE_CHECKING:
-    from ..jobs.prepare import Job
+    from ..jobs.job import Job
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from accel import BranchErrors, Quantised, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
-from ..jobs.prepare import Job, describe, prepare_job
+from ..jobs.job import Job
+from ..jobs.prepare import describe, prepare_job
 from ..jobs.settings import UserError
 from ..jobs.versions import versions
 from ..overrides import command

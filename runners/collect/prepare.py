@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
-from ..jobs.prepare import Job, prepare_job
+from ..jobs.job import Job
+from ..jobs.prepare import prepare_job
 from ..jobs.settings import SamplerChoice, Settings, check_writable
 from . import lerobot_folder, robomimic_file
 from .demos import DemoSet

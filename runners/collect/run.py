@@ -17,7 +17,7 @@ from accel import AcceleratedPolicy
 
 from ..episodes.loop import evaluate
 from ..episodes.trajectory import Trajectory
-from ..jobs.prepare import Job
+from ..jobs.job import Job
 from ..jobs.versions import versions
 from ..loggers import LOGGERS, NullLogger, wandb_run
 from ..metrics import wilson

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..acceleration.quantization import accelerate, acceleration_of
 from ..episodes.loop import Acting
-from ..jobs.prepare import Job, describe
+from ..jobs.job import Job
+from ..jobs.prepare import describe
 from .expert import EXPERTS
 
 

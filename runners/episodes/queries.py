@@ -7,20 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from hydra.errors import CompactHydraException
-from tqdm import tqdm
 
-from accel import accelerated
 from accel.calibration.calibration import MIN_QUERIES
 
-from .loop import evaluate, query_noise
-
-if TYPE_CHECKING:
-    from ..jobs.prepare import Job
+from .loop import query_noise
 
 log = logging.getLogger(__name__)
 
@@ -100,27 +94,3 @@ def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int)
         seeds=np.array([seeds[e] for e, _ in chosen], dtype=np.int64),
         numbers=np.array([q for _, q in chosen], dtype=np.int64),
     )
-
-
-def play(job: Job) -> Queries:
-    """Queries of episodes that the plain policy plays."""
-    choice, settings = job.recipe.choice, job.settings
-    seeds = choice.episode_seeds
-    bar = tqdm(total=len(seeds), desc="calibration", unit="episode", disable=None)
-    found: dict[int, np.ndarray] = {}
-    with bar, accelerated(job.policy, engine="fused") as plain:
-        for episode in evaluate(
-            plain,
-            job.task,
-            seeds,
-            job.n_envs,
-            settings.noise_seed,
-            policy_batch=settings.policy_batch,
-        ):
-            bar.update()
-            if episode.status == "ok":
-                found[episode.seed] = episode.observations
-            else:
-                log.warning("seed %d is left out: %s", episode.seed, episode.error)
-    played = sorted(found)
-    return choose_queries(played, [found[s] for s in played], choice.n_queries)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ..jobs.prepare import Job
+from ..jobs.job import Job
 from ..machine import warn_of_others
 from ..store.folder import (
     CONFIG,

@@ -13,7 +13,7 @@ from ..store.folder import RunStore
 from ..studies.cost import read_latency
 
 if TYPE_CHECKING:
-    from ..jobs.prepare import Job
+    from ..jobs.job import Job
 
 
 def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..jobs.prepare import Job
+from ..jobs.job import Job
 from ..store.folder import MERGING, STATUS, RunStore, dump, write_whole
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, 
 from accel.calibration.branch_outputs import check_branches
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
-from envs import EnvError, Task, resolve_n_envs
+from envs import EnvError, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy, sampler_warnings
 
 from ..episodes.realtime import Delays
@@ -24,6 +24,7 @@ from ..studies.arms import sampler_label
 from .calibration_choice import Recipe, check_recipe, recipe_of
 from .checkpoint import check_simulator, load, policy_and_task, public, task_of
 from .delays import delays_of, realtime_config
+from .job import Job
 from .settings import (
     GROUPS,
     LoggerChoice,
@@ -47,49 +48,6 @@ MISTAKES = (
     TypeError,
     ValueError,
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One checked run of episodes.
-
-    Attributes:
-        loaded: None where something else than a policy acts.
-        adapted: what had to be done to a saved plan to make it this policy's.
-        plain: the checkpoint's own policy, with its own sampler, of whose FLOPs shares are; as many
-            actions as `loaded`.
-        plain_engine: what runs it without a quantisation, where the run's engine was asked for.
-    """
-
-    settings: Settings
-    task: Task
-    loaded: DiffusionPolicy | None
-    cache: Any
-    quant: Any
-    engine: Any
-    sampler: SamplerChoice
-    adapted: tuple[str, ...]
-    recipe: Recipe
-    logger: LoggerChoice
-    runner: Any
-    checkpoint: str
-    n_envs: int
-    fingerprint: str
-    name: str
-    baseline_name: str
-    config: dict[str, Any]
-    delays: Delays | None = None
-    plain: DiffusionPolicy | None = None
-    plain_engine: Any = None
-
-    @property
-    def policy(self) -> DiffusionPolicy:
-        assert self.loaded is not None, f"runner={self.runner.name} has no policy"
-        return self.loaded
-
-    @property
-    def seeds(self) -> range:
-        return range(self.settings.start_seed, self.settings.start_seed + self.settings.n_episodes)
 
 
 def settings_and_logger(cfg: DictConfig) -> tuple[Settings, LoggerChoice]:

@@ -11,7 +11,7 @@ from accel import CachePlan, accelerated, resolve
 from ..acceleration.play import play_missing
 from ..episodes.clock import Clock
 from ..evaluate.run import summarise
-from ..jobs.prepare import Job
+from ..jobs.job import Job
 from ..jobs.settings import digest
 from ..loggers import NullLogger
 from ..store.folder import RunStore

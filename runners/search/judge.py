@@ -13,7 +13,7 @@ from accel import CachePlan, accelerated, action_error
 from ..episodes.queries import Queries
 
 if TYPE_CHECKING:
-    from ..jobs.prepare import Job
+    from ..jobs.job import Job
 
 
 class Judge:

@@ -20,7 +20,8 @@ from accel.attach.search import exact_ratio, windows
 from ..acceleration.calibration import locked, queries_of
 from ..episodes.latency import measure
 from ..episodes.queries import Queries
-from ..jobs.prepare import Job, describe, prepare_job
+from ..jobs.job import Job
+from ..jobs.prepare import describe, prepare_job
 from ..jobs.settings import UserError
 from ..jobs.versions import versions
 from ..overrides import command, job_words, key_of

@@ -14,7 +14,7 @@ from benchmarks.frontier import page
 from benchmarks.frontier.arms import ARMS, Arm
 from benchmarks.frontier.play import command, keep
 from runners import cli
-from runners.jobs.prepare import Job
+from runners.jobs.job import Job
 
 
 def job_of(arm: Arm) -> Job:

@@ -12,7 +12,7 @@ import pytest
 from runners import cli
 from runners.acceleration import calibration as calibrations
 from runners.acceleration.calibration import plan_of, queries_of, shipped_queries
-from runners.jobs.prepare import Job
+from runners.jobs.job import Job
 from tests.helpers.places import PROJECT
 
 PUBLISHED = {"kitchen": "kitchen_bac_none_s0_0809fff5", "lift": "lift_bac_none_s0_4b05a535"}
