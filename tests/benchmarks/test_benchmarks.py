@@ -148,7 +148,7 @@ def test_costs_of_a_step_follow_from_whole_queries() -> None:
         "fused uniform": np.full(3, overhead + 10 * computed + 90 * cached),
         "reusing 100": np.full(3, overhead + computed + 99 * cached),
         "reusing 50": np.full(3, overhead + computed + 49 * cached),
-        "linears": np.full(3, 10 * 1.6),
+        "linears": np.full(3, 1.6),
     }
     costs = step_costs(samples, 100, 10)
     assert costs["cached_us"] == pytest.approx(100)
