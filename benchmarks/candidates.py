@@ -25,7 +25,7 @@ from accel import (
     UniformConfig,
     resolve,
     shared_plan,
-    summarise,
+    summarize,
 )
 from accel.caches.forecast_rules import ForecastSettings
 from accel.caches.hash_ab import SCOPES, coefficients, offline_bias
@@ -76,7 +76,7 @@ class Budget:
 
     def equivalent_steps(self, config: Any) -> float:
         plan = resolve(self.policy, config, self.calibration)
-        return summarise(plan, self.policy).equivalent_steps
+        return summarize(plan, self.policy).equivalent_steps
 
     @property
     def like_bac(self) -> float:
@@ -115,7 +115,7 @@ def ddim_like(kind: Callable[..., Any]) -> Arm:
 
     def arm(b: Budget, pick: Pick) -> Iterator[Candidate]:
         plan = resolve(b.policy, kind(steps=b.steps), b.calibration)
-        share = summarise(plan, b.policy).flops_share
+        share = summarize(plan, b.policy).flops_share
         n = max(1, round(b.policy.n_inference_steps * share))
         short = b.policy.with_sampler(b.policy.config.sampler.with_steps("ddim", n))
         yield Candidate(short, None, f"sampler=ddim sampler.steps={n}")

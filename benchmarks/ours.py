@@ -19,7 +19,7 @@ from accel import (
     kernels_of,
     query_flops,
     resolve,
-    summarise,
+    summarize,
 )
 from accel.calibration.calibration import MIN_QUERIES
 from accel.engines.parts import quantised_of
@@ -89,7 +89,7 @@ def fused_calibrated(config: type, note: str, **settings: Any) -> Callable[[Sett
         )
         calibration = calibrate(policy, observations(policy, MIN_QUERIES), noise)
         plan = resolve(policy, config(steps=setting.steps, **settings), calibration)
-        steps = summarise(plan, policy).equivalent_steps
+        steps = summarize(plan, policy).equivalent_steps
         return accelerated_arm(setting, cache=plan, note=f"{note}; FLOPs of {steps:.1f} steps")
 
     return arm
