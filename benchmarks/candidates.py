@@ -229,8 +229,9 @@ def fitting(configs: Callable[[Budget], Iterable[Any]]) -> Arm:
     """All settings that cost what bac does by default."""
 
     def candidates(b: Budget, pick: Pick) -> Iterator[Candidate]:
+        wanted = b.like_bac
         for config in configs(b):
-            if abs(b.equivalent_steps(config) / b.like_bac - 1) <= NEAR:
+            if abs(b.equivalent_steps(config) / wanted - 1) <= NEAR:
                 yield b.cached(config)
 
     return candidates
@@ -240,12 +241,13 @@ def deciding(kind: Callable[..., Any]) -> Arm:
     """Settings with the threshold that makes what runs cost what bac does, if any."""
 
     def candidates(b: Budget, pick: Pick) -> Iterator[Candidate]:
+        wanted = b.like_bac
         for last in last_steps(b.policy.n_inference_steps):
             low, high = THRESHOLDS
             for _ in range(HALVINGS):
                 middle = float(f"{np.sqrt(low * high):.3g}")
                 candidate = b.cached(kind(cool_down=last, threshold=middle))
-                found = b.measured_steps(candidate) / b.like_bac - 1
+                found = b.measured_steps(candidate) / wanted - 1
                 if abs(found) <= NEAR / 3:
                     break
                 low, high = (middle, high) if found > 0 else (low, middle)
