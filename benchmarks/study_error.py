@@ -1,4 +1,4 @@
-"""python benchmarks/study_error.py FOLDER: how far the caches of a study put the actions off."""
+"""python benchmarks/study_error.py STUDY: how far the caches of a study put the actions off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="benchmarks/study_error.py", description=__doc__)
-    words.add_argument("folder", type=Path, help="of a study: multirun/NAME or docs/results/NAME")
+    words.add_argument("study", type=Path, help="multirun/NAME or results/studies/NAME.yaml")
     words.add_argument("--task", default="kitchen")
     words.add_argument("--queries", type=int, default=64, help="of other episodes, to report on")
     words.add_argument("--episodes", type=int, default=8, help="of the calibration")
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def caches_of(folder: Path, task: str) -> dict[str, Any]:
+def caches_of(study: Path, task: str) -> dict[str, Any]:
     """{run: config of its cache} of the unquantised runs of a task with the checkpoint's sampler.
 
     Raises:
@@ -37,14 +37,16 @@ def caches_of(folder: Path, task: str) -> dict[str, Any]:
 
     from accel import CACHES
     from runners.jobs.settings import UserError, choose
+    from runners.studies.study import runs_of
 
     found = {}
-    for path in sorted(folder.glob(f"{task}_*/config.yaml")):
-        cfg: Any = OmegaConf.load(path)
-        if cfg.quant.name == "none" and cfg.cache.name != "none" and cfg.sampler.kind == "ddpm":
-            found[path.parent.name] = choose(CACHES, cfg.cache, "cache")
+    for run in runs_of(study):
+        cfg: Any = OmegaConf.create(run.config)
+        cached = cfg.quant.name == "none" and cfg.cache.name != "none"
+        if run.name.startswith(f"{task}_") and cached and cfg.sampler.kind == "ddpm":
+            found[run.name] = choose(CACHES, cfg.cache, "cache")
     if not found:
-        raise UserError(f"no run of task={task} with a cache in {folder}")
+        raise UserError(f"no run of task={task} with a cache in {study}")
     return found
 
 
@@ -65,7 +67,7 @@ def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
         threads=options.threads,
         n_envs=options.n_envs,
     )
-    caches, jobs = caches_of(options.folder, options.task), prepare(asked, "ddpm")
+    caches, jobs = caches_of(options.study, options.task), prepare(asked, "ddpm")
     out.mkdir(parents=True, exist_ok=True)
     ground = ground_of(jobs, asked, out)
     budget = Budget(ground.policy, ground.calibration, 0, ground.choosing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from omegaconf import OmegaConf
 
 from benchmarks.frontier import page
 from benchmarks.frontier.arms import ARMS, Arm
-from benchmarks.frontier.play import command, keep
+from benchmarks.frontier.play import command, keep_records
 from runners import cli
 from runners.jobs.job import Job
+from runners.store.published import Entry, read_list, write_list
 
 
 def job_of(arm: Arm) -> Job:
@@ -71,15 +71,18 @@ def made(folder: Path, sampler: dict[str, Any], outcomes: list[bool], baseline: 
 def test_tables_have_what_the_runs_and_the_timing_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "KEPT", tmp_path)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    runs, study = tmp_path / "runs", tmp_path / "studies/frontier"
+    study.mkdir(parents=True)
     plain = [True] * 6 + [False] * 4
-    made(tmp_path / "kitchen_a", {"kind": "ddpm", "steps": 100}, plain, baseline=True)
+    made(runs / "kitchen_a", {"kind": "ddpm", "steps": 100}, plain, baseline=True)
     fewer = {"kind": "ddpm", "steps": 5, "spacing": "trailing"}
-    made(tmp_path / "kitchen_b", fewer, [True] * 5 + [False] * 4 + [True], baseline=False)
+    made(runs / "kitchen_b", fewer, [True] * 5 + [False] * 4 + [True], baseline=False)
     timed = {"cpu_ratio": 97.0, "cpu_ratio_interval": [95.0, 99.0]}
     around = {"load": [0.5, 0.6], "rounds": 40, "threads": 1, "cpu": "Abacus"}
     timings = {"kitchen": {"machine": around, "ddpm-5 trailing": timed}}
-    (tmp_path / "latency.json").write_text(json.dumps(timings))
+    write_list(study.with_suffix(".yaml"), {"kitchen_a": Entry(10), "kitchen_b": Entry(10)})
+    (study / "latency.json").write_text(json.dumps(timings))
     lines = page.page().splitlines()
     (row,) = [line for line in lines if line.startswith("| ddpm-5") and "97.0x" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -91,10 +94,13 @@ def test_tables_have_what_the_runs_and_the_timing_say(
     assert page.best("kitchen", ["ddpm-5 trailing"]).splitlines()[-1] == row
 
 
-def test_a_runs_records_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.frontier.play.KEPT", tmp_path / "kept")
-    made(tmp_path / "run", {"kind": "ddpm", "steps": 5}, [True], baseline=False)
-    keep(tmp_path / "run")
-    kept = sorted(path.name for path in (tmp_path / "kept" / "run").iterdir())
+def test_a_runs_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.frontier.play.RESULTS", tmp_path / "kept")
+    sampler = {"kind": "ddpm", "steps": 5}
+    made(tmp_path / "run", sampler, [True], baseline=False)
+    assert keep_records(tmp_path / "run") == 0
+    kept = sorted(path.name for path in (tmp_path / "kept/runs/run").iterdir())
     assert kept == ["config.yaml", "episodes.jsonl", "result.json"]
-    shutil.rmtree(tmp_path / "run")
+    assert read_list(tmp_path / "kept/studies/frontier.yaml") == {"run": Entry(1)}
+    made(tmp_path / "other/run", sampler, [False], baseline=False)
+    assert keep_records(tmp_path / "other/run") == 1

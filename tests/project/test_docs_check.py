@@ -62,7 +62,7 @@ def test_a_study_that_changed_is_noticed(root: Path) -> None:
         ("python -m tools.docs_check --table success nowhere", "there is none at nowhere"),
         ("python -m tools.docs_check --table nothing starter", "invalid choice: 'nothing'"),
         ("python -m tools.docs_check --table cost starter --task none", "--task must be a task"),
-        ("python -m tools.docs_check --table cost", "--table needs the folder of a study"),
+        ("python -m tools.docs_check --table cost", "--table needs a study"),
     ],
 )
 def test_a_command_that_makes_no_table_is_a_mistake(

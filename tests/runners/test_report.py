@@ -414,8 +414,8 @@ def test_the_page_fits_a_desk_and_a_phone(width: int, folder: Path) -> None:
 @with_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_reference_study_fits_a_desk_and_a_phone(width: int, tmp_path: Path) -> None:
-    """With SCREENSHOTS=docs/results/reference/report, this makes the pictures that are there."""
-    page = PROJECT / "docs/results/reference/report/report.html"
+    """With SCREENSHOTS=results/studies/reference/report, this makes the pictures that are there."""
+    page = PROJECT / "results/studies/reference/report/report.html"
     too_wide, charts, shot = look(page, width, tmp_path / "look")
     assert too_wide == 0
     assert charts > 10
