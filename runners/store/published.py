@@ -35,11 +35,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Entry:
-    """What of a run belongs to a study.
-
-    n_episodes: from its first seed on; None: all.
-    without: fields of an episode that were recorded later.
-    """
+    """What of a run belongs to a study: its first episodes, without fields recorded later."""
 
     n_episodes: int | None = None
     without: tuple[str, ...] = ()
