@@ -316,7 +316,7 @@ def test_a_study_of_failures_has_a_report_too(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "nowhere": "the study must be a folder with runs, there is none at nowhere",
+    "nowhere": "the study must be a folder with runs or a list of them, there is none at nowhere",
     "empty": "the study must hold at least one evaluation, there is none in empty",
     "starter --margin 1.5": "margin must be above 0 and below 1, got 1.5",
     "starter --margin x": "argument --margin: invalid float value: 'x'",
