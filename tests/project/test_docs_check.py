@@ -92,7 +92,7 @@ def test_a_command_that_makes_no_table_is_a_mistake(
 
 
 def printed(table: str, study: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    assert main(["--table", table, f"docs/results/{study}"], PROJECT) == 0
+    assert main(["--table", table, f"{PROJECT}/results/studies/{study}.yaml"], PROJECT) == 0
     return capsys.readouterr().out.splitlines()
 
 
