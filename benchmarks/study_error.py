@@ -1,4 +1,4 @@
-"""python benchmarks/study_error.py FOLDER: how far the caches of a study put the actions off."""
+"""python benchmarks/study_error.py STUDY: how far the caches of a study put the actions off."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ from benchmarks.questions import ask, ground_of, jobs_of, own_spread, parser_of,
 from benchmarks.writing import keep, markdown
 from runners.jobs.prepare import MISTAKES
 from runners.jobs.settings import UserError, choose
+from runners.studies.study import runs_of
 
 HEADER = ("cache", "whole steps", "error", "95 %", "median", "p95")
 
 
-def caches_of(folder: Path, task: str) -> dict[str, Any]:
+def caches_of(study: Path, task: str) -> dict[str, Any]:
     """{run: config of its cache} of the unquantised runs of a task with the checkpoint's sampler.
 
     Raises:
         UserError: there are none, or a config names what there is not.
     """
     found = {}
-    for path in sorted(folder.glob(f"{task}_*/config.yaml")):
-        cfg: Any = OmegaConf.load(path)
-        if cfg.quant.name == "none" and cfg.cache.name != "none" and cfg.sampler.kind == "ddpm":
-            found[path.parent.name] = choose(CACHES, cfg.cache, "cache")
+    for run in runs_of(study):
+        cfg: Any = OmegaConf.create(run.config)
+        cached = cfg.quant.name == "none" and cfg.cache.name != "none"
+        if run.name.startswith(f"{task}_") and cached and cfg.sampler.kind == "ddpm":
+            found[run.name] = choose(CACHES, cfg.cache, "cache")
     if not found:
-        raise UserError(f"no run of task={task} with a cache in {folder}")
+        raise UserError(f"no run of task={task} with a cache in {study}")
     return found
 
 
 def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Errors of every arm on the same queries, and of the plain policy by another noise."""
-    caches, jobs = caches_of(options.folder, options.task), jobs_of(options, "ddpm")
+    caches, jobs = caches_of(options.study, options.task), jobs_of(options, "ddpm")
     torch.set_num_threads(options.threads)
     ground, rows = ground_of(jobs, "ddpm", options.noises, out), []
     budget = Budget(ground.policy, ground.calibration, 0, ground.choosing)
@@ -73,7 +75,7 @@ def render(found: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option, before anything is made."""
     words = parser_of("study_error", __doc__, noises=2)
-    words.add_argument("folder", type=Path, help="of a study: multirun/NAME or docs/results/NAME")
+    words.add_argument("study", type=Path, help="multirun/NAME or results/studies/NAME.yaml")
     options = words.parse_args(argv)
     out: Path = options.out or Path("multirun/study_error") / options.task
     try:

@@ -1,4 +1,4 @@
-"""Time all arms of the study in turn, in one process: docs/results/frontier/latency.json.
+"""Time all arms of the study in turn, in one process: results/studies/frontier/latency.json.
 
     python -m benchmarks.frontier.latency kitchen --rounds 40
 
@@ -57,9 +57,9 @@ def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
 
 def observations(task: str) -> np.ndarray:
     """What the policy was asked in the study's episodes, (n, n_obs_steps, obs_dim)."""
-    from .play import STUDY
+    from .play import RUNS
 
-    path = next(iter(sorted(STUDY.glob(f"{task}_none_none_*/observations.npz"))))
+    path = next(iter(sorted(RUNS.glob(f"{task}_none_none_*/observations.npz"))))
     with np.load(path) as file:
         return np.concatenate([file[name] for name in sorted(file.files)])
 
