@@ -39,6 +39,7 @@ ORDER = {
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
         ["statistics", "html", "plugins"],
+        ["svg"],
         ["store"],
         ["studies"],
         ["loggers", "episodes"],
