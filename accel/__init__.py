@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantised, resolve
-from .attach.attach import Attached, attach
+from .attach.attach import attach
+from .attach.attached import Attached
 from .caches import (
     CACHES,
     BacConfig,
@@ -32,12 +33,13 @@ from .engines import (
     settled,
 )
 from .forecast_noise import LoudForecasts, loud_forecasts
+from .plans.decisions import Threshold
 from .plans.flops import flops_share, plain_flops, query_flops
+from .plans.frozen import freeze
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
 from .plans.sites import Site, sites_of
 from .plans.summary import PlanSummary, summarise
-from .plans.thresholds import Threshold, freeze
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..calibration.calibration import Calibration
+from ..plans.decisions import MAX_DEGREE, Threshold
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan, last_steps
-from ..plans.thresholds import MAX_DEGREE, Threshold
 from ..protocol import Accelerable
 from .bounds import check_least
 from .calibrated import check_calibration

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..plans.decisions import normed, time_tokens
 from ..plans.plan import PlanError
 from ..plans.sites import Site, sites_of
-from ..plans.thresholds import normed, time_tokens
 from .branch_outputs import (
     Moments,
     check_branches,

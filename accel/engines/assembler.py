@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..plans.thresholds import Threshold
 from .program import Key, StepProgram
 
 COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW = range(9)
@@ -55,14 +54,13 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
     return Assembled(code, coefficients, biases, n_slots)
 
 
-def assemble_decision(rule: Threshold, n_steps: int, ops: tuple[str, ...]) -> Assembled:
-    """The same instructions for every step: sites, the decision, and what it may skip."""
+def assemble_decision(first: int, n_steps: int, ops: tuple[str, ...]) -> Assembled:
+    """The same for every step: sites before `first`, and the rest, which DECIDE may skip."""
     attend = [ATTEND, 0] if "ca" in ops else []
 
     def sites(start: int, stop: int) -> list[int]:
         return [word for site in range(start, stop) for word in (COMPUTE, site)]
 
-    first = rule.first
     before = [*attend, OPEN, PROBE, *sites(0, first), CLOSE, PROBE] if first else []
     rest = [*([] if first else attend), OPEN, DELTA, *sites(first, len(ops)), CLOSE, DELTA]
     return Assembled([*before, DECIDE, len(rest), *rest, END] * n_steps, [], [], BEFORE + 1)

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..kernels.native import Part, library, threads
 from ..kernels.packed import Linear, Net, Packed, Site
 from ..plans.bands import Bands, low_pass
+from ..plans.decisions import compiled_rule
 from ..plans.plan import CachePlan
-from ..plans.thresholds import MAX_DEGREE, Threshold, time_tokens
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
 from ..quant.linear import QuantisedLinear
@@ -48,7 +48,9 @@ class NativeProgram:
         ops = tuple(site.op for site in plan.sites)
         self.rule = plan.decide
         self.assembled = (
-            assemble_decision(plan.decide, len(steps), ops) if plan.decide else assemble(steps, ops)
+            assemble_decision(plan.decide.first, len(steps), ops)
+            if plan.decide
+            else assemble(steps, ops)
         )
         self.packed = Packed(loaded, precision == "half")
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
@@ -172,27 +174,8 @@ class NativeProgram:
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
             "multistep": table.multistep,
-            **({} if self.rule is None else self._rule(self.rule)),
+            **({"rule": packed.rule(compiled_rule(self.rule, policy))} if self.rule else {}),
             **({} if bands is None else {"low_pass": pointer(_low_pass(tokens, bands))}),
-        }
-
-    def _rule(self, rule: Threshold) -> dict[str, Any]:
-        """What DECIDE reads."""
-        pointer, n_steps = self.packed.pointer, len(self.policy.table)
-        changes = torch.zeros(n_steps, 2, dtype=torch.float64)
-        time = time_tokens(self.policy) if rule.probe == "norm" else None
-        if time is not None:
-            changes[1:, 0] = (time[1:] - time[:-1]).abs().sum(dim=1)
-            changes[1:, 1] = time[:-1].abs().sum(dim=1)
-        rescale = [0.0] * (MAX_DEGREE + 1 - len(rule.rescale)) + list(rule.rescale)
-        return {
-            "norm_probe": rule.probe == "norm",
-            "accumulates": rule.accumulates,
-            "limit": rule.limit,
-            "most": rule.most,
-            "rescale": pointer(torch.tensor(rescale, dtype=torch.float64)),
-            "time_change": pointer(changes),
-            "always": pointer(torch.tensor([s in rule.always for s in range(n_steps)]).int()),
         }
 
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..plans.bands import low_pass
+from ..plans.decisions import Decisions, Threshold, normed
 from ..plans.flops import query_flops
 from ..plans.plan import CachePlan
-from ..plans.thresholds import Decisions, Threshold, normed, time_tokens
 from ..protocol import Compute, Noise, Transparent
 
 
@@ -66,13 +66,25 @@ class Session:
 
 
 class DecidingSession:
-    """The cache of one query that decides at run time: everything is computed, and rows choose."""
+    """The cache of one query that decides at run time: everything is computed, and rows choose.
+
+    Args:
+        plan: that decides.
+        rule: of the plan.
+        live: leading tokens that a probe sees.
+        inputs: where the first normalised input of every step arrives.
+        time: see `Threshold.time`.
+    """
 
     def __init__(
         self, plan: CachePlan, rule: Threshold, live: int, inputs: list[Tensor], time: Tensor | None
     ) -> None:
         self.plan, self.rule, self.live, self.inputs = plan, rule, live, inputs
         self.decisions = Decisions(rule, time)
+        self.probes = {
+            "norm": lambda: self.inputs[-1][:, : self.live],
+            "residual": lambda: self.before[:, : self.live],
+        }
         self.stored: list[deque[Tensor]] = [deque(maxlen=1) for _ in plan.sites]
         self.computed = np.zeros(plan.mask.shape)
 
@@ -81,8 +93,7 @@ class DecidingSession:
         if site == 0:
             self.before = torch.zeros_like(value)
         if site == self.rule.first:
-            probe = self.inputs[-1] if self.rule.probe == "norm" else self.before
-            self.go = self.decisions(step, probe[:, : self.live])
+            self.go = self.decisions.ask(step, self.probes)
         if site < self.rule.first:
             self.before = self.before + value
             self.computed[step, site] = 1
@@ -111,9 +122,8 @@ def session(
     if plan.decide is None:
         yield Session(plan, bias, live)
         return
-    time = time_tokens(policy) if plan.decide.probe == "norm" else None
     with normed(policy) as inputs:
-        yield DecidingSession(plan, plan.decide, live, inputs, time)
+        yield DecidingSession(plan, plan.decide, live, inputs, plan.decide.time(policy))
 
 
 def bias_of(plan: CachePlan, device: torch.device) -> Tensor | None:

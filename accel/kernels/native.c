@@ -36,6 +36,14 @@ typedef struct {
 } Site;
 
 typedef struct {
+  int32_t norm_probe, accumulates;
+  double limit, most;
+  const double *rescale;     /* 5 coefficients, the highest power first */
+  const double *time_change; /* (steps, 2): the time token's |m - m'| and |m'| */
+  const int32_t *always;     /* (steps,) */
+} Rule;
+
+typedef struct {
   int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps, n_sites;
   int32_t observed, observed_from; /* in-painting: steps and first column, or 0 */
   const int32_t *sees, *sees_memory; /* (tokens,) how many leading keys a token attends to */
@@ -51,11 +59,7 @@ typedef struct {
   const float *sampler;               /* (steps, SAMPLER), of in_x, in_out, x0, x, out, sigma and the last two x0 */
   float clip;                         /* negative: none */
   int32_t multistep;                  /* whether a step reads the x0 of earlier ones */
-  int32_t norm_probe, accumulates;    /* of DECIDE; batch is 1 */
-  double limit, most;
-  const double *rescale;              /* 5 coefficients, the highest power first */
-  const double *time_change;          /* (steps, 2): the time token's |m - m'| and |m'| */
-  const int32_t *always;              /* (steps,) */
+  const Rule *rule;                   /* of DECIDE; batch is 1 */
   const float *low_pass;              /* (tokens, tokens) of LOW */
 } Net;
 
@@ -288,13 +292,14 @@ static void set_time(const Net *n, int s, float *keys) {
                from + ((int64_t)l * n->heads + h) * d, 4 * d);
 }
 
-/* Whether this step's blocks are computed, see Threshold in thresholds.py; `sum` is kept. */
+/* Whether this step's blocks are computed, see decisions.py; `sum` is kept. */
 static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *sum) {
   const Site *u = n->sites;
+  const Rule *rule = n->rule;
   const float *now = w->slots + PROBE * size;
   float *before = w->slots + BEFORE * size;
-  double change = n->time_change[2 * s], extent = n->time_change[2 * s + 1], rescaled = 0;
-  if (n->norm_probe) {
+  double change = rule->time_change[2 * s], extent = rule->time_change[2 * s + 1], rescaled = 0;
+  if (rule->norm_probe) {
     now = w->normed;
     layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
                w->ld);
@@ -305,13 +310,13 @@ static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *s
       extent += fabsf(before[i]);
     }
   const double d = change / extent;
-  for (int i = 0; i < 5; i++) rescaled = rescaled * d + n->rescale[i];
+  for (int i = 0; i < 5; i++) rescaled = rescaled * d + rule->rescale[i];
   if (rescaled < 0) rescaled = 0; /* NaN stays, and computes */
-  if (d > n->most) rescaled = INFINITY;
-  *sum = (n->accumulates ? *sum : 0) + rescaled;
-  const int go = n->always[s] || !(*sum < n->limit);
+  if (d > rule->most) rescaled = INFINITY;
+  *sum = (rule->accumulates ? *sum : 0) + rescaled;
+  const int go = rule->always[s] || !(*sum < rule->limit);
   if (go) *sum = 0;
-  if (go || n->accumulates) memcpy(before, now, 4 * size);
+  if (go || rule->accumulates) memcpy(before, now, 4 * size);
   return go;
 }
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bands import Bands
+from .decisions import Threshold
 from .sites import Site, sites_of
-from .thresholds import Threshold
 
 if TYPE_CHECKING:
     from ..protocol import Accelerable
@@ -185,6 +185,12 @@ class CachePlan:
     def _cells(self, step: int, site: int, alpha: Any) -> tuple[tuple[int, float], ...]:
         anchors = np.flatnonzero(self.mask[:step, site])[::-1]
         return tuple((int(a), float(c)) for a, c in zip(anchors, alpha, strict=False) if c != 0)
+
+    def cells(self, trace: np.ndarray | None) -> np.ndarray:
+        """(N, n_sites) what a query computed: the mask, or shares of rows where they decided."""
+        if self.decide is None or trace is None:
+            return self.mask
+        return self.decide.cells(trace, len(self.sites))
 
     def hit_bias(self) -> np.ndarray | None:
         """`bias` with zeros where the branch is computed; None if there is none."""
