@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backend import FusedConfig, integers_of, kernel_times, kernels_of, settled
+from .backend import FusedConfig, check_plan, integers_of, kernel_times, kernels_of, settled
 from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 
@@ -19,6 +19,7 @@ __all__ = [
     "FusedEngine",
     "ReferenceConfig",
     "ReferenceEngine",
+    "check_plan",
     "integers_of",
     "kernel_times",
     "kernels_of",

@@ -8,7 +8,7 @@ import numpy as np
 
 from .program import Key, StepProgram
 
-COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW = range(9)
+COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE = range(8)
 DELTA, PROBE, BEFORE = range(3)  # slots of a program that decides
 
 
@@ -33,10 +33,9 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
         if step.computes("ca", ops):
             code += [ATTEND, 0]
         for segment in step.segments:
-            for word, terms in ((REUSE, segment.add or ()), (LOW, segment.low)):
-                for key, coefficient in terms:
-                    code += [word, slots[key]]
-                    coefficients.append(coefficient)
+            for key, coefficient in segment.add or ():
+                code += [REUSE, slots[key]]
+                coefficients.append(coefficient)
             if segment.bias is not None:
                 code += [BIAS, len(biases)]
                 biases.append(segment.bias)

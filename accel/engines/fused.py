@@ -18,7 +18,7 @@ from torch import Tensor
 from ..plans.flops import live_query_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
-from .backend import FusedConfig, choose_backend, kernels_of
+from .backend import FusedConfig, check_plan, choose_backend, kernels_of
 from .native_program import NativeProgram
 from .program import compile_plan
 from .torch_program import TorchProgram
@@ -40,6 +40,7 @@ class FusedEngine:
         config: FusedConfig,
         kernels: Mapping[str, str] | None = None,
     ) -> None:
+        check_plan(config, plan)
         self.policy, self.plan, self.config = policy, plan, config
         self.backend = choose_backend(policy, config)
         self._compile = PROGRAMS[self.backend]

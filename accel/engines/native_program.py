@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..kernels.native import Part, library, threads
 from ..kernels.packed import Linear, Net, Packed, Site
-from ..plans.bands import Bands, low_pass
 from ..plans.decisions import compiled_rule
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
@@ -59,7 +58,7 @@ class NativeProgram:
         n_parts = self.workers if self.rule is None else batch  # a row decides alone
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        shared = self._shared(plan.bands)
+        shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
@@ -120,7 +119,7 @@ class NativeProgram:
         first, second = (self._linear(f"{index}.{op}.{name}") for name in LINEARS[op])
         return Site(OPS[op], index, norm.eps, scale, shift, first, second)
 
-    def _shared(self, bands: Bands | None) -> dict[str, Any]:
+    def _shared(self) -> dict[str, Any]:
         """Everything of the C structure but the batch."""
         policy, model, table, sizes = (
             self.policy,
@@ -175,7 +174,6 @@ class NativeProgram:
             "clip": -1.0 if table.clip is None else table.clip,
             "multistep": table.multistep,
             **({"rule": packed.rule(compiled_rule(self.rule, policy))} if self.rule else {}),
-            **({} if bands is None else {"low_pass": pointer(_low_pass(tokens, bands))}),
         }
 
 
@@ -188,10 +186,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _low_pass(tokens: int, bands: Bands) -> Tensor:
-    return torch.from_numpy(low_pass(tokens, bands.cutoff)).float()
 
 
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:

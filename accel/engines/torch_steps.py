@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plans.bands import low_pass
 from ..plans.decisions import Decisions
 from ..plans.plan import CachePlan
 from ..protocol import Transparent
@@ -43,9 +42,6 @@ class PlannedSteps:
             for segment in step.segments
             if segment.bias is not None
         }
-        if plan.bands is not None:
-            low = torch.from_numpy(low_pass(rows[1], plan.bands.cutoff))
-            self.low_pass = low.float().to(policy.device)
         self.cache_bytes = peak_values(steps) * 4 * int(np.prod(rows))
         self.cache_bytes += sum(bias.nbytes for bias in self.biases.values())
 
@@ -62,9 +58,6 @@ class PlannedSteps:
             if segment.add is not None:
                 for key, coefficient in segment.add:
                     h = torch.add(h, kept[key], alpha=coefficient)
-                if segment.low:
-                    low = torch.stack([c * kept[key] for key, c in segment.low]).sum(dim=0)
-                    h = h + (self.low_pass @ low.view(self.rows)).view(h.shape)
                 if segment.bias is not None:
                     h = (h.view(self.rows) + self.biases[s, segment.start]).view(h.shape)
                 continue

@@ -16,7 +16,7 @@
 #endif
 #define FLOATS(p) *(const vec *)(p)
 
-enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW }; /* instructions */
+enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE }; /* instructions */
 enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
 enum { SAMPLER = 8 };                                             /* columns of a sampler */
@@ -60,7 +60,6 @@ typedef struct {
   float clip;                         /* negative: none */
   int32_t multistep;                  /* whether a step reads the x0 of earlier ones */
   const Rule *rule;                   /* of DECIDE; batch is 1 */
-  const float *low_pass;              /* (tokens, tokens) of LOW */
 } Net;
 
 int32_t panel_width(void) { return PANEL; }
@@ -360,17 +359,6 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
         case REUSE: {
           const float a = *c++;
           for (int64_t i = 0; i < size; i++) h[i] += a * slot[i];
-          break;
-        }
-        case LOW: { /* of the low band along the tokens */
-          const float a = *c++;
-          const int tokens = n->live + n->lead;
-          for (int64_t r = 0; r < rows; r++)
-            for (int t = 0; t < tokens; t++) {
-              const float *from = slot + (r - r % tokens + t) * w.ld;
-              const float p = a * n->low_pass[r % tokens * tokens + t];
-              for (int i = 0; i < n->dim; i++) h[r * w.ld + i] += p * from[i];
-            }
           break;
         }
         case BIAS:

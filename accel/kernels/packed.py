@@ -100,7 +100,6 @@ class Net(Structure):
         ("clip", c_float),
         ("multistep", c_int32),
         ("rule", POINTER(Rule)),
-        ("low_pass", c_void_p),
     ]
 
 

@@ -58,7 +58,7 @@ class CachePlan:
             observation; None is zero. Live tokens are the leading ones on which an executed action
             depends (the time token among them, where it is one).
         sampler: whose steps these are; None where a file of an older version does not say.
-        bands: None, or what of it hits add besides, see `Bands`.
+        bands: None, or what of it hits add besides, see `Bands`; the reference engine runs them.
         decide: None, or which steps compute the sites from one on, chosen at run time by each row
             of a batch; `mask` is then what is expected, and the other hits reuse.
         adapted: what was done to a plan of another checkpoint or sampler to make this one.
@@ -176,13 +176,7 @@ class CachePlan:
 
     def forecast(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
         """What a hit adds: ((anchor step, coefficient), ...), newest first, zeros left out."""
-        return self._cells(step, site, (1.0,) if self.alpha is None else self.alpha[step, site])
-
-    def low_band(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
-        """What of the low band it adds besides, likewise."""
-        return () if self.bands is None else self._cells(step, site, self.bands.low[step, site])
-
-    def _cells(self, step: int, site: int, alpha: Any) -> tuple[tuple[int, float], ...]:
+        alpha = (1.0,) if self.alpha is None else self.alpha[step, site]
         anchors = np.flatnonzero(self.mask[:step, site])[::-1]
         return tuple((int(a), float(c)) for a, c in zip(anchors, alpha, strict=False) if c != 0)
 
