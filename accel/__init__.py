@@ -22,7 +22,9 @@ from .caches import (
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
 from .calibration.branch_errors import BranchErrors, branch_errors
-from .calibration.calibration import Calibration, calibrate
+from .calibration.calibration import Calibration
+from .calibration.measure import calibrate, complete
+from .calibration.statistics import STATISTICS, Statistic
 from .engines import (
     ENGINES,
     FusedConfig,
@@ -59,6 +61,7 @@ __all__ = [
     "CACHES",
     "ENGINES",
     "QUANTIZERS",
+    "STATISTICS",
     "AcceleratedPolicy",
     "Attached",
     "BacConfig",
@@ -82,6 +85,7 @@ __all__ = [
     "SavedPlanConfig",
     "Site",
     "SmoothConfig",
+    "Statistic",
     "Statistics",
     "TaylorConfig",
     "TeaCacheConfig",
@@ -95,6 +99,7 @@ __all__ = [
     "calibrate",
     "check_plan",
     "collect",
+    "complete",
     "flops_share",
     "freeze",
     "import_interval",

@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..caches import NoCacheConfig
+from ..calibration import Calibration
 from ..plans.plan import CachePlan
 from .counter import StepCounter
 from .deciding import Deciding
 from .generation import Generation, Probe
 from .measuring import Measuring
-from .plans import Measured, fingerprint, foreign_plan
+from .plans import fingerprint, foreign_plan, measured
 from .search import Found, relative_error, search_windows
 from .streams import Block, Streams
 
@@ -41,7 +42,7 @@ class Attached:
         self.fingerprint = fingerprint(model)
         self.enabled = False
         self._counting: Any = None
-        self._measured: Measured | None = None
+        self._measured: Calibration | None = None
         self._generation = self._made(self._plan(NoCacheConfig()))
 
     # --- verbs
@@ -179,7 +180,7 @@ class Attached:
         try:
             run()
             assert isinstance(measuring, Measuring)
-            self._measured = Measured(*measuring.measured)
+            self._measured = measured(self.blocks, self.kind, self.fingerprint, measuring.arrays)
         finally:
             self._generation = before
             self.reset()

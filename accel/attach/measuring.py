@@ -22,10 +22,10 @@ class Measuring(Generation):
         self.changes: dict[str, list[np.ndarray]] = {branch: [] for branch in self.branches}
 
     @property
-    def measured(self) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """(rows, N) of the probe and of what is added, 0 in step 0; rows of all branches."""
         rows = np.concatenate([np.stack(found, axis=1) for found in self.changes.values()])
-        return rows[..., 0], rows[..., 1]
+        return {"probe": rows[..., 0], "response": rows[..., 1]}
 
     def _run(
         self, index: int, block: Block, compute: Callable[..., Any], args: Any, kwargs: Any

@@ -135,7 +135,7 @@ def prepare_job(
         of_cache["statistics"] = check_quant(policy, quant, recipe)
         of_cache["integers"] = integers_of(engine, policy, quant)
     if policy and (calibrates or CACHES[cache.name].calibrated):
-        of_cache["calibration"] = recipe.identity()
+        of_cache["calibration"] = recipe.identity(CACHES[cache.name].needs)
         if recipe.choice.path is not None and calibrates:
             of_cache["queries"] = recipe.key
     adapted = check_cache(policy, cache, recipe, engine) if policy else ()

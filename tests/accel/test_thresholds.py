@@ -36,7 +36,7 @@ from accel.engines.reference import DecidingSession
 from accel.plans.decisions import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
 from runners.episodes.loop import evaluate
-from tests.helpers.features import calibration_of, features_of
+from tests.helpers.features import calibration_of, changed, features_of
 from tests.helpers.places import PROJECT
 from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
 from tests.helpers.toy import ToyTask
@@ -280,7 +280,7 @@ def test_calibrated_changes_are_those_of_their_definitions(
 def test_teacache_fits_and_freezes_the_mean(policy: DiffusionPolicy) -> None:
     made = calibration_of(policy, features_of(policy, 8))
     change = np.random.default_rng(0).uniform(0.1, 0.4, (8, 10))
-    made = replace(made, probe=change, response=change**2 + 0.1)
+    made = changed(made, probe=change, response=change**2 + 0.1)
     plan = resolve(policy, TeaCacheConfig(threshold=0.35, degree=2, cool_down=1), made)
     rule = plan.decide
     assert rule is not None

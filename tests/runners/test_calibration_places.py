@@ -19,6 +19,7 @@ from runners.episodes.queries import Queries
 from runners.jobs.calibration_choice import Recipe
 from runners.jobs.demonstrations import Demonstrated, demonstrated
 from runners.jobs.settings import CalibrationChoice, UserError, digest
+from tests.helpers.features import changed
 from tests.helpers.places import FIXTURES
 from tests.helpers.train_files import write_npz, write_robomimic
 
@@ -194,8 +195,8 @@ def test_what_rests_on_a_calibration_notices_that_it_is_another(
     assert "finished already" in said
 
     calibration = Calibration.load(folder)
-    similarity = {**calibration.similarity, "cos": calibration.similarity["cos"] ** 9}
-    other = replace(calibration, similarity=similarity, volatility=calibration.volatility[::-1])
+    cos = {"similarity.cos": calibration.similarity["cos"] ** 9}
+    other = changed(calibration, volatility=calibration.volatility[::-1], **cos)
     other.save(folder)
     assert run(errors) == 0
     said = capfd.readouterr().out
