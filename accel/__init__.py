@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .action_errors import action_error
-from .api import AcceleratedPolicy, accelerated, quantised, resolve
+from .api import AcceleratedPolicy, accelerated, quantized, resolve
 from .attach.attach import attach
 from .attach.attached import Attached
 from .caches import (
@@ -18,6 +18,7 @@ from .caches import (
     TaylorConfig,
     TeaCacheConfig,
     UniformConfig,
+    forecast,
 )
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
@@ -33,7 +34,7 @@ from .engines import (
     integers_of,
     kernel_times,
     kernels_of,
-    settled,
+    resolve_engine,
 )
 from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.decisions import Threshold
@@ -42,20 +43,26 @@ from .plans.frozen import freeze
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
 from .plans.sites import Site, sites_of
-from .plans.summary import PlanSummary, summarise
+from .plans.summary import PlanSummary, summarize
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
     NoQuantConfig,
-    Quantised,
+    Quantized,
     RtnConfig,
     SmoothConfig,
     Statistics,
     collect,
-    load_quantised,
+    load_quantized,
     quantize,
-    save_quantised,
+    save_quantized,
 )
+
+# older names, for scripts that have them
+Quantised = Quantized
+quantised = quantized
+load_quantised, save_quantised = load_quantized, save_quantized
+settled, summarise = resolve_engine, summarize
 
 __all__ = [
     "CACHES",
@@ -80,6 +87,7 @@ __all__ = [
     "PlanError",
     "PlanSummary",
     "Quantised",
+    "Quantized",
     "ReferenceConfig",
     "RtnConfig",
     "SavedPlanConfig",
@@ -101,21 +109,27 @@ __all__ = [
     "collect",
     "complete",
     "flops_share",
+    "forecast",
     "freeze",
     "import_interval",
     "integers_of",
     "kernel_times",
     "kernels_of",
     "load_quantised",
+    "load_quantized",
     "loud_forecasts",
     "plain_flops",
     "quantised",
     "quantize",
+    "quantized",
     "query_flops",
     "resolve",
+    "resolve_engine",
     "save_quantised",
+    "save_quantized",
     "settled",
     "shared_plan",
     "sites_of",
     "summarise",
+    "summarize",
 ]
