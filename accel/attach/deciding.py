@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..engines.program import Key
 from ..plans.decisions import Decisions
 from .generation import Generation
-from .streams import Block, Values, by_row, combined, owned
+from .streams import Block, Values, combined, owned
 
 
 class Deciding(Generation):
@@ -70,3 +72,19 @@ class Deciding(Generation):
     def _reused(self) -> Values:
         start = None if self.kind == "output" else self._start
         return combined(start, [(self._kept[self._now][self.KEY], 1.0)])
+
+
+def by_row(rows: Tensor, values: Values, others: Values) -> Values:
+    """Rows of `values` where `rows` (B,) is true, else of `others`; None where either is."""
+    found: list[Tensor | None] = []
+    for value, other in zip(values, others, strict=True):
+        if value is None or other is None:
+            found.append(None)
+            continue
+        if len(value) != len(rows):
+            raise RuntimeError(
+                f"a stream has {len(value)} rows, the probe {len(rows)}: a cache that decides at "
+                "run time needs the batch as the first dimension of every stream"
+            )
+        found.append(torch.where(rows.view(-1, *[1] * (value.ndim - 1)), value, other))
+    return tuple(found)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..plans.decisions import change_of
 from .generation import Generation
 from .streams import Block, less, owned
 
@@ -39,11 +40,9 @@ class Measuring(Generation):
             assert added is not None
             now = self._probed, _rows(added)
             before = self._before.get(self._now, now)
-            change = [
-                ((a - b).abs().sum(1).double() / b.abs().sum(1).double()).cpu()
-                for a, b in zip(now, before, strict=True)
-            ]
-            self.changes[self._now].append(torch.stack(change, dim=1).numpy())
+            changes = (change_of(a, b) for a, b in zip(now, before, strict=True))
+            found = torch.stack([change / size for change, size in changes], dim=1)
+            self.changes[self._now].append(found.cpu().numpy())
             self._before[self._now] = now
         return out
 

@@ -1,7 +1,6 @@
 """What can be measured of the plain policy's queries, each under a name that caches ask for.
 
-An entry of `STATISTICS` makes an observer, which sees every query once and then gives its arrays.
-Whoever adds one leaves all others, and the files that hold them, as they are.
+Whoever adds an entry to `STATISTICS` leaves all others, and the files that hold them, as they are.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plans.decisions import time_tokens
+from ..plans.decisions import probe_changes, time_tokens
 from ..protocol import Transparent
-from .branch_outputs import Moments, compare, layer_gram, squared_distances
-from .changes import depth_changes, probe_changes
+from .branch_outputs import Moments, compare, depth_changes, layer_gram, squared_distances
 from .sensitivity import measure_sensitivity
 
 METRICS = ("cos", "mse", "l1", "l2")
@@ -31,8 +29,7 @@ class Extent:
     """Sizes of what was measured.
 
     Attributes:
-        n_queries: how many were observed.
-        n_steps: of the sampler.
+        n_queries, n_steps: how many were observed, and the sampler's.
         n_sites, n_layers: of the network.
         n_tokens, width: of a feature, live tokens only.
     """
@@ -77,8 +74,8 @@ class Seen:
     def probe(self) -> np.ndarray:
         """See `probe_changes`."""
         live = self.features.shape[2]
-        found: np.ndarray = probe_changes(self.inputs[None], live, time_tokens(self.policy))[0]
-        return found
+        time = time_tokens(self.policy)
+        return np.asarray(probe_changes(self.inputs[None], live, time)[0])
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,7 @@ class Volatility(Mean):
     def arrays(self, asked: Asked, found: Mapping[str, np.ndarray]) -> Arrays:
         l1 = self.moments["volatility"].mean
         upper = np.triu_indices(l1.shape[1], 1)
-        none = np.zeros(len(l1))
-        return {"volatility": l1[:, *upper].mean(axis=1) if len(upper[0]) else none}
+        return {"volatility": l1[:, *upper].mean(axis=1) if len(upper[0]) else np.zeros(len(l1))}
 
 
 class Rows:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..plans.decisions import Threshold
+from ..plans.plan import CachePlan
 from .program import Key, StepProgram
 
 COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE = range(8)
@@ -19,10 +21,17 @@ class Assembled(NamedTuple):
     coefficients: list[float]
     biases: list[np.ndarray]
     n_slots: int
+    rule: Threshold | None = None
 
 
-def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
-    """Steps as instructions; a slot is used again once nothing reads it."""
+def assemble(plan: CachePlan, steps: list[StepProgram]) -> Assembled:
+    """A plan, and its steps, as instructions."""
+    ops = tuple(site.op for site in plan.sites)
+    return _planned(steps, ops) if plan.decide is None else _deciding(plan.decide, len(steps), ops)
+
+
+def _planned(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
+    """A slot is used again once nothing reads it."""
     code: list[int] = []
     coefficients: list[float] = []
     biases: list[np.ndarray] = []
@@ -53,8 +62,9 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
     return Assembled(code, coefficients, biases, n_slots)
 
 
-def assemble_decision(first: int, n_steps: int, ops: tuple[str, ...]) -> Assembled:
-    """The same for every step: sites before `first`, and the rest, which DECIDE may skip."""
+def _deciding(rule: Threshold, n_steps: int, ops: tuple[str, ...]) -> Assembled:
+    """The same for every step: the first sites, and the rest, which DECIDE may skip."""
+    first = rule.first
     attend = [ATTEND, 0] if "ca" in ops else []
 
     def sites(start: int, stop: int) -> list[int]:
@@ -62,4 +72,4 @@ def assemble_decision(first: int, n_steps: int, ops: tuple[str, ...]) -> Assembl
 
     before = [*attend, OPEN, PROBE, *sites(0, first), CLOSE, PROBE] if first else []
     rest = [*([] if first else attend), OPEN, DELTA, *sites(first, len(ops)), CLOSE, DELTA]
-    return Assembled([*before, DECIDE, len(rest), *rest, END] * n_steps, [], [], BEFORE + 1)
+    return Assembled([*before, DECIDE, len(rest), *rest, END] * n_steps, [], [], BEFORE + 1, rule)

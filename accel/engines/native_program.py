@@ -20,7 +20,7 @@ from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import pack
-from .assembler import assemble, assemble_decision
+from .assembler import assemble
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
@@ -44,18 +44,13 @@ class NativeProgram:
         assert loaded is not None
         self.policy, self.batch = policy, batch
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
-        ops = tuple(site.op for site in plan.sites)
-        self.rule = plan.decide
-        self.assembled = (
-            assemble_decision(plan.decide.first, len(steps), ops)
-            if plan.decide
-            else assemble(steps, ops)
-        )
+        self.assembled = assemble(plan, steps)
+        self.rule = self.assembled.rule
         self.packed = Packed(loaded, precision == "half")
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
         self.workers = min(torch.get_num_threads(), batch)
-        n_parts = self.workers if self.rule is None else batch  # a row decides alone
+        n_parts = self.workers if self.rule is None else batch  # rows alone
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
         shared = self._shared()

@@ -21,7 +21,7 @@ from ..protocol import Noise, Transparent
 from .inputs import Memory, draw_noise
 from .program import StepProgram
 from .torch_sites import TorchSites, normalised
-from .torch_steps import DecidedSteps, PlannedSteps
+from .torch_steps import blocks_of
 
 
 class TorchProgram:
@@ -46,9 +46,8 @@ class TorchProgram:
         self.memory = None if sizes.encoder_only else Memory(policy, batch, chosen)
         sites = TorchSites(policy, batch, self.tokens, self.memory, precision, chosen)
         self.kernels = (self.memory.kernels if self.memory else {}) | sites.kernels
-        make = PlannedSteps if plan.decide is None else DecidedSteps
         rows = (batch, self.tokens, self.dim)
-        self.blocks = make(policy, plan, steps, sites.branches, self.memory, rows)
+        self.blocks = blocks_of(plan)(policy, plan, steps, sites.branches, self.memory, rows)
         self.cache_bytes = self.blocks.cache_bytes
         times = torch.as_tensor(self.table.timesteps, device=policy.device)
         self.time_tokens = model.time_emb(times) if sizes.encoder_only else None
@@ -61,8 +60,8 @@ class TorchProgram:
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised.
 
-        On CUDA the whole query is one graph, captured at the first call, unless rows decide at run
-        time: noise is drawn on the CPU and copied once.
+        On CUDA the whole query is one graph where its operations are always the same, captured at
+        the first call: noise is drawn on the CPU and copied once.
         """
         drawn = draw_noise(self.policy, self.batch, noise).to(nobs.device)
         if nobs.device.type != "cuda" or not self.blocks.captured:
@@ -99,5 +98,5 @@ class TorchProgram:
 
     @property
     def trace(self) -> np.ndarray | None:
-        """(B, N) of the last query where rows decide, see `Decisions`."""
+        """(B, N) of the last query, see `blocks_of`."""
         return self.blocks.trace

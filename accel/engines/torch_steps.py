@@ -128,3 +128,8 @@ class DecidedSteps:
         out = torch.where(chosen, computed, h + self.delta)
         self.delta = torch.where(chosen, computed - h, self.delta)
         return out
+
+
+def blocks_of(plan: CachePlan) -> type[PlannedSteps] | type[DecidedSteps]:
+    """What runs the blocks of a plan's steps."""
+    return PlannedSteps if plan.decide is None else DecidedSteps

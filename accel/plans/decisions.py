@@ -128,7 +128,7 @@ class Decisions:
         rule, probe = self.rule, probes[self.rule.probe]()
         now = probe.reshape(len(probe), -1)
         before = now if self.before is None else self.before
-        change, size = (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+        change, size = change_of(now, before)
         if self.time is not None and step:
             change = change + (self.time[step] - self.time[step - 1]).abs().sum()
             size = size + self.time[step - 1].abs().sum()
@@ -141,6 +141,26 @@ class Decisions:
         self.before = now if rule.accumulates else torch.where(go[:, None], now, before)
         self.columns.append(go)
         return go
+
+
+def change_of(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K), (B, K) -> (B,) |now - before| and |before|, float64; a change is their ratio."""
+    return (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+
+
+def probe_changes(inputs: Tensor, live: int, time: Tensor | None) -> np.ndarray:
+    """(B, N) float64: change of the norm probe from the step before, 0 in step 0; as `ask` has it.
+
+    Args:
+        inputs: (B, N, tokens, width).
+        live: leading tokens that count.
+        time: (N, width) token of each step that counts besides, or None.
+    """
+    m = inputs[:, :, :live].flatten(2).double()
+    if time is not None:
+        m = torch.cat([m, time.double().expand(len(m), -1, -1)], dim=2)
+    change = (m[:, 1:] - m[:, :-1]).abs().sum(dim=2) / m[:, :-1].abs().sum(dim=2)
+    return np.asarray(torch.nn.functional.pad(change, (1, 0)).cpu().numpy())
 
 
 def compiled_rule(rule: Threshold, policy: Transparent) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bands import Bands
+from .checks import PlanError as PlanError
+from .checks import check_content
 from .decisions import Threshold
 from .sites import Site, sites_of
 
 if TYPE_CHECKING:
     from ..protocol import Accelerable
-
-
-class PlanError(ValueError):
-    """The plan does not fit the policy, the sampler or itself."""
 
 
 @dataclass(frozen=True)
@@ -76,86 +74,7 @@ class CachePlan:
     bands: Bands | None = None
 
     def __post_init__(self) -> None:
-        grid = (len(self.mask), len(self.sites))
-        if self.mask.dtype != bool or self.mask.shape != grid:
-            raise PlanError(
-                f"plan.mask must be bool (steps, {len(self.sites)}), "
-                f"got {self.mask.dtype} {self.mask.shape}"
-            )
-        if self.sampler is not None and len(self.sampler.alpha_bar) != len(self.mask):
-            raise PlanError(
-                f"plan.sampler must have alpha_bar of {len(self.mask)} steps, "
-                f"got {len(self.sampler.alpha_bar)}"
-            )
-        if not self.mask[:1].all():
-            site = self.sites[int(np.argmin(self.mask[0]))].name
-            raise PlanError(f"plan reuses {site} in step 0, before anything was computed")
-        lost = np.argwhere(self.mask & ~self.reached)
-        if len(lost):
-            step, site_index = lost[0]
-            around = self.sites[int(np.argmin(self.mask[step]))].name
-            raise PlanError(
-                f"plan computes {self.sites[site_index].name} in step {step}, inside of {around}, "
-                "which it reuses there"
-            )
-        if self.alpha is not None:
-            self._check_alpha(self.alpha, grid, "alpha")
-        if self.bands is not None:
-            self._check_alpha(self.bands.low, grid, "bands.low")
-            if self.n_slots != self.bands.low.shape[2] or self.sites[0].kind != "branch":
-                raise PlanError(
-                    f"plan.bands are of branches with {self.n_slots} slots, got "
-                    f"{self.sites[0].kind} and {self.bands.low.shape[2]}"
-                )
-        if self.bias is not None:
-            self._check_bias(self.bias, grid)
-        if self.decide is not None:
-            self._check_decide(self.decide)
-
-    def _check_decide(self, decide: Threshold) -> None:
-        if self.alpha is not None or self.bias is not None or self.bands is not None:
-            raise PlanError("a plan that decides at run time cannot forecast")
-        if not 0 <= decide.first < len(self.sites) or not self.mask[:, : decide.first].all():
-            raise PlanError(
-                f"plan.decide.first must be a site from 0 to {len(self.sites) - 1} with all sites "
-                f"before it computed, got {decide.first}"
-            )
-        if max(decide.always) >= len(self.mask):
-            raise PlanError(
-                f"plan.decide.always must be steps below {len(self.mask)}, got {max(decide.always)}"
-            )
-
-    def _check_bias(self, bias: np.ndarray, grid: tuple[int, int]) -> None:
-        if bias.dtype != np.float32 or bias.ndim != 4 or bias.shape[:2] != grid or not bias.size:
-            raise PlanError(
-                f"plan.bias must be float32 {(*grid, 'tokens', 'width')}, "
-                f"got {bias.dtype} {bias.shape}"
-            )
-        if any(site.kind != "branch" for site in self.sites):
-            raise PlanError(f"plan.bias is of branches, got {self.sites[0].name}")
-        wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & ~self.mask)
-        if len(wrong):
-            step, site = wrong[0]
-            raise PlanError(f"plan.bias of {self.sites[site].name} in step {step} is not finite")
-
-    def _check_alpha(self, alpha: np.ndarray, grid: tuple[int, int], name: str) -> None:
-        if alpha.ndim != 3 or alpha.shape[:2] != grid or not alpha.shape[2]:
-            raise PlanError(f"plan.{name} must be {(*grid, 'slots')}, got {alpha.shape}")
-        hits = alpha * ~self.mask[..., None]
-        wrong = np.argwhere(~np.isfinite(hits).all(axis=2))
-        if len(wrong):
-            step, site_index = wrong[0]
-            raise PlanError(
-                f"plan.{name} of {self.sites[site_index].name} in step {step} is not finite"
-            )
-        stored = np.cumsum(self.mask, axis=0)[..., None]
-        early = np.argwhere((hits != 0) & (np.arange(alpha.shape[2]) >= stored))
-        if len(early):
-            step, site_index, slot = early[0]
-            raise PlanError(
-                f"plan.{name} of {self.sites[site_index].name} in step {step} uses {slot + 1} "
-                f"stored values, there are {stored[step, site_index, 0]}"
-            )
+        check_content(self)
 
     @property
     def n_steps(self) -> int:
