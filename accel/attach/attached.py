@@ -14,7 +14,7 @@ from ..caches import NoCacheConfig
 from ..calibration import Calibration
 from ..plans.plan import CachePlan
 from .counter import StepCounter
-from .deciding import Deciding
+from .deciding import generation_of
 from .generation import Generation, Probe
 from .measuring import Measuring
 from .plans import fingerprint, foreign_plan, measured
@@ -215,7 +215,7 @@ class Attached:
         )
 
     def _made(self, plan: CachePlan, kind: type[Generation] | None = None) -> Generation:
-        kind = kind or (Deciding if plan.decide else Generation)
+        kind = kind or generation_of(plan)
         return kind(plan, self.blocks, self.streams, self.kind, self.branches, self.probe)
 
     def _forward(

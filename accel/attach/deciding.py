@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..engines.program import Key
 from ..plans.decisions import Decisions
+from ..plans.plan import CachePlan
 from .generation import Generation
 from .streams import Block, Values, combined, owned
 
@@ -72,6 +73,11 @@ class Deciding(Generation):
     def _reused(self) -> Values:
         start = None if self.kind == "output" else self._start
         return combined(start, [(self._kept[self._now][self.KEY], 1.0)])
+
+
+def generation_of(plan: CachePlan) -> type[Generation]:
+    """What runs a plan."""
+    return Generation if plan.decide is None else Deciding
 
 
 def by_row(rows: Tensor, values: Values, others: Values) -> Values:

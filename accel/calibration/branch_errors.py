@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..action_errors import action_error
-from ..engines.reference import bias_of, session
+from ..engines.deciding import session
+from ..engines.sessions import bias_of
 from ..plans.plan import CachePlan
 from ..plans.sites import Site
 from .branch_outputs import Moments, check_branches, generators_at, observe

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from ..kernels.native import Part, library, threads
 from ..kernels.packed import Linear, Net, Packed, Site
-from ..plans.decisions import compiled_rule
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import pack
-from .assembler import assemble
+from .deciding import assembled, rule_of
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
@@ -44,20 +43,19 @@ class NativeProgram:
         assert loaded is not None
         self.policy, self.batch = policy, batch
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
-        self.assembled = assemble(plan, steps)
-        self.rule = self.assembled.rule
+        self.assembled, self.plan = assembled(plan, steps), plan
         self.packed = Packed(loaded, precision == "half")
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
         self.workers = min(torch.get_num_threads(), batch)
-        n_parts = self.workers if self.rule is None else batch  # rows alone
+        n_parts = batch if self.assembled.alone else self.workers
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
         shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
-        values = self.assembled.n_slots if self.rule else peak_values(steps)
+        values = self.assembled.n_slots if self.assembled.alone else peak_values(steps)
         self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb
         self.cache_bytes += sum(bias.nbytes for bias in self.assembled.biases)
 
@@ -89,7 +87,7 @@ class NativeProgram:
     @property
     def trace(self) -> np.ndarray | None:
         """(B, N) of the last query, see `Decisions`."""
-        if self.rule is None:
+        if not self.assembled.alone:
             return None
         return torch.stack([part.trace for part in self.parts]).bool().numpy()
 
@@ -168,7 +166,7 @@ class NativeProgram:
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
             "multistep": table.multistep,
-            **({"rule": packed.rule(compiled_rule(self.rule, policy))} if self.rule else {}),
+            **rule_of(self.plan, policy, packed),
         }
 
 

@@ -18,10 +18,10 @@ from ..kernels.cuda import Graph, tf32
 from ..kernels.linear import linear
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
+from .deciding import blocks_of
 from .inputs import Memory, draw_noise
 from .program import StepProgram
 from .torch_sites import TorchSites, normalised
-from .torch_steps import blocks_of
 
 
 class TorchProgram:

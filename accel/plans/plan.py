@@ -131,7 +131,7 @@ class CachePlan:
         return content.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, and a bias beside it, see plan_file.py.
+        """Write JSON, and a bias beside it, see file.py.
 
         Example:
             >>> from tempfile import TemporaryDirectory

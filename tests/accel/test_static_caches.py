@@ -28,7 +28,7 @@ from accel.caches.deepcache import deepcache_steps, resolve_deepcache
 from accel.caches.forecast import lagrange, taylor_compat
 from accel.caches.interval import interval_steps, resolve_interval
 from accel.caches.taylor import resolve_taylor, taylor_steps
-from accel.engines.reference import Session
+from accel.engines.sessions import Session
 from accel.plans.bands import Bands, low_bins, low_pass
 from accel.plans.file import run_lengths
 from policies import from_reference

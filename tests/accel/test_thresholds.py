@@ -32,7 +32,7 @@ from accel import (
     shared_plan,
 )
 from accel.caches.thresholded import fitted_polynomial
-from accel.engines.reference import DecidingSession
+from accel.engines.deciding import DecidingSession
 from accel.plans.decisions import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
 from runners.episodes.loop import evaluate
