@@ -39,6 +39,7 @@ ORDER = {
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
         ["statistics", "html"],
+        ["svg"],
         ["store"],
         ["studies"],
         ["loggers", "episodes"],
