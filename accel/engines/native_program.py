@@ -114,12 +114,8 @@ class NativeProgram:
 
     def _shared(self) -> dict[str, Any]:
         """Everything of the C structure but the batch."""
-        policy, model, table, sizes = (
-            self.policy,
-            self.policy.model,
-            self.policy.table,
-            self.policy.sizes,
-        )
+        policy, model = self.policy, self.policy.model
+        table, sizes = policy.table, policy.sizes
         packed, pointer = self.packed, self.packed.pointer
         lead, live = int(sizes.encoder_only), policy.n_live
         tokens, inpaint = live + lead, not sizes.cond_dim

@@ -1,10 +1,4 @@
-"""The fused program in torch: network, sampler and plan as one loop over denoising steps.
-
-Lossless against the plain policy but for rounding: keys and values of memory tokens are computed
-once per query (observations) or once per engine (time), tokens that no executed action depends on
-are left out where attention is causal, projections are fused and packed, the sampler is a table,
-and a run of hits is one addition.
-"""
+"""The fused program in torch: network, sampler and plan as one loop over denoising steps."""
 
 from __future__ import annotations
 
