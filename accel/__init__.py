@@ -31,6 +31,7 @@ from .engines import (
     kernels_of,
     settled,
 )
+from .families import FAMILIES, Costs, Family
 from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.flops import flops_share, plain_flops, query_flops
 from .plans.plan import CachePlan, PlanError
@@ -55,6 +56,7 @@ from .quant import (
 __all__ = [
     "CACHES",
     "ENGINES",
+    "FAMILIES",
     "QUANTIZERS",
     "AcceleratedPolicy",
     "Attached",
@@ -62,8 +64,10 @@ __all__ = [
     "BranchErrors",
     "CachePlan",
     "Calibration",
+    "Costs",
     "DeepCacheConfig",
     "DuQuantConfig",
+    "Family",
     "FirstBlockConfig",
     "FusedConfig",
     "HashAbConfig",

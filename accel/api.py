@@ -16,7 +16,9 @@ from .caches import CACHES, NoCacheConfig
 from .calibration.calibration import Calibration
 from .engines import ENGINES, kernels_of, settled
 from .engines.parts import engine_name
-from .plans.plan import CachePlan, PlanSampler
+from .families import family_of
+from .plans.plan import CachePlan, PlanError, PlanSampler
+from .plans.sites import sites_of
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS, NoQuantConfig, Quantised, Statistics
 from .quant.hashes import fingerprint
@@ -50,7 +52,12 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
         plan = cache
     else:
         cache = cache or NoCacheConfig()
-        plan = _entry(CACHES, cache, "cache")(cache, policy, calibration)
+        make = _entry(CACHES, cache, "cache")
+        if not sites_of(policy) and not isinstance(cache, NoCacheConfig):
+            raise PlanError(
+                family_of(policy).lacks(f"cache={cache.name}", "sites that it can fill")
+            )
+        plan = make(cache, policy, calibration)
         if plan.mask.all() and not isinstance(cache, NoCacheConfig):
             log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))

@@ -17,7 +17,7 @@ Noise = torch.Generator | Sequence[torch.Generator]
 class NetworkSizes(Protocol):
     """Sizes of a transformer, from which sites are named and FLOPs are counted; a UNet's are below.
 
-    family: "transformer"; whose sites, costs and engines these are.
+    family: "transformer"; a name in `accel.FAMILIES`.
     """
 
     @property
@@ -66,7 +66,7 @@ class UnetSizes(Protocol):
 class Accelerable(Protocol):
     """A diffusion policy whose denoising network shows its sites.
 
-    sizes: a `NetworkSizes` or a `UnetSizes`.
+    sizes: a `NetworkSizes`, a `UnetSizes`, or another family's: `family` and what its record asks.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
     with_sampler: the same weights under another sampler, a name or a config.

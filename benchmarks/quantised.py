@@ -10,7 +10,7 @@ import torch
 from accel import FusedConfig, query_flops, resolve
 from accel.engines import FusedEngine
 from accel.engines.parts import quantised_of
-from accel.plans.flops import live_query_flops
+from accel.families.transformer import fused_flops
 from accel.quant import DuQuantConfig, quantize
 from accel.quant.choice import quickest
 from accel.quant.duquant import n_bytes
@@ -44,6 +44,6 @@ def fused_duquant(weight_bits: int) -> Callable[[Setting], Arm]:
         def query() -> torch.Tensor:
             return engine.act(setting.obs, setting.noise())
 
-        return Arm(query, query_flops(policy, flops), live_query_flops(policy, flops), note)
+        return Arm(query, query_flops(policy, flops), fused_flops(policy, flops), note)
 
     return arm

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..caches import CACHES, FirstBlockConfig
 from ..caches.thresholded import first_block_rule
+from ..families import FAMILIES
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import shared_plan
 from ..plans.sites import Site
@@ -20,7 +21,7 @@ from ..protocol import Accelerable
 from .streams import Block
 
 KINDS = ("delta", "output")
-USABLE = ("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block")
+USABLE = FAMILIES["blocks"].caches
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..families import family_of
 from ..plans.plan import PlanError
 from ..plans.sites import sites_of
 from ..protocol import Accelerable, Compute, Noise, StepBranch, Transparent
@@ -24,11 +25,20 @@ def check_branches(policy: Accelerable, what: str) -> None:
     Raises:
         PlanError: names what was asked for.
     """
-    if policy.sizes.family == "unet":
-        raise PlanError(
-            f"{what} needs a transformer; the policy is a UNet "
-            "(caches that run it: none, uniform, deepcache, taylor, plan)"
-        )
+    family = family_of(policy)
+    if not family.calibratable:
+        raise PlanError(family.lacks(what, "a transformer"))
+
+
+def check_quantizable(policy: Accelerable, what: str) -> None:
+    """Refuse a network whose linear layers the engines do not know.
+
+    Raises:
+        PlanError: names what was asked for.
+    """
+    family = family_of(policy)
+    if not family.quantizable:
+        raise PlanError(family.lacks(what, "a transformer"))
 
 
 def live_tokens(policy: Transparent) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..plans.bands import low_pass
 from ..plans.flops import query_flops
 from ..plans.plan import CachePlan
+from ..plans.sites import nested
 from ..plans.thresholds import Decisions, Threshold, normed, time_tokens
 from ..protocol import Compute, Noise, Transparent
 
@@ -107,7 +108,7 @@ def session(
     policy: Transparent, plan: CachePlan, bias: Tensor | None = None
 ) -> Iterator[Recording]:
     """A `StepBranch` for one query of the policy; a deciding one watches its first norm."""
-    live = 1 if plan.sites[0].op == "deep" else policy.n_live + policy.sizes.encoder_only
+    live = 1 if nested(plan.sites) else policy.n_live + policy.sizes.encoder_only
     if plan.decide is None:
         yield Session(plan, bias, live)
         return

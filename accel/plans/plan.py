@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bands import Bands
-from .sites import Site, sites_of
+from .sites import Site, nested, sites_of
 from .thresholds import Threshold
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class CachePlan:
     def reached(self) -> np.ndarray:
         """(N, n_sites) bool; false inside of a nested site that is a hit."""
         found = np.ones_like(self.mask)
-        if self.sites and self.sites[0].op == "deep":
+        if nested(self.sites):
             found[:, 1:] = np.logical_and.accumulate(self.mask, axis=1)[:, :-1]
         return found
 

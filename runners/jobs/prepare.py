@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, settled
-from accel.calibration.branch_outputs import check_branches
+from accel.calibration.branch_outputs import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, resolve_n_envs
@@ -128,7 +128,7 @@ def prepare_job(
     if policy and (calibrates or CACHES[cache.name].calibrated):
         check_branches(policy, f"runner={runner.name}" if calibrates else f"cache={cache.name}")
     if policy and quantises:
-        check_branches(policy, f"quant={quant.name}")
+        check_quantizable(policy, f"quant={quant.name}")
     if policy and (calibrates or CACHES[cache.name].calibrated or quantises):
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
     if policy and quantises:

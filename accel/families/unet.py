@@ -1,4 +1,4 @@
-"""Analytic FLOPs of a UNet, 2 per multiply-add: what reuse at a level saves, and what it cannot.
+"""UNets: their levels are sites, each inside of the one before, and what those cost.
 
 Norms, activations and the sampler are not counted; borders of convolutions count like the rest.
 """
@@ -6,14 +6,23 @@ Norms, activations and the sampler are not counted; borders of convolutions coun
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .record import Costs, Family, Site
 
 if TYPE_CHECKING:
     from ..protocol import Accelerable, UnetSizes
 
 DOWN_KERNEL, UP_KERNEL = 3, 4
+
+
+def levels(sizes: Any) -> tuple[Site, ...]:
+    """Everything below each level that has a skip."""
+    return tuple(
+        Site(f"unet.deep.{level}", "deep", "output") for level in range(1, len(sizes.down_dims))
+    )
 
 
 def block_flops(sizes: UnetSizes, n_in: int, n_out: int, length: int) -> int:
@@ -55,3 +64,12 @@ def shallow_flops(policy: Accelerable) -> int:
     if sizes.obs_as == "local":
         total += block_flops(sizes, sizes.cond_dim, first, length)
     return total + 2 * length * first * (sizes.kernel_size * first + sizes.input_dim)
+
+
+UNET = Family(
+    called="a UNet",
+    sites=levels,
+    costs=Costs(level_costs, shallow_flops),
+    stack="levels",
+    caches=("none", "uniform", "deepcache", "taylor", "plan"),
+)
