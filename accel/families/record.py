@@ -58,6 +58,7 @@ class Family:
             each site is inside of the one before; "": anything else.
         calibratable: its sites are residual branches, which a calibration can compare.
         quantizable: the engines know its linear layers by their names.
+        tokens: what its sites put out is (B, tokens, width), the policy's live tokens first.
         caches: names in `CACHES` that run it, for messages.
     """
 
@@ -68,6 +69,7 @@ class Family:
     stack: str = ""
     calibratable: bool = False
     quantizable: bool = False
+    tokens: bool = False
     caches: tuple[str, ...] = ("none",)
 
     @property

@@ -94,6 +94,7 @@ TRANSFORMER = Family(
     stack="layers",
     calibratable=True,
     quantizable=True,
+    tokens=True,
     caches=(
         *("none", "uniform", "bac", "hash_ab", "interval", "deepcache", "taylor", "teacache"),
         *("first_block", "plan"),

@@ -24,8 +24,9 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "transformer"],
-        ["unet", "data"],
+        ["sampling", "data", "denoiser", "family"],
+        ["transformer", "unet"],
+        ["families"],
         ["config"],
         ["clipping", "policy"],
         ["reference", "training"],
