@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .config import PolicyConfig, TaskInfo
-from .data.datasets import (
-    DatasetError,
-    Demonstrations,
-    Windows,
-    check_finite,
-    read_dataset,
-    split_episodes,
-)
+from .data.datasets import Demonstrations, check_finite, read_dataset
+from .data.episode import DatasetError
+from .data.windows import Windows, split_episodes
 from .families import FAMILIES
 from .family import Exporter, Family, Reader, Sizes, UnsupportedPolicy
 from .policy import DiffusionPolicy
