@@ -6,19 +6,41 @@ Norms, activations and the sampler are not counted; borders of convolutions coun
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from .record import Costs, Family, Site
 
 if TYPE_CHECKING:
-    from ..protocol import Accelerable, UnetSizes
+    from ..protocol import Accelerable
 
 DOWN_KERNEL, UP_KERNEL = 3, 4
 
 
-def levels(sizes: Any) -> tuple[Site, ...]:
+class UnetSizes(Protocol):
+    """Sizes of a UNet, family "unet".
+
+    obs_as: "global", "local" or "in-painting"; seen_dim: width of what every block is conditioned
+        on; cond_predict_scale: whether that scales features as well as shifting them.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    input_dim: int
+    cond_dim: int
+    obs_as: str
+    down_dims: list[int]
+    diffusion_step_embed_dim: int
+    kernel_size: int
+    cond_predict_scale: bool
+
+    @property
+    def seen_dim(self) -> int: ...
+
+
+def levels(sizes: UnetSizes) -> tuple[Site, ...]:
     """Everything below each level that has a skip."""
     return tuple(
         Site(f"unet.deep.{level}", "deep", "output") for level in range(1, len(sizes.down_dims))
