@@ -155,6 +155,14 @@ class DiffusionPolicy(nn.Module):
 
         Returns:
             (B, n_action_steps, action_dim), in the units of the env.
+
+        Example:
+            >>> from policies import load_policy
+            >>> policy = load_policy("checkpoints/kitchen").with_sampler("ddpm", 5)
+            >>> obs = torch.zeros(2, policy.n_obs_steps, policy.obs_dim)
+            >>> noise = [torch.Generator().manual_seed(seed) for seed in range(2)]
+            >>> tuple(policy.act(obs, noise).shape)
+            (2, 8, 9)
         """
         trajectory = self.sample(obs, noise, branch)
         actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])

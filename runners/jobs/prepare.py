@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, settled
+from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, resolve_engine
 from accel.calibration.branch_outputs import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
@@ -103,8 +103,8 @@ def prepare_job(
             n_steps = policy.n_action_steps + delays.lead
             policy = policy.with_n_action_steps(min(n_steps, policy.longest_chunk))
         asked = engine
-        plain_engine = settled(asked, policy)
-        engine = settled(asked, policy, quant) if quantises else plain_engine
+        plain_engine = resolve_engine(asked, policy)
+        engine = resolve_engine(asked, policy, quant) if quantises else plain_engine
     else:
         policy, task, checkpoint, plain = None, task_of(cfg.task, {}), "", None
         plain_engine = engine

@@ -170,7 +170,7 @@ def test_a_family_from_outside_is_accelerated(mlp: DiffusionPolicy) -> None:
         with accelerated(mlp, accel.NoCacheConfig(), engine=engine) as fast:
             assert torch.equal(fast.act(*query()), plain)
             assert fast.stats()["flops"] == 10 * mlp_flops(mlp)
-    summary = accel.summarise(resolve(mlp, None), mlp)
+    summary = accel.summarize(resolve(mlp, None), mlp)
     assert (summary.flops_share, summary.mean_updates, summary.equivalent_steps) == (1, 10, 10)
 
 
@@ -193,7 +193,7 @@ def test_a_family_from_outside_says_what_it_cannot_do(mlp: DiffusionPolicy, tmp_
             ask()
         assert str(error.value).endswith("the policy is an MLP (caches that run it: none)")
     with pytest.raises(ValueError, match="cannot run here: the policy is an MLP, which engine=ref"):
-        accel.settled(accel.FusedConfig(backend="torch"), mlp)
+        accel.resolve_engine(accel.FusedConfig(backend="torch"), mlp)
     with pytest.raises(ValueError, match="no policies of family mlp"):
         export_reference(mlp, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="pred_action_steps_only=true needs observations"):

@@ -54,6 +54,24 @@ def test_a_study_that_changed_is_noticed(root: Path) -> None:
     assert main([], root) == 1
 
 
+def test_a_long_line_is_named_and_left_to_its_author(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = root / "docs/results/page.md"
+    fits, table, address = "x" * 120, "| " + "x" * 130 + " |", "See https://a.org/" + "x" * 130
+    right = "\n".join((page.read_text(), fits, table, address))
+    page.write_text(right)
+    (root / "docs/results/starter").mkdir()
+    (root / "docs/results/starter/report.md").write_text("x" * 130)
+    assert main([], root) == 0
+    page.write_text(f"{right}\n{fits}x")
+    assert main(["--write"], root) == 1
+    number = len(right.splitlines()) + 1
+    said = f"docs/results/page.md:{number}: a line has at most 120 characters, got 121\n"
+    assert capsys.readouterr().err == said
+    assert page.read_text() == f"{right}\n{fits}x"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
