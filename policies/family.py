@@ -89,14 +89,14 @@ class Reader:
         name: of the class.
         sizes: (cfg.policy, cfg.policy.model) -> the network's sizes; what it used leaves the dicts.
         mark: an attribute that tells a live network of this class.
-        live: a live policy -> the network's sizes.
+        live: a live policy -> the network's sizes; None: it is read from files only.
         key: a name in the state dict -> ours; "": it is left out.
     """
 
     name: str
     sizes: Callable[[dict[str, Any], dict[str, Any]], Sizes]
-    mark: str
-    live: Callable[[Any], Sizes]
+    mark: str = ""
+    live: Callable[[Any], Sizes] | None = None
     key: Callable[[str], str] = own_key
 
 

@@ -118,13 +118,13 @@ def own_keys(state: Mapping[str, Tensor], reader: Reader) -> dict[str, Tensor]:
 
 def from_reference(live_policy: Any) -> DiffusionPolicy:
     """Wrap a live policy of the low-dimensional kinds, duck-typed; weights are shared."""
-    found = [reader for reader in readers() if hasattr(live_policy.model, reader.mark)]
+    found = [(r, r.live) for r in readers() if r.live and hasattr(live_policy.model, r.mark)]
     if not found or not hasattr(live_policy, "obs_dim"):
         raise refused(type(live_policy).__name__)
-    network = found[0].live(live_policy)
+    reader, sizes = found[0]
     scheduler = live_policy.noise_scheduler
     config = PolicyConfig(
-        network=network,
+        network=sizes(live_policy),
         obs_dim=live_policy.obs_dim,
         action_dim=live_policy.action_dim,
         n_action_steps=live_policy.n_action_steps,
@@ -138,7 +138,7 @@ def from_reference(live_policy: Any) -> DiffusionPolicy:
     )
     policy = DiffusionPolicy(config)
     with torch.no_grad():
-        policy.load_state_dict(own_keys(live_policy.state_dict(), found[0]), assign=True)
+        policy.load_state_dict(own_keys(live_policy.state_dict(), reader), assign=True)
     for cut in cuts(config, policy.normalizer):
         log.warning("%s: %s", type(live_policy).__name__, cut)
     return policy.eval()

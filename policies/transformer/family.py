@@ -10,7 +10,7 @@ from .config import NetworkConfig
 from .network import DiffusionTransformer
 
 
-def _told(policy: dict[str, Any], model: dict[str, Any]) -> NetworkConfig:
+def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> NetworkConfig:
     known(model, (f.name for f in fields(NetworkConfig)))
     model["cond_dim"] = model.get("cond_dim", 0)
     if model.get("n_obs_steps") is None:
@@ -35,7 +35,7 @@ def _told(policy: dict[str, Any], model: dict[str, Any]) -> NetworkConfig:
     return network
 
 
-def _seen(live: Any) -> NetworkConfig:
+def _from_live(live: Any) -> NetworkConfig:
     model = live.model
     observed = getattr(model, "cond_obs_emb", None)
     encoder_only = getattr(model, "cond_pos_emb", None) is None
@@ -58,7 +58,7 @@ def _seen(live: Any) -> NetworkConfig:
     )
 
 
-def _written(net: NetworkConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _to_config(net: NetworkConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     # our network is told whether observations are conditions, the reference's finds out
     return {"obs_as_cond": net.obs_as_cond}, {}, asdict(net)
 
@@ -68,11 +68,11 @@ TRANSFORMER = Family(
     network=DiffusionTransformer,
     masks=("mask", "memory_mask"),
     mark="n_layer",
-    readers=(Reader("DiffusionTransformerLowdimPolicy", _told, "pos_emb", _seen),),
+    readers=(Reader("DiffusionTransformerLowdimPolicy", _from_config, "pos_emb", _from_live),),
     exporter=Exporter(
         "transformer",
         "transformer_for_diffusion.TransformerForDiffusion",
-        _written,
+        _to_config,
         {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
         ("model._dummy_variable",),
     ),

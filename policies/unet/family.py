@@ -15,7 +15,7 @@ SETTINGS = (
 )
 
 
-def _told(policy: dict[str, Any], model: dict[str, Any]) -> UnetConfig:
+def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> UnetConfig:
     known(model, SETTINGS)
     n_obs_steps, obs_dim = policy.pop("n_obs_steps"), policy["obs_dim"]
     said = {
@@ -48,7 +48,7 @@ def _obs_as(local: bool, everywhere: bool) -> str:
     return "local" if local else "global" if everywhere else "in-painting"
 
 
-def _seen(live: Any) -> UnetConfig:
+def _from_live(live: Any) -> UnetConfig:
     levels = [level[0].blocks[0].block for level in live.model.down_modules]
     convolution, norm = levels[0][:2]
     told = live.model.down_modules[0][0].cond_encoder[1].out_features
@@ -68,7 +68,7 @@ def _seen(live: Any) -> UnetConfig:
     )
 
 
-def _written(net: UnetConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _to_config(net: UnetConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     flags = {f"obs_as_{kind}_cond": net.obs_as == kind for kind in ("local", "global")}
     model = {name: value for name, value in asdict(net).items() if name in SETTINGS}
     model["local_cond_dim"] = net.cond_dim if net.obs_as == "local" else None
@@ -80,11 +80,11 @@ UNET = Family(
     sizes=UnetConfig,
     network=Unet,
     mark="down_dims",
-    readers=(Reader("DiffusionUnetLowdimPolicy", _told, "down_modules", _seen),),
+    readers=(Reader("DiffusionUnetLowdimPolicy", _from_config, "down_modules", _from_live),),
     exporter=Exporter(
         "unet",
         "conditional_unet1d.ConditionalUnet1D",
-        _written,
+        _to_config,
         {
             **{"_target_": "torch.optim.AdamW", "lr": 1e-4, "betas": [0.95, 0.999]},
             **{"eps": 1e-8, "weight_decay": 1e-6},

@@ -50,6 +50,7 @@ def test_each_entry_of_a_record(name: str) -> None:
     assert {n for n, _ in policy.model.named_buffers()} >= set(family.masks)
     (reader,) = family.readers
     assert hasattr(policy.model, reader.mark)
+    assert reader.live is not None
     assert reader.live(LIVE[name]()) == policy.sizes
     assert reader.key("model._dummy_variable") == ""
     assert family.exporter is not None
