@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
-from .families import FAMILIES, family_in
+from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
 from .reference.interpolation import resolve
@@ -71,7 +71,7 @@ def load_policy(
         config, state = (_read_folder if found.is_dir() else _read_ckpt)(found, weights, trust)
         policy = DiffusionPolicy(config)
         state = {k: v.float() for k, v in state.items()}
-        masks = {f"model.{name}" for name in FAMILIES[config.network.family].masks}
+        masks = {f"model.{name}" for name in family_named(config.network.family).masks}
         bad = [k for k, v in state.items() if k not in masks and not v.isfinite().all()]
         if bad:
             raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")

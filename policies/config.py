@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .families import FAMILIES
+from .families import family_named
 from .family import Sizes
 from .sampling.table import SamplerConfig
 
@@ -72,7 +72,7 @@ class PolicyConfig:
 
         Families that files had before they named any are not named, so hashes of those stay.
         """
-        family = FAMILIES[self.network.family]
+        family = family_named(self.network.family)
         named = {} if family.mark else {"family": family.name}
         return {**named, **asdict(self), "sampler": self.sampler.settings()}
 

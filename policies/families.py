@@ -23,16 +23,21 @@ def refused(name: object) -> UnsupportedPolicy:
     )
 
 
-def family_in(content: dict[str, Any]) -> Family:
-    """The family that a policy.yaml names; older files name none, and have its mark.
+def family_named(name: str) -> Family:
+    """The record of a family.
 
     Raises:
-        ValueError: an unknown family.
+        ValueError: an unknown one.
     """
-    name, network = content.get("family"), content.get("network", ())
-    if name is None:
-        marked = [f for f in FAMILIES.values() if f.mark and f.mark in network]
-        return marked[0] if marked else TRANSFORMER
     if name not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
-    return FAMILIES[str(name)]
+    return FAMILIES[name]
+
+
+def family_in(content: dict[str, Any]) -> Family:
+    """That of a policy.yaml; older files name none, and have its mark."""
+    if content.get("family") is not None:
+        return family_named(content["family"])
+    network = content.get("network", ())
+    marked = [family for family in FAMILIES.values() if family.mark and family.mark in network]
+    return marked[0] if marked else TRANSFORMER

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
 from .denoiser import Compute
-from .families import FAMILIES
+from .families import family_named
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 
@@ -37,7 +37,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
-        self.model: Any = FAMILIES[config.network.family].network(config.network)
+        self.model: Any = family_named(config.network.family).network(config.network)
         self.normalizer = Normalizer({"obs": config.obs_dim, "action": config.action_dim})
         self.n_obs_steps = config.network.n_obs_steps
         self.n_action_steps = config.n_action_steps

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..families import FAMILIES
+from ..families import family_named
 from ..family import Exporter
 from ..policy import DiffusionPolicy
 from ..sampling.table import NEW, SamplerConfig
@@ -53,7 +53,7 @@ def export_reference(policy: DiffusionPolicy, path: str | Path) -> None:
 
 
 def _exporter(policy: DiffusionPolicy) -> Exporter:
-    exporter = FAMILIES[policy.sizes.family].exporter
+    exporter = family_named(policy.sizes.family).exporter
     if exporter is None:
         raise ValueError(
             f"the reference implementation has no policies of family {policy.sizes.family}"

@@ -208,3 +208,11 @@ def test_a_family_that_accel_does_not_know_is_refused_by_name(
     words = r"policy\.sizes\.family must be one of accel\.FAMILIES \(transformer, .*\), got 'mlp'"
     with pytest.raises(ValueError, match=words), accelerated(mlp):
         pass
+
+
+def test_a_family_that_is_not_registered_is_refused_by_name(
+    mlp: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(policies.FAMILIES, "mlp")
+    with pytest.raises(ValueError, match="family must be one of transformer, unet, got 'mlp'"):
+        DiffusionPolicy(mlp.config)
