@@ -16,9 +16,8 @@ from .caches import CACHES, NoCacheConfig
 from .calibration.calibration import Calibration
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
-from .families import family_of
-from .plans.plan import CachePlan, PlanError, PlanSampler
-from .plans.sites import sites_of
+from .plans.able import check_sites
+from .plans.plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
 from .quant.hashes import fingerprint
@@ -53,10 +52,8 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
     else:
         cache = cache or NoCacheConfig()
         make = _entry(CACHES, cache, "cache")
-        if not sites_of(policy) and not isinstance(cache, NoCacheConfig):
-            raise PlanError(
-                family_of(policy).lacks(f"cache={cache.name}", "sites that it can fill")
-            )
+        if not isinstance(cache, NoCacheConfig):
+            check_sites(policy, f"cache={cache.name}")
         plan = make(cache, policy, calibration)
         if plan.mask.all() and not isinstance(cache, NoCacheConfig):
             log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..calibration.branch_outputs import check_branches
 from ..calibration.calibration import METRICS, Calibration
+from ..plans.able import check_branches
 from ..plans.flops import site_costs
 from ..plans.plan import PlanError
 from ..protocol import Accelerable

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from ..action_errors import action_error
 from ..engines.reference import bias_of, session
+from ..plans.able import check_branches
 from ..plans.plan import CachePlan
 from ..plans.sites import Site
-from .branch_outputs import Moments, check_branches, observe
+from .branch_outputs import Moments, observe
 
 if TYPE_CHECKING:
     from ..protocol import Transparent

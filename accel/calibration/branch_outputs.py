@@ -8,37 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..families import family_of
-from ..plans.plan import PlanError
 from ..plans.sites import sites_of
-from ..protocol import Accelerable, Compute, Noise, StepBranch, Transparent
+from ..protocol import Compute, Noise, StepBranch, Transparent
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:
     """The plain network as a `StepBranch`."""
     return compute()
-
-
-def check_branches(policy: Accelerable, what: str) -> None:
-    """Refuse a network without residual branches, which calibrations are statistics of.
-
-    Raises:
-        PlanError: names what was asked for.
-    """
-    family = family_of(policy)
-    if not family.calibratable:
-        raise PlanError(family.lacks(what, "a transformer"))
-
-
-def check_quantizable(policy: Accelerable, what: str) -> None:
-    """Refuse a network whose linear layers the engines do not know.
-
-    Raises:
-        PlanError: names what was asked for.
-    """
-    family = family_of(policy)
-    if not family.quantizable:
-        raise PlanError(family.lacks(what, "a transformer"))
 
 
 def live_tokens(policy: Transparent) -> int:

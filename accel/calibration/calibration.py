@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..plans.able import check_branches
 from ..plans.plan import PlanError
 from ..plans.sites import Site, sites_of
 from ..plans.thresholds import normed, time_tokens
 from .branch_outputs import (
     Moments,
-    check_branches,
     compare,
     layer_gram,
     live_tokens,

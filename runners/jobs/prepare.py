@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, resolve_engine
-from accel.calibration.branch_outputs import check_branches, check_quantizable
+from accel.plans.able import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, resolve_n_envs

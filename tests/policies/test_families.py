@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import accel
 import policies
 from accel import CACHES, ENGINES, accelerated, branch_errors, calibrate, resolve
-from accel.calibration.branch_outputs import check_branches, check_quantizable
+from accel.plans.able import check_branches, check_quantizable
 from policies import (
     CheckpointError,
     DiffusionPolicy,
