@@ -201,13 +201,15 @@ def accelerated(
         statistics: of this policy and its sampler, for a quantisation.
         kernels: {layer: kernel} of quantised layers, as `stats` has them; None: see `kernels_of`.
         sampler: another one over the policy's diffusion process: a name (ddpm, ddim, dpmpp), or a
-            whole `SamplerConfig`; None: the policy's own.
-        steps: network calls of a query under that sampler (5 of ddpm are "trailing": evenly spaced
+            whole `SamplerConfig`, as `policies.choose_sampler` makes one with any other settings;
+            None: the policy's own.
+        steps: network calls of a query under that name (5 of ddpm are "trailing": evenly spaced
             from the noisiest timestep on); None: the policy's.
 
     Raises:
-        TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
-            statistics for another policy, or none where they are needed.
+        TypeError: an unknown config, or steps beside a `SamplerConfig`. ValueError: an unknown
+            engine, a plan, a calibration or statistics for another policy, or none where they are
+            needed.
 
     Example:
         >>> import torch

@@ -87,10 +87,13 @@ class DiffusionPolicy(nn.Module):
             sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp), see
                 `choose_sampler`.
             steps: of that kind: network calls of a query.
-            settings: of that kind: spacing, timesteps, eta, order, stochastic.
+            settings: of that kind: spacing, timesteps, power, eta, order, stochastic,
+                variance_type.
         """
         if isinstance(sampler, str):
             sampler = choose_sampler(self.config.sampler, sampler, steps, **settings)
+        elif not isinstance(sampler, SamplerConfig):
+            raise TypeError(f"sampler must be a kind or a SamplerConfig, got {sampler!r}")
         elif steps is not None or settings:
             raise TypeError("steps and other settings go with a kind of sampler, not with a config")
         return self._twin(replace(self.config, sampler=sampler))

@@ -37,6 +37,8 @@ from runners.statistics import MARGIN
 from runners.studies.comparisons import Arm, ReportConfig, findings
 from runners.studies.study import read_study
 
+from . import study_tables
+
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m tools.docs_check"
 BLOCK = re.compile(r"(<!-- generated: ([^\n]*?) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -81,6 +83,9 @@ TABLES: dict[str, Callable[[Sequence[Arm]], Table]] = {
     "study": study,
     "success": lambda arms: report_tables.success(arms, MARGIN),
     "cost": report_tables.cost,
+    "quantised": study_tables.quantised,
+    "scores": study_tables.scores,
+    "delays": study_tables.delays,
 }
 
 

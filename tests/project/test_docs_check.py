@@ -91,3 +91,24 @@ def test_a_command_that_makes_no_table_is_a_mistake(
     assert main([], root) == 2
     assert said in capsys.readouterr().err
     assert (root / "starter").exists()
+
+
+def printed(table: str, study: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(["--table", table, f"docs/results/{study}"], PROJECT) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_tables_of_single_pages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    delays = printed("delays", "realtime", capsys)
+    assert delays[0] == (
+        "| control delay, steps | kitchen, none | kitchen, uniform | lift, none | lift, uniform |"
+    )
+    assert delays[4] == "| 2 | not run | 42 of 50 | 50 of 50 | 50 of 50 |"
+    scores = printed("scores", "starter", capsys)
+    assert scores[2].startswith("| none | kitchen | 0.516 | 0.98 | 0.97 | 0.83 | 0.83 |")
+    against = printed("quantised", "quantised", capsys)
+    assert len(against) == 2 + 6  # one for each arm with a quantisation
+    assert "| bac, duquant W8A8 | kitchen | bac | -0.01 [-0.05, +0.02] | 3 / 6 | 0.508 |" in against
