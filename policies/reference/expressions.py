@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 Scalar = int | float | bool | str | None
@@ -20,11 +19,11 @@ class ExpressionError(ValueError):
     """The expression is not arithmetic, or its value is out of bounds."""
 
 
-def evaluate(expression: str, names: Mapping[str, Scalar] | None = None) -> Scalar:
+def evaluate(expression: str) -> Scalar:
     """The value of an arithmetic expression, by Python's rules.
 
-    Allowed: numbers, strings, True, False, None, names from `names`, + - * / // % **, comparisons,
-    and/or/not, `a if b else c`, and the calls int, float, abs, round, min and max.
+    Allowed: numbers, strings, True, False, None, + - * / // % **, comparisons, and/or/not,
+    `a if b else c`, and the calls int, float, abs, round, min and max.
 
     Raises:
         ExpressionError: for anything else, and for magnitudes over 2**64.
@@ -34,7 +33,11 @@ def evaluate(expression: str, names: Mapping[str, Scalar] | None = None) -> Scal
             f"an expression has at most {MAX_LENGTH} characters, got {len(expression)}"
         )
     try:
-        return _value(ast.parse(expression.strip(), mode="eval").body, names or {}, 0)
+        tree = ast.parse(expression.strip(), mode="eval").body
+        if _depth(tree) > MAX_DEPTH:
+            raise RecursionError
+        found: Scalar = _value(tree)
+        return found
     except ExpressionError:
         raise
     except (SyntaxError, ValueError, TypeError, ArithmeticError) as error:
@@ -43,132 +46,101 @@ def evaluate(expression: str, names: Mapping[str, Scalar] | None = None) -> Scal
         raise ExpressionError(f"{expression!r} is nested too deeply") from None
 
 
-def _value(node: ast.AST, names: Mapping[str, Scalar], depth: int) -> Scalar:
-    def of(child: ast.AST) -> Any:
-        return _value(child, names, depth + 1)
+def _depth(tree: ast.AST) -> int:
+    """Of a syntax tree, found without recursion, so that no limit depends on who calls."""
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
 
-    if depth > MAX_DEPTH:
-        raise RecursionError
-    result: Any = None
+
+def _value(node: ast.AST) -> Any:
+    found: Any
     match node:
-        case ast.Constant():
-            result = node.value
-        case ast.Name() if node.id in names:
-            result = names[node.id]
-        case ast.Name():
-            raise ExpressionError(f"{node.id!r} is not a known name")
-        case ast.UnaryOp(op=ast.Not()):
-            result = not of(node.operand)
-        case ast.UnaryOp():
-            result = _calculated(node.op, of(node.operand))
-        case ast.BinOp():
-            result = _calculated(node.op, of(node.left), of(node.right))
-        case ast.BoolOp():
-            for operand in node.values:
-                result = of(operand)
-                if bool(result) == isinstance(node.op, ast.Or):
+        case ast.Constant(value=found):
+            pass
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            found = not _value(operand)
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
+            (found,) = _numbers(_value(operand))
+            found = +found if isinstance(sign, ast.UAdd) else -found
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            pair = _value(left), _value(right)
+            joined = isinstance(op, ast.Add) and all(isinstance(part, str) for part in pair)
+            found = _OPERATORS[type(op)](*(pair if joined else _numbers(*pair)))
+        case ast.BoolOp(op=op, values=values):
+            for operand in values:
+                if bool(found := _value(operand)) == isinstance(op, ast.Or):
                     break
-        case ast.IfExp():
-            result = of(node.body if of(node.test) else node.orelse)
-        case ast.Compare():
-            left = of(node.left)
-            for operation, operand in zip(node.ops, node.comparators, strict=True):
-                right = of(operand)
-                result = bool(_operator(operation)(left, right))
-                if not result:
-                    break
-                left = right
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
-            result = _FUNCTIONS[name](*map(of, node.args))
-        case ast.Call():
-            raise ExpressionError(f"only {', '.join(_FUNCTIONS)} can be called in an expression")
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            found = _value(body if _value(test) else orelse)
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            found = _compared(_value(left), ops, others)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
+            found = _FUNCTIONS[name](*map(_value, args))
         case _:
-            raise _not_allowed(node)
-    return _bounded(result)
+            raise ExpressionError(f"{type(node).__name__} is not allowed in an expression")
+    return _bounded(found)
 
 
-def _not_allowed(node: ast.AST) -> ExpressionError:
-    return ExpressionError(f"{type(node).__name__} is not allowed in an expression")
+def _compared(left: Any, ops: list[ast.cmpop], others: list[ast.expr]) -> bool:
+    for op, other in zip(ops, others, strict=True):
+        if type(op) not in _COMPARISONS:
+            raise ExpressionError(f"{type(op).__name__} is not allowed in an expression")
+        right = _value(other)
+        if isinstance(op, ast.Is | ast.IsNot) and left is not None and right is not None:
+            raise ExpressionError("`is` compares with None only")
+        if not _COMPARISONS[type(op)](left, right):
+            return False
+        left = right
+    return True
 
 
 def _bounded(value: Any) -> Scalar:
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        if len(value) <= MAX_LENGTH:
-            return value
-        raise ExpressionError(f"a string has at most {MAX_LENGTH} characters, got {len(value)}")
-    if not isinstance(value, int | float):
-        raise ExpressionError(f"a value must be a number or a string, got {type(value).__name__}")
-    if not abs(value) <= MAX_MAGNITUDE:
-        raise ExpressionError("a number must be finite and at most 2**64")
-    return value
+    if isinstance(value, str) and len(value) <= MAX_LENGTH:
+        return value
+    if isinstance(value, int | float) and abs(value) <= MAX_MAGNITUDE:  # neither inf nor NaN
+        return value
+    raise ExpressionError(
+        f"a value must be a string of at most {MAX_LENGTH} characters or a finite number of at "
+        f"most 2**64, got a {type(value).__name__}"
+    )
 
 
-def _numbers(*values: Any) -> None:
+def _numbers(*values: Any) -> tuple[Any, ...]:
     for value in values:
         if not isinstance(value, int | float):
             raise ExpressionError(f"arithmetic takes numbers, got {type(value).__name__}")
+    return values
 
 
-def _operator(node: ast.AST) -> Callable[..., Any]:
-    if type(node) not in _OPERATORS:
-        raise _not_allowed(node)
-    return _OPERATORS[type(node)]
+def _small(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a number and of an exponent or a number of digits, which must not take forever."""
+
+    def bounded(value: Any, *more: Any) -> Any:
+        if any(abs(size) > MAX_EXPONENT for size in _numbers(*more)):
+            raise ExpressionError(f"{function.__name__} takes at most {MAX_EXPONENT} in size")
+        return function(*_numbers(value), *more)
+
+    return bounded
 
 
-def _calculated(node: ast.AST, *operands: Any) -> Any:
-    if not (isinstance(node, ast.Add) and all(isinstance(o, str) for o in operands)):
-        _numbers(*operands)
-    return _operator(node)(*operands)
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if abs(exponent) > MAX_EXPONENT:
-        raise ExpressionError(f"an exponent must be at most {MAX_EXPONENT} in size")
-    return base**exponent
-
-
-def _is(left: Scalar, right: Scalar) -> bool:
-    if left is not None and right is not None:
-        raise ExpressionError("`is` compares with None only")
-    return left is right
-
-
-def _round(value: Any, digits: Any = None) -> Any:
-    _numbers(value)
-    if digits is not None and abs(digits) > MAX_EXPONENT:
-        raise ExpressionError(f"round takes at most {MAX_EXPONENT} digits")
-    return round(value, digits)
-
-
-def _finite(value: Any) -> Any:
-    if not math.isfinite(value):
-        raise ExpressionError("a number must be finite and at most 2**64")
-    return value
-
-
-def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*values: Any) -> Any:
-        _numbers(*values)
-        return function(values)
-
-    return call
-
-
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    **{ast.UAdd: operator.pos, ast.USub: operator.neg},
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: _power},
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
     **{ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod},
+    ast.Pow: _small(operator.pow),
+}
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le},
-    **{ast.Gt: operator.gt, ast.GtE: operator.ge},
-    **{ast.Is: _is, ast.IsNot: lambda left, right: not _is(left, right)},
+    **{ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not},
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "int": lambda value: _finite(int(value)),
-    "float": lambda value: _finite(float(value)),
-    "abs": _of_numbers(lambda values: abs(*values)),
-    "round": _round,
-    "min": _of_numbers(min),
-    "max": _of_numbers(max),
+    "int": lambda value: int(value),  # without a value it would be 0
+    "float": lambda value: float(value),
+    "round": _small(round),
+    "abs": lambda value: abs(*_numbers(value)),
+    "min": lambda *values: min(_numbers(*values)),
+    "max": lambda *values: max(_numbers(*values)),
 }

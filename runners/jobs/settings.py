@@ -23,6 +23,7 @@ from ..errors import UserError as UserError
 from ..store.shards import Shard
 
 PROJECT = Path(__file__).resolve().parents[2]
+RESULTS, PUBLISHED = PROJECT / "results", "published"
 
 
 @dataclass
@@ -163,6 +164,10 @@ class Settings:
         if wrong := [s for s in self.film or () if not self.start_seed <= s <= last]:
             raise ValueError(
                 f"film must name seeds of the run, {self.start_seed} to {last}, got {wrong}"
+            )
+        if self.accept not in (None, PUBLISHED) and not Path(self.accept).is_dir():
+            raise ValueError(
+                f"accept must be {PUBLISHED}, null or a folder of runs, got {self.accept!r}"
             )
         if self.shard is not None:
             Shard.parse(self.shard)

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from .. import html as page
+from .. import svg
 from ..studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
 from ..studies.study import Study
 from . import (
@@ -19,9 +20,6 @@ from . import (
 )
 from . import (
     maps as report_maps,
-)
-from . import (
-    svg,
 )
 from . import (
     tables as report_tables,
@@ -116,7 +114,7 @@ def html(title: str, intro: str, sections: Sequence[Part]) -> str:
     body = [
         page.section(part.title, part.html, *map(_html_table, part.tables)) for part in sections
     ]
-    return page.page(title, intro, body, style=STYLE, plotly=False)
+    return page.page(title, intro, body, style=STYLE)
 
 
 def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:

@@ -11,12 +11,11 @@ from accel.caches.saved import PLAN_FILE
 from ..jobs.versions import versions
 from ..overrides import command
 from ..store.folder import RunStore, write_whole
-from .image import plan_image
-from .page import plan_page
+from .page import plan_page, plan_picture
 from .plan_view import arm, differing_computed, summary
 from .prepare import ShowJob, plans_of
 
-PAGE, IMAGE, COMPARED = "plan.html", "plan.png", "plan_compared.json"
+PAGE, PICTURE, COMPARED = "plan.html", "plan.svg", "plan_compared.json"
 
 
 def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
@@ -39,8 +38,8 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
     title = f"{job.task}, " + " and ".join(source.label for source in job.sources)
     for name, plan in zip((PLAN_FILE, COMPARED), plans, strict=False):
         plan.save(store.folder / name)
-    plan_image(store.folder / IMAGE, title, arms, calibration, job.runner.metric)
-    write_whole(store.folder / PAGE, plan_page(title, arms, calibration, job.runner.metric))
+    for name, drawn in ((PAGE, plan_page), (PICTURE, plan_picture)):
+        write_whole(store.folder / name, drawn(title, arms, calibration, job.runner.metric))
     result = {
         "runner": job.runner.name,
         "task": job.task,
@@ -78,7 +77,7 @@ def render_show(result: Mapping[str, Any], folder: Path) -> str:
     rows = [["", *result["labels"]], *([name, *values] for name, values in result["table"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    files = [str(folder / name) for name in (PAGE, IMAGE, PLAN_FILE)]
+    files = [str(folder / name) for name in (PAGE, PICTURE, PLAN_FILE)]
     return "\n".join(
         ["", result["title"], "-" * len(result["title"])]
         + [line.rstrip() for line in lines]

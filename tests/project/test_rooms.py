@@ -41,6 +41,7 @@ ORDER = {
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
         ["statistics", "html"],
+        ["svg"],
         ["store"],
         ["studies"],
         ["loggers", "episodes"],
