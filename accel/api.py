@@ -31,7 +31,7 @@ def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> A
     name: Any = getattr(config, "name", None)
     if name not in table or not isinstance(config, table[name][0]):
         raise TypeError(f"{setting} must be a config of {', '.join(table)} or None, got {config!r}")
-    return table[name][1]
+    return table[name]
 
 
 def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = None) -> CachePlan:
@@ -40,7 +40,7 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
     Args:
         policy: the policy that will run under the plan.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
-        calibration: of this policy; what methods with `calibrated` in `CACHES` need.
+        calibration: of this policy; what methods with `needs` in `CACHES` need.
 
     Raises:
         TypeError: an unknown config. PlanError: a plan or a calibration for another policy, or none
@@ -51,10 +51,10 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
         plan = cache
     else:
         cache = cache or NoCacheConfig()
-        make = _entry(CACHES, cache, "cache")
+        method = _entry(CACHES, cache, "cache")
         if not isinstance(cache, NoCacheConfig):
             check_sites(policy, f"cache={cache.name}")
-        plan = make(cache, policy, calibration)
+        plan = method.plan(cache, policy, calibration)
         if plan.mask.all() and not isinstance(cache, NoCacheConfig):
             log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
@@ -79,7 +79,7 @@ def quantized(policy: Any, quant: Any, statistics: Statistics | None = None) -> 
             raise ValueError("quant was made from another policy than this one, or its sampler")
         return quant
     quant = quant or NoQuantConfig()
-    make = _entry(QUANTIZERS, quant, "quant")
+    make = _entry(QUANTIZERS, quant, "quant")[1]
     if make is None:
         return None
     if statistics is None:
@@ -118,7 +118,7 @@ class AcceleratedPolicy:
         self.n_queries = 0
         self.closed = False
         runs: Any = policy if quantised is None else quantised.model
-        make = _entry(ENGINES, engine, "engine")
+        make = _entry(ENGINES, engine, "engine")[1]
         self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
         self._engine: Any = make(runs, plan, engine, self._kernels)
 

@@ -11,7 +11,16 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from accel import CACHES, ENGINES, QUANTIZERS, PlanError, integers_of, resolve, resolve_engine
+from accel import (
+    CACHES,
+    ENGINES,
+    QUANTIZERS,
+    PlanError,
+    check_plan,
+    integers_of,
+    resolve,
+    resolve_engine,
+)
 from accel.plans.able import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
@@ -135,10 +144,10 @@ def prepare_job(
         of_cache["statistics"] = check_quant(policy, quant, recipe)
         of_cache["integers"] = integers_of(engine, policy, quant)
     if policy and (calibrates or CACHES[cache.name].calibrated):
-        of_cache["calibration"] = recipe.identity()
+        of_cache["calibration"] = recipe.identity(CACHES[cache.name].needs)
         if recipe.choice.path is not None and calibrates:
             of_cache["queries"] = recipe.key
-    adapted = check_cache(policy, cache, recipe) if policy else ()
+    adapted = check_cache(policy, cache, recipe, engine) if policy else ()
     name = f"{prefix}{cfg.task.name}_{{}}_{{}}_s{settings.noise_seed}_{{}}"
     delayed = {"delays": delays.steps} if delays else {}
     fingerprint = digest({**identity, **of_cache, **delayed})
@@ -206,8 +215,10 @@ def as_timed(plain: DiffusionPolicy, policy: DiffusionPolicy, device: str) -> Di
     return plain.to(device)
 
 
-def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[str, ...]:
-    """Refuse a cache that does not fit the policy's sampler, or its forced calibration.
+def check_cache(
+    policy: DiffusionPolicy, cache: Any, recipe: Recipe, engine: Any = None
+) -> tuple[str, ...]:
+    """Refuse a cache that does not fit the policy's sampler, its forced calibration or the engine.
 
     Returns:
         What had to be done to a saved plan, see `CachePlan.adapted`.
@@ -220,7 +231,9 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[st
         )
     calibration = recipe.forced()
     if calibration or not CACHES[cache.name].calibrated:
-        return resolve(policy, cache, calibration).adapted
+        plan = resolve(policy, cache, calibration)
+        check_plan(engine, plan)
+        return plan.adapted
     return ()
 
 

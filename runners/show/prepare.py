@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.caches.method import check_calibration
 from accel.caches.saved import PLAN_FILE
-from accel.calibration.calibration import METRICS, Calibration
+from accel.calibration import METRICS, Calibration
 from accel.plans.able import check_branches, check_sites
 from policies import DiffusionPolicy
 
@@ -175,6 +176,8 @@ def calibration_for(
             f"cache={needing[0]} needs a calibration, which is not in {recipe.folder}; make it "
             f"with: python run.py runner=calibrate task={recipe.task} and the same settings"
         )
+    for name in needing if calibration else ():
+        check_calibration(calibration, policy, name, CACHES[name].needs)
     return calibration
 
 

@@ -216,3 +216,8 @@ def test_a_family_that_is_not_registered_is_refused_by_name(
     monkeypatch.delitem(policies.FAMILIES, "mlp")
     with pytest.raises(ValueError, match="family must be one of transformer, unet, got 'mlp'"):
         DiffusionPolicy(mlp.config)
+
+
+def test_the_caches_of_foreign_blocks_are_those_that_make_plans_of_blocks() -> None:
+    able = {name for name, method in CACHES.items() if method.blocks}
+    assert set(accel.FAMILIES["blocks"].caches) == able
