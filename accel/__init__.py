@@ -38,6 +38,7 @@ from .engines import (
     kernels_of,
     resolve_engine,
 )
+from .families import FAMILIES, Costs, Family
 from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.decisions import Threshold
 from .plans.flops import flops_share, plain_flops, query_flops
@@ -69,6 +70,7 @@ settled, summarise = resolve_engine, summarize
 __all__ = [
     "CACHES",
     "ENGINES",
+    "FAMILIES",
     "QUANTIZERS",
     "STATISTICS",
     "AcceleratedPolicy",
@@ -77,8 +79,10 @@ __all__ = [
     "BranchErrors",
     "CachePlan",
     "Calibration",
+    "Costs",
     "DeepCacheConfig",
     "DuQuantConfig",
+    "Family",
     "FirstBlockConfig",
     "FusedConfig",
     "HashAbConfig",

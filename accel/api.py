@@ -16,6 +16,7 @@ from .caches import CACHES, NoCacheConfig
 from .calibration.calibration import Calibration
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
+from .plans.able import check_sites
 from .plans.plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
 from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
@@ -50,7 +51,10 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
         plan = cache
     else:
         cache = cache or NoCacheConfig()
-        plan = _entry(CACHES, cache, "cache").plan(cache, policy, calibration)
+        method = _entry(CACHES, cache, "cache")
+        if not isinstance(cache, NoCacheConfig):
+            check_sites(policy, f"cache={cache.name}")
+        plan = method.plan(cache, policy, calibration)
         if plan.mask.all() and not isinstance(cache, NoCacheConfig):
             log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))

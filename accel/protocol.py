@@ -15,9 +15,9 @@ Noise = torch.Generator | Sequence[torch.Generator]
 
 
 class NetworkSizes(Protocol):
-    """Sizes of a transformer, from which sites are named and FLOPs are counted; a UNet's are below.
+    """Sizes of a transformer, from which sites are named and FLOPs are counted.
 
-    family: "transformer"; whose sites, costs and engines these are.
+    family: "transformer".
     """
 
     @property
@@ -41,32 +41,10 @@ class NetworkSizes(Protocol):
     def branches(self) -> tuple[str, ...]: ...
 
 
-class UnetSizes(Protocol):
-    """Sizes of a UNet, family "unet".
-
-    obs_as: "global", "local" or "in-painting"; seen_dim: width of what every block is conditioned
-        on; cond_predict_scale: whether that scales features as well as shifting them.
-    """
-
-    @property
-    def family(self) -> str: ...
-
-    input_dim: int
-    cond_dim: int
-    obs_as: str
-    down_dims: list[int]
-    diffusion_step_embed_dim: int
-    kernel_size: int
-    cond_predict_scale: bool
-
-    @property
-    def seen_dim(self) -> int: ...
-
-
 class Accelerable(Protocol):
     """A diffusion policy whose denoising network shows its sites.
 
-    sizes: a `NetworkSizes` or a `UnetSizes`.
+    sizes: `family`, a name in `accel.FAMILIES`, and what that record asks of them.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
     with_sampler: the same weights under another sampler, a name or a config.

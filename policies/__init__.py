@@ -6,35 +6,37 @@ import skipstep  # noqa: F401  (the other names of these modules)
 
 from .checkpoint import find_checkpoint, load_policy, save_policy
 from .config import PolicyConfig, TaskInfo
-from .data.datasets import (
-    DatasetError,
-    Demonstrations,
-    Windows,
-    check_finite,
-    read_dataset,
-    split_episodes,
-)
+from .data.datasets import Demonstrations, check_finite, read_dataset
+from .data.episode import DatasetError
+from .data.windows import Windows, split_episodes
+from .families import FAMILIES
+from .family import Exporter, Family, Reader, Sizes, UnsupportedPolicy
 from .policy import DiffusionPolicy
 from .reference.export import export_reference
 from .reference.live import from_reference, policy_config
-from .reference.networks import UnsupportedPolicy
 from .reference.reader import CheckpointError
 from .sampling.choosing import choose_sampler, sampler_warnings
 from .sampling.table import SamplerConfig, SamplerTable, sampler_table
-from .transformer.network import DiffusionTransformer, NetworkConfig
+from .transformer.config import NetworkConfig
+from .transformer.network import DiffusionTransformer
 from .unet.config import UnetConfig
 from .unet.network import Unet
 
 __all__ = [
+    "FAMILIES",
     "CheckpointError",
     "DatasetError",
     "Demonstrations",
     "DiffusionPolicy",
     "DiffusionTransformer",
+    "Exporter",
+    "Family",
     "NetworkConfig",
     "PolicyConfig",
+    "Reader",
     "SamplerConfig",
     "SamplerTable",
+    "Sizes",
     "TaskInfo",
     "Unet",
     "UnetConfig",

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
+from .families import family_in, family_named
+from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
 from .reference.interpolation import resolve
-from .reference.live import own_keys, policy_config
-from .reference.networks import UnsupportedPolicy
+from .reference.live import own_keys, policy_config, reader_of
 from .reference.reader import CheckpointError, describe_trusted, read_reference
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
-from .transformer.network import NetworkConfig
-from .unet.config import UnetConfig
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +71,10 @@ def load_policy(
         config, state = (_read_folder if found.is_dir() else _read_ckpt)(found, weights, trust)
         policy = DiffusionPolicy(config)
         state = {k: v.float() for k, v in state.items()}
-        bad = next(
-            (
-                k
-                for k, v in state.items()
-                if k not in ("model.mask", "model.memory_mask") and not v.isfinite().all()
-            ),
-            None,
-        )
+        masks = {f"model.{name}" for name in family_named(config.network.family).masks}
+        bad = [k for k, v in state.items() if k not in masks and not v.isfinite().all()]
         if bad:
-            raise CheckpointError(f"{found}: {bad} holds NaN or infinite values")
+            raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")
         policy.load_state_dict(state)
     except RuntimeError as error:  # load_state_dict names the keys and shapes over several lines
         raise CheckpointError(f"{found}: {' '.join(str(error).split())}") from error
@@ -169,8 +162,9 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         raise CheckpointError(f"{folder}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or raw.pop("schema", None) != SCHEMA:
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
-    network = UnetConfig if "down_dims" in raw.get("network", ()) else NetworkConfig
-    parts: dict[str, Any] = {"network": network, "sampler": SamplerConfig, "task": TaskInfo}
+    sizes = family_in(raw).sizes
+    raw.pop("family", None)
+    parts: dict[str, Any] = {"network": sizes, "sampler": SamplerConfig, "task": TaskInfo}
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 
@@ -191,7 +185,7 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
             f"the file holds {', '.join(sorted(states))}"
         )
     log.info("%s: %s weights", file, key)
-    return policy_config(cfg), own_keys(states[key])
+    return policy_config(cfg), own_keys(states[key], reader_of(cfg))
 
 
 def _run_ckpt(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .families import family_named
+from .family import Sizes
 from .sampling.table import SamplerConfig
-from .transformer.network import NetworkConfig
-from .unet.config import UnetConfig
 
 
 @dataclass
@@ -23,7 +23,7 @@ class TaskInfo:
 class PolicyConfig:
     """Everything but the weights."""
 
-    network: NetworkConfig | UnetConfig
+    network: Sizes
     obs_dim: int
     action_dim: int
     n_action_steps: int
@@ -68,8 +68,13 @@ class PolicyConfig:
             )
 
     def settings(self) -> dict[str, Any]:
-        """By name, as they are written down and hashed; see `SamplerConfig.settings`."""
-        return {**asdict(self), "sampler": self.sampler.settings()}
+        """By name, as they are written down and hashed; see `SamplerConfig.settings`.
+
+        Families that files had before they named any are not named, so hashes of those stay.
+        """
+        family = family_named(self.network.family)
+        named = {} if family.mark else {"family": family.name}
+        return {**named, **asdict(self), "sampler": self.sampler.settings()}
 
     @property
     def length(self) -> int:

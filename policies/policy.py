@@ -14,19 +14,14 @@ from torch import Tensor, nn
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
+from .denoiser import Compute
+from .families import family_named
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
-from .transformer.network import Compute, DiffusionTransformer, NetworkConfig
-from .unet.config import UnetConfig
-from .unet.network import Unet
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
 """(step, site index, how to compute its value) -> the value that the network goes on with."""
-NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
-    NetworkConfig: DiffusionTransformer,
-    UnetConfig: Unet,
-}
 
 
 class DiffusionPolicy(nn.Module):
@@ -42,7 +37,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
-        self.model: Any = NETWORKS[type(config.network)](config.network)
+        self.model: Any = family_named(config.network.family).network(config.network)
         self.normalizer = Normalizer({"obs": config.obs_dim, "action": config.action_dim})
         self.n_obs_steps = config.network.n_obs_steps
         self.n_action_steps = config.n_action_steps
@@ -76,7 +71,7 @@ class DiffusionPolicy(nn.Module):
 
     @property
     def sizes(self) -> Any:
-        """The network's config, a `NetworkConfig` or a `UnetConfig`."""
+        """The network's config, the sizes of a family in `FAMILIES`."""
         return self.config.network
 
     @property

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from .policy import DiffusionPolicy
 from .sampling.table import alphas_cumprod
-from .transformer.network import DiffusionTransformer
 
 INIT_STD = 0.02
 
@@ -84,7 +83,7 @@ def diffusion_loss(
 
 
 @torch.no_grad()
-def init_weights(model: DiffusionTransformer, generator: torch.Generator) -> None:
+def init_weights(model: nn.Module, generator: torch.Generator) -> None:
     """MinGPT's initialisation: matrices and positions N(0, 0.02), biases 0, norms 1 and 0."""
     norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     for name, parameter in model.named_parameters():
@@ -97,7 +96,7 @@ def init_weights(model: DiffusionTransformer, generator: torch.Generator) -> Non
 
 
 def make_optimizer(
-    model: DiffusionTransformer, lr: float, weight_decay: float, betas: tuple[float, float]
+    model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """AdamW; only the matrices of linear and attention layers decay."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -153,7 +152,7 @@ class EMA:
         self.config = config
 
     @torch.no_grad()
-    def update(self, model: DiffusionTransformer, n_updates: int) -> None:
+    def update(self, model: nn.Module, n_updates: int) -> None:
         decay = self.config.decay(n_updates)
         for ours, theirs in zip(self.policy.model.parameters(), model.parameters(), strict=True):
             ours.mul_(decay).add_(theirs, alpha=1 - decay)

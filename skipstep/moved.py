@@ -51,7 +51,6 @@ MOVED = {
     "policies.normalizer": "policies.data.normalizer",
     "policies.observation_order": "policies.data.observation_order",
     "policies.reader": "policies.reference.reader",
-    "policies.reference_networks": "policies.reference.networks",
     "policies.sampler_config": "policies.sampling.config",
     "policies.samplers": "policies.sampling.samplers",
     "policies.spacing": "policies.sampling.spacing",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..calibration.calibration import Calibration
+from ..families import family_of
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan, last_steps, shared_plan
 from ..plans.sites import sites_of
@@ -57,7 +58,10 @@ def resolve_deepcache(
     end = last_steps(n_steps, None) if config.compute_end is None else config.compute_end
     steps = deepcache_steps(n_steps, config.compute_start, end, config.compute_interval)
     words = f"deepcache start={config.compute_start} end={end} interval={config.compute_interval}"
-    return FAMILIES[policy.sizes.family](config, policy, steps, words)
+    family = family_of(policy)
+    if family.stack not in STACKS:
+        raise PlanError(family.lacks("cache=deepcache", "layers or levels"))
+    return STACKS[family.stack](config, policy, steps, words)
 
 
 def _of_blocks(
@@ -83,10 +87,9 @@ def _of_levels(
     return shared_plan(policy, steps, f"{words} level={level}", always=level - 1)
 
 
-FAMILIES: dict[str, Callable[[DeepCacheConfig, Accelerable, Sequence[int], str], CachePlan]] = {
-    "transformer": _of_blocks,
-    "blocks": _of_blocks,
-    "unet": _of_levels,
+STACKS: dict[str, Callable[[DeepCacheConfig, Accelerable, Sequence[int], str], CachePlan]] = {
+    "layers": _of_blocks,
+    "levels": _of_levels,
 }
 
 

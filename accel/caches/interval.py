@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..calibration.branch_outputs import check_branches
 from ..calibration.calibration import Calibration
+from ..plans.able import check_branches
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan
 from ..protocol import Accelerable

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from ..calibration.branch_outputs import check_branches
 from ..calibration.calibration import Calibration
+from ..plans.able import check_branches
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable
 

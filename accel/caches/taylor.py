@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.calibration import Calibration
+from ..families import family_of
 from ..plans.bands import Bands, low_bins
 from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import last_steps, shared_plan
@@ -114,7 +115,7 @@ def _words(low: int, high: int) -> str:
 
 def _check_bands(policy: Accelerable) -> None:
     """Refuse what has no tokens that all engines know; say where a band is degenerate."""
-    if policy.sizes.family != "transformer":
+    if not family_of(policy).tokens:
         raise PlanError(
             "cache.low_order and cache.high_order need a policy's transformer, got "
             f"{policy.sizes.family}: set cache.order"

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from ..action_errors import action_error
 from ..engines.deciding import session
 from ..engines.sessions import bias_of
+from ..plans.able import check_branches
 from ..plans.plan import CachePlan
 from ..plans.sites import Site
-from .branch_outputs import Moments, check_branches, generators_at, observe
+from .branch_outputs import Moments, generators_at, observe
 
 if TYPE_CHECKING:
     from ..protocol import Transparent

@@ -9,27 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plans.plan import PlanError
 from ..plans.sites import sites_of
-from ..protocol import Accelerable, Compute, Noise, StepBranch, Transparent
+from ..protocol import Compute, Noise, StepBranch, Transparent
 
 
 def compute_all(step: int, site: int, compute: Compute) -> Tensor:
     """The plain network as a `StepBranch`."""
     return compute()
-
-
-def check_branches(policy: Accelerable, what: str) -> None:
-    """Refuse a network without residual branches, which calibrations are statistics of.
-
-    Raises:
-        PlanError: names what was asked for.
-    """
-    if policy.sizes.family == "unet":
-        raise PlanError(
-            f"{what} needs a transformer; the policy is a UNet "
-            "(caches that run it: none, uniform, deepcache, taylor, plan)"
-        )
 
 
 def generators_at(states: Sequence[Tensor]) -> list[torch.Generator]:

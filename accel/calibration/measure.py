@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..plans.able import check_branches
 from ..plans.decisions import normed
 from ..plans.plan import PlanError
 from ..plans.sites import sites_of
 from ..protocol import Transparent
-from .branch_outputs import check_branches, live_tokens, observe
+from .branch_outputs import live_tokens, observe
 from .calibration import MIN_QUERIES, Calibration
 from .statistics import STANDARD, STATISTICS, Asked, Extent, Observer, Seen
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from ..families import family_of
 from ..kernels.native import library
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
@@ -102,13 +103,14 @@ def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None =
     """
     if not isinstance(config, FusedConfig):
         return config
-    if policy.sizes.family == "unet":
+    family = family_of(policy)
+    if config.name not in family.engines:
         if config != FusedConfig():
             raise ValueError(
                 f"engine.backend={config.backend} with engine.precision={config.precision} "
-                "cannot run here: the policy is a UNet, which engine=reference runs"
+                f"cannot run here: the policy is {family.called}, which engine=reference runs"
             )
-        log.info("engine=fused runs transformers; engine=reference runs this UNet")
+        log.info("engine=fused runs transformers; engine=reference runs this %s", family.noun)
         return ReferenceConfig()
     return replace(config, backend=choose_backend(cast("Transparent", policy), config, quant))
 

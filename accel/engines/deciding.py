@@ -17,6 +17,7 @@ from torch import Tensor
 from ..kernels.packed import Packed
 from ..plans.decisions import Decisions, Threshold, compiled_rule, normed
 from ..plans.plan import CachePlan
+from ..plans.sites import nested
 from ..protocol import Compute, Transparent
 from .assembler import ATTEND, CLOSE, COMPUTE, DECIDE, END, OPEN, Assembled, assemble
 from .inputs import Memory
@@ -78,7 +79,7 @@ def session(
     policy: Transparent, plan: CachePlan, bias: Tensor | None = None
 ) -> Iterator[Recording]:
     """A `StepBranch` for one query of the policy; a deciding one watches its first norm."""
-    live = 1 if plan.sites[0].op == "deep" else policy.n_live + policy.sizes.encoder_only
+    live = 1 if nested(plan.sites) else policy.n_live + policy.sizes.encoder_only
     if plan.decide is None:
         yield Session(plan, bias, live)
         return

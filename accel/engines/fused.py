@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plans.flops import live_query_flops
+from ..families.transformer import fused_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from .backend import FusedConfig, check_plan, choose_backend, kernels_of
@@ -80,7 +80,7 @@ class FusedEngine:
 
     def flops(self, computed: np.ndarray) -> int:
         """Of one query of one row, from the mean of computed cells."""
-        return live_query_flops(self.policy, computed)
+        return fused_flops(self.policy, computed)
 
     def kernels(self) -> dict[str, str]:
         """Kernel of each linear layer of the newest program; of quantised ones from the start."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..families import family_of
 from ..protocol import Transparent
 from ..quant.linear import QuantisedLinear
 
@@ -76,7 +77,7 @@ def parts_of(policy: Transparent) -> dict[str, Part]:
 
 
 def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
-    """Those that are quantised; none of a UNet's."""
-    if policy.sizes.family == "unet":
+    """Those that are quantised; none where the engines do not know them by their names."""
+    if not family_of(policy).quantizable:
         return {}
     return {n: p for n, p in parts_of(policy).items() if isinstance(p, QuantisedLinear)}

@@ -13,7 +13,7 @@ from .bands import Bands
 from .checks import PlanError as PlanError
 from .checks import check_content
 from .decisions import Threshold
-from .sites import Site, sites_of
+from .sites import Site, nested, sites_of
 
 if TYPE_CHECKING:
     from ..protocol import Accelerable
@@ -89,7 +89,7 @@ class CachePlan:
     def reached(self) -> np.ndarray:
         """(N, n_sites) bool; false inside of a nested site that is a hit."""
         found = np.ones_like(self.mask)
-        if self.sites and self.sites[0].op == "deep":
+        if nested(self.sites):
             found[:, 1:] = np.logical_and.accumulate(self.mask, axis=1)[:, :-1]
         return found
 

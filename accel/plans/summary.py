@@ -49,7 +49,7 @@ def summarize(plan: CachePlan, policy: Accelerable, of: Accelerable | None = Non
         gain = max(float(np.linalg.norm(alpha, axis=-1).max()) for alpha in bands)
     return PlanSummary(
         updates={site.name: int(n) for site, n in zip(plan.sites, updates, strict=True)},
-        mean_updates=float(updates.mean()),
+        mean_updates=float(updates.mean()) if updates.size else float(plan.n_steps),
         flops_share=flops_share(policy, plan.mask, of or policy),
         equivalent_steps=equivalent_steps(policy, plan.mask),
         noise_gain=gain,

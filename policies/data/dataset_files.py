@@ -4,53 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset_info import NOT_ASKED, environment_in, environment_of, names_of
-from .observation_order import Field
+from .dataset_info import environment_in, environment_of, names_of
+from .episode import DatasetError, Episode, as_dataset_error, fields_of, join, readable
 
 NPZ_OBS = ("obs", "state")
 LEROBOT_OBS = ("observation.state",)
 ROBOMIMIC_OBS = ("obs",)
 LEROBOT_VERSION = "v3"
-
-
-class DatasetError(ValueError):
-    """A dataset that cannot be trained on; one line with the file, the episode and the field."""
-
-
-@dataclass
-class Episode:
-    """One demonstration as it is in the file.
-
-    Attributes:
-        name: file and episode, for messages.
-        obs: (n_steps, obs_dim).
-        action: (n_steps, action_dim).
-        split: "train", "valid" or "" where the file does not say.
-        source: (file, number) of the demonstration it was made from; None: it is one itself.
-        derived: the file names a source.
-        fields: what the observation is made of.
-        environment: robomimic's env_args, as the file has them (text, or a dictionary); None: it
-            has a place for them and says nothing; NOT_ASKED: it has no such place.
-    """
-
-    name: str
-    obs: NDArray[Any]
-    action: NDArray[Any]
-    split: str = ""
-    source: tuple[int, int] | None = None
-    derived: bool = False
-    fields: tuple[Field, ...] = ()
-    environment: Any = NOT_ASKED
-
 
 Reader = Callable[[Path, Iterable[str] | None], Iterator[Episode]]
 
@@ -74,36 +41,6 @@ def reader(kind: str) -> Reader:
     return READERS[kind]
 
 
-def _join(name: str, parts: Sequence[tuple[str, Any]]) -> NDArray[Any]:
-    """Fields side by side, (n, d) each; a vector counts as one column."""
-    columns = [(key, _column(value)) for key, value in parts]
-    for key, value in columns:
-        if value.ndim != 2 or value.dtype.kind not in "iuf":  # neither text nor complex numbers
-            raise DatasetError(
-                f"{name}: {key} must hold (steps, numbers), got {value.dtype} {value.shape}"
-            )
-        if len(value) and not value.shape[1]:
-            raise DatasetError(f"{name}: {key} has rows of no numbers")
-        if len(value) != len(columns[0][1]):
-            raise DatasetError(
-                f"{name}: {key} has {len(value)} steps, {columns[0][0]} has {len(columns[0][1])}"
-            )
-    return np.concatenate([value for _, value in columns], axis=1)
-
-
-def _column(value: Any) -> NDArray[Any]:
-    array = np.asarray(value)
-    return array[:, None] if array.ndim == 1 else array
-
-
-def _fields_of(
-    parts: Sequence[tuple[str, Any]], names: Mapping[str, tuple[str, ...] | None] | None = None
-) -> tuple[Field, ...]:
-    """What `_join` puts side by side."""
-    names = names or {}
-    return tuple(Field(key, _column(value).shape[1], names.get(key)) for key, value in parts)
-
-
 def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
     """Robomimic's HDF5: data/demo_i with actions and obs/<key>, and mask/train, mask/valid."""
     try:
@@ -111,7 +48,7 @@ def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episo
     except ImportError as error:
         raise ImportError('an HDF5 dataset needs h5py: pip install "skipstep[data]"') from error
     keys = tuple(obs_keys or ROBOMIMIC_OBS)
-    with _readable(path), h5py.File(path, "r") as file:
+    with readable(path), h5py.File(path, "r") as file:
         if "data" not in file:
             raise DatasetError(f"{path}: no group data, so not a robomimic dataset")
         masks = {
@@ -131,10 +68,10 @@ def read_robomimic(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episo
             parts = [(f"obs/{key}", group[f"obs/{key}"][()]) for key in keys]
             yield Episode(
                 name,
-                _join(name, parts),
-                _join(name, [("actions", group["actions"][()])]),
+                join(name, parts),
+                join(name, [("actions", group["actions"][()])]),
                 split=_side(demo, masks),
-                fields=_fields_of(list(zip(keys, (v for _, v in parts), strict=True))),
+                fields=fields_of(list(zip(keys, (v for _, v in parts), strict=True))),
                 environment=environment,
             )
 
@@ -169,8 +106,8 @@ def read_lerobot(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode
             'a LeRobot dataset needs pyarrow: pip install "skipstep[data]"'
         ) from error
     keys = tuple(obs_keys or LEROBOT_OBS)
-    with _readable(path), contextlib.ExitStack() as stack:
-        stack.enter_context(_as_dataset_error(path, (pyarrow.ArrowInvalid, pyarrow.ArrowException)))
+    with readable(path), contextlib.ExitStack() as stack:
+        stack.enter_context(as_dataset_error(path, (pyarrow.ArrowInvalid, pyarrow.ArrowException)))
         info = json.loads((path / "meta" / "info.json").read_text())
         if not isinstance(info, dict):
             raise DatasetError(f"{path}: meta/info.json must hold a dictionary")
@@ -202,10 +139,10 @@ def read_lerobot(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode
             parts = [(key, values[key]) for key in keys]
             yield Episode(
                 name,
-                _join(name, parts),
-                _join(name, [("action", values["action"])]),
+                join(name, parts),
+                join(name, [("action", values["action"])]),
                 split=_slice_side(int(number), info.get("splits") or {}),
-                fields=_fields_of(parts, called),
+                fields=fields_of(parts, called),
                 environment=environment,
             )
 
@@ -230,14 +167,14 @@ def _slice_side(number: int, splits: dict[str, str]) -> str:
 
 def read_npz(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
     """Npz with obs (or state), action and episode_ends, and source_demo of replayed episodes."""
-    with _readable(path), np.load(path, allow_pickle=False) as file:
+    with readable(path), np.load(path, allow_pickle=False) as file:
         keys = tuple(obs_keys or [key for key in NPZ_OBS if key in file][:1] or NPZ_OBS[:1])
         for field in (*keys, "action", "episode_ends"):
             if field not in file:
                 raise DatasetError(f"{path}: no {field} in it, it holds {', '.join(file.files)}")
         parts = [(key, file[key]) for key in keys]
-        obs, fields = _join(str(path), parts), _fields_of(parts)
-        action, ends = _join(str(path), [("action", file["action"])]), file["episode_ends"]
+        obs, fields = join(str(path), parts), fields_of(parts)
+        action, ends = join(str(path), [("action", file["action"])]), file["episode_ends"]
         sources = file.get("source_demo")
     if ends.ndim != 1 or not len(ends):
         raise DatasetError(f"{path}: episode_ends is empty")
@@ -264,22 +201,6 @@ def read_npz(path: Path, obs_keys: Iterable[str] | None) -> Iterator[Episode]:
             derived=source is not None,
             fields=fields,
         )
-
-
-@contextlib.contextmanager
-def _as_dataset_error(path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    try:
-        yield
-    except errors as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-
-
-def _readable(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Whatever is wrong with a file becomes one line with its name."""
-    damaged = (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile)
-    return _as_dataset_error(path, damaged)
 
 
 READERS: dict[str, Reader] = {

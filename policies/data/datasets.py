@@ -1,4 +1,4 @@
-"""Demonstrations in memory: checked once, split by where they come from, cut into windows."""
+"""Demonstrations in memory, checked once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset_files import DatasetError, Episode, detect_kind, reader
+from .dataset_files import detect_kind, reader
+from .episode import DatasetError, Episode
 from .observation_order import Field, column_order, says_nothing
 
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-__all__ = [
-    "DatasetError",
-    "Demonstrations",
-    "Windows",
-    "check_finite",
-    "read_dataset",
-    "split_episodes",
-]
 
 
 @dataclass(frozen=True)
@@ -202,69 +194,3 @@ def check_finite(data: Demonstrations) -> None:
                 f"{data.names[episode]}: {field} is NaN or infinite at step "
                 f"{bad[0] - data.starts[episode]} once it is converted for the task"
             )
-
-
-def split_episodes(data: Demonstrations, val_ratio: float, seed: int) -> tuple[Integers, Integers]:
-    """Episode numbers for training and for validation.
-
-    What the file says (robomimic's mask/train and mask/valid) is respected; else whole groups of
-    the same source are drawn, at least one and never all; val_ratio 0 draws none.
-    """
-    everything = np.arange(len(data.ends))
-    if any(data.splits):
-        said = np.array(data.splits)
-        if not (said == "train").any():
-            raise DatasetError(f"{data.names[0]}: mask/train names no episode")
-        return everything[said == "train"], everything[said == "valid"]
-    groups = np.unique(data.sources)
-    n_valid = min(max(1, round(val_ratio * len(groups))), len(groups) - 1) if val_ratio else 0
-    drawn = np.random.default_rng(seed).permutation(groups)[:n_valid]
-    valid = np.isin(data.sources, drawn)
-    return everything[~valid], everything[valid]
-
-
-class Windows:
-    """All sequences of `horizon` steps of some episodes, padded by repeating an episode's edges.
-
-    Args:
-        data: the demonstrations.
-        episodes: numbers of those to cut.
-        horizon: length of a window.
-        pad_before: a window may begin this many steps before its episode (n_obs_steps - 1).
-        pad_after: and end this many after it (n_action_steps - 1).
-    """
-
-    def __init__(
-        self,
-        data: Demonstrations,
-        episodes: Integers,
-        horizon: int,
-        pad_before: int,
-        pad_after: int,
-    ) -> None:
-        self.data, self.horizon = data, horizon
-        spans = []
-        for episode in episodes:
-            low, high = data.starts[episode], data.ends[episode]
-            starts = np.arange(low - pad_before, high - horizon + pad_after + 1)
-            bounds = np.broadcast_to([low, high - 1], (len(starts), 2))
-            spans.append(np.c_[starts, bounds])
-        self.spans = np.concatenate(spans) if spans else np.empty((0, 3), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.spans)
-
-    def take(self, numbers: Integers, noise: Floats | None = None) -> tuple[Floats, Floats]:
-        """Windows as obs (B, horizon, obs_dim) and action (B, horizon, action_dim).
-
-        Args:
-            numbers: (B,) of the windows.
-            noise: (B, horizon, obs_dim) added to the observations; a repeated observation repeats
-                its noise, as the history before an episode does in a rollout.
-        """
-        start, low, high = self.spans[numbers].T[..., None]
-        rows = np.clip(start + np.arange(self.horizon), low, high)
-        obs = self.data.obs[rows]
-        if noise is not None:
-            obs = obs + noise[np.arange(len(numbers))[:, None], rows - start]
-        return obs, self.data.action[rows]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..families import family_named
+from ..family import Exporter
 from ..policy import DiffusionPolicy
 from ..sampling.table import NEW, SamplerConfig
-from ..transformer.network import NetworkConfig
-from ..unet.config import UnetConfig
 from .live import STEP_SETTINGS
-from .networks import UNET_SETTINGS
 
 PACKAGE = "diffusion_policy"
 DUMMIES = ("_dummy_variable", "mask_generator._dummy_variable")
@@ -44,7 +43,7 @@ def export_reference(
             it; None: the file names no environment.
     """
     path = Path(path)
-    layout = LAYOUTS[type(policy.sizes)]
+    layout = _exporter(policy)
     state: dict[str, Tensor] = {name: torch.empty(0) for name in (*DUMMIES, *layout.dummies)}
     state |= {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
     payload = {
@@ -60,55 +59,13 @@ def export_reference(
     os.replace(temporary, path)
 
 
-class Layout(NamedTuple):
-    """What the reference's files of one network have that those of the other have not.
-
-    Attributes:
-        kind: in the names of its modules and classes.
-        target: of the network.
-        sizes: network config -> flags that cfg and cfg.policy share, cfg.policy's own, the model's.
-        optimizer: its defaults.
-        dummies: empty parameters.
-    """
-
-    kind: str
-    target: str
-    sizes: Callable[[Any], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
-    optimizer: dict[str, Any]
-    dummies: tuple[str, ...] = ()
-
-
-def _transformer(net: NetworkConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    # our network is told whether observations are conditions, the reference's finds out
-    return {"obs_as_cond": net.obs_as_cond}, {}, asdict(net)
-
-
-def _unet(net: UnetConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    flags = {f"obs_as_{kind}_cond": net.obs_as == kind for kind in ("local", "global")}
-    model = {name: value for name, value in asdict(net).items() if name in UNET_SETTINGS}
-    model["local_cond_dim"] = net.cond_dim if net.obs_as == "local" else None
-    model["global_cond_dim"] = net.cond_dim * net.n_obs_steps if net.obs_as == "global" else None
-    return flags, {"oa_step_convention": net.oa_step_convention}, model
-
-
-LAYOUTS: dict[type, Layout] = {
-    NetworkConfig: Layout(
-        "transformer",
-        "transformer_for_diffusion.TransformerForDiffusion",
-        _transformer,
-        {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
-        ("model._dummy_variable",),
-    ),
-    UnetConfig: Layout(
-        "unet",
-        "conditional_unet1d.ConditionalUnet1D",
-        _unet,
-        {
-            **{"_target_": "torch.optim.AdamW", "lr": 1e-4, "betas": [0.95, 0.999]},
-            **{"eps": 1e-8, "weight_decay": 1e-6},
-        },
-    ),
-}
+def _exporter(policy: DiffusionPolicy) -> Exporter:
+    exporter = family_named(policy.sizes.family).exporter
+    if exporter is None:
+        raise ValueError(
+            f"the reference implementation has no policies of family {policy.sizes.family}"
+        )
+    return exporter
 
 
 def reference_cfg(
@@ -116,7 +73,7 @@ def reference_cfg(
 ) -> dict[str, Any]:
     """The policy's settings in the reference's layout, as plain containers."""
     config, net = policy.config, policy.sizes
-    layout = LAYOUTS[type(net)]
+    layout = _exporter(policy)
     kind, name = layout.kind, layout.kind.capitalize()
     flags, own, model = layout.sizes(net)
     shared = {

@@ -10,6 +10,7 @@ from typing import Any
 Scalar = int | float | bool | str | None
 
 MAX_LENGTH = 1000
+MAX_DEPTH = 400
 MAX_MAGNITUDE = 2.0**64
 MAX_EXPONENT = 64
 
@@ -32,7 +33,10 @@ def evaluate(expression: str) -> Scalar:
             f"an expression has at most {MAX_LENGTH} characters, got {len(expression)}"
         )
     try:
-        found: Scalar = _value(ast.parse(expression.strip(), mode="eval").body)
+        tree = ast.parse(expression.strip(), mode="eval").body
+        if _depth(tree) > MAX_DEPTH:
+            raise RecursionError
+        found: Scalar = _value(tree)
         return found
     except ExpressionError:
         raise
@@ -40,6 +44,14 @@ def evaluate(expression: str) -> Scalar:
         raise ExpressionError(f"cannot evaluate {expression!r}: {error}") from None
     except (RecursionError, MemoryError):
         raise ExpressionError(f"{expression!r} is nested too deeply") from None
+
+
+def _depth(tree: ast.AST) -> int:
+    """Of a syntax tree, found without recursion, so that no limit depends on who calls."""
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
 
 
 def _value(node: ast.AST) -> Any:
@@ -125,7 +137,9 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     **{ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not},
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{"int": int, "float": float, "round": _small(round)},
+    "int": lambda value: int(value),  # without a value it would be 0
+    "float": lambda value: float(value),
+    "round": _small(round),
     "abs": lambda value: abs(*_numbers(value)),
     "min": lambda *values: min(_numbers(*values)),
     "max": lambda *values: max(_numbers(*values)),

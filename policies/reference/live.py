@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..clipping import cuts
 from ..config import PolicyConfig, TaskInfo
+from ..families import readers, refused
+from ..family import Reader, UnsupportedPolicy, flag
 from ..policy import DiffusionPolicy
 from ..sampling.table import NEW, SamplerConfig
-from .networks import OF_CONFIG, OF_LIVE, UnsupportedPolicy, flag, refused
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,15 @@ def scheduler_config(
     )
 
 
+def reader_of(cfg: Mapping[str, Any]) -> Reader:
+    """Of the class that a checkpoint's config names; an unknown one is refused by name."""
+    name = class_name(dict(cfg["policy"]).get("_target_", ""))
+    found = [reader for reader in readers() if reader.name == name]
+    if not found:
+        raise refused(name)
+    return found[0]
+
+
 def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
     """The `cfg` of a reference checkpoint, as plain containers -> `PolicyConfig`.
 
@@ -74,10 +84,8 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
         are not run here.
         ValueError: sizes that contradict each other.
     """
-    policy = dict(cfg["policy"])
-    name = class_name(policy.pop("_target_", ""))
-    if name not in OF_CONFIG:
-        raise refused(name)
+    policy, reader = dict(cfg["policy"]), reader_of(cfg)
+    policy.pop("_target_", None)
     for setting, neutral in {"n_latency_steps": 0, "past_action_visible": False}.items():
         if cfg.get(setting, neutral) != neutral:
             raise UnsupportedPolicy(
@@ -85,7 +93,7 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
             )
     model, scheduler = dict(policy.pop("model")), dict(policy.pop("noise_scheduler"))
     model.pop("_target_", None)
-    network = OF_CONFIG[name](policy, model)
+    network = reader.sizes(policy, model)
     own = {k: policy.pop(k) for k in ("obs_dim", "action_dim", "n_action_steps")}
     task = cfg.get("task") or {}
     steps = policy.pop("num_inference_steps", None)
@@ -103,20 +111,20 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
     )
 
 
-def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the empty parameter of every reference module; the rest has the same name here."""
-    return {k: v for k, v in state.items() if not k.endswith("_dummy_variable")}
+def own_keys(state: Mapping[str, Tensor], reader: Reader) -> dict[str, Tensor]:
+    """The state under our names."""
+    return {name: value for key, value in state.items() if (name := reader.key(key))}
 
 
 def from_reference(live_policy: Any) -> DiffusionPolicy:
     """Wrap a live policy of the low-dimensional kinds, duck-typed; weights are shared."""
-    of_live = [make for name, make in OF_LIVE.items() if hasattr(live_policy.model, name)]
-    if not of_live or not hasattr(live_policy, "obs_dim"):
+    found = [(r, r.live) for r in readers() if r.live and hasattr(live_policy.model, r.mark)]
+    if not found or not hasattr(live_policy, "obs_dim"):
         raise refused(type(live_policy).__name__)
-    network = of_live[0](live_policy)
+    reader, sizes = found[0]
     scheduler = live_policy.noise_scheduler
     config = PolicyConfig(
-        network=network,
+        network=sizes(live_policy),
         obs_dim=live_policy.obs_dim,
         action_dim=live_policy.action_dim,
         n_action_steps=live_policy.n_action_steps,
@@ -130,7 +138,7 @@ def from_reference(live_policy: Any) -> DiffusionPolicy:
     )
     policy = DiffusionPolicy(config)
     with torch.no_grad():
-        policy.load_state_dict(own_keys(live_policy.state_dict()), assign=True)
+        policy.load_state_dict(own_keys(live_policy.state_dict(), reader), assign=True)
     for cut in cuts(config, policy.normalizer):
         log.warning("%s: %s", type(live_policy).__name__, cut)
     return policy.eval()

@@ -55,13 +55,7 @@ def choose_sampler(
         >>> choose_sampler(SamplerConfig(), "ddpm", 5).spacing
         'trailing'
     """
-    if kind not in (CHECKPOINT, *KINDS):
-        raise ValueError(f"sampler must be one of {', '.join((CHECKPOINT, *KINDS))}, got {kind!r}")
-    if spacing is not None and spacing not in (CHECKPOINT, *CHOSEN):
-        allowed = ", ".join((CHECKPOINT, *CHOSEN))
-        raise ValueError(f"sampler.spacing must be one of {allowed}, got {spacing!r}")
-    if power is not None and spacing != "power":
-        raise ValueError(f"sampler.power needs sampler.spacing=power, got spacing {spacing}")
+    _check_names(kind, spacing, power)
     steps = None if steps is None else whole("steps", steps)
     if steps is not None and steps < 1:
         raise ValueError(f"sampler.steps must be at least 1, got {steps}")
@@ -81,6 +75,16 @@ def choose_sampler(
     if values["spacing"] == "power" and power is None and spacing is None:
         values["power"] = base.power  # the checkpoint's own list
     return _plainest(base, replace(base, steps=n, **values))
+
+
+def _check_names(kind: str, spacing: str | None, power: float | None) -> None:
+    if kind not in (CHECKPOINT, *KINDS):
+        raise ValueError(f"sampler must be one of {', '.join((CHECKPOINT, *KINDS))}, got {kind!r}")
+    if spacing is not None and spacing not in (CHECKPOINT, *CHOSEN):
+        allowed = ", ".join((CHECKPOINT, *CHOSEN))
+        raise ValueError(f"sampler.spacing must be one of {allowed}, got {spacing!r}")
+    if power is not None and spacing != "power":
+        raise ValueError(f"sampler.power needs sampler.spacing=power, got spacing {spacing}")
 
 
 def _of_kind(base: SamplerConfig, kind: str, n: int, asked: dict[str, Any]) -> dict[str, Any]:

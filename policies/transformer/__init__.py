@@ -1,1 +1,1 @@
-"""The transformer of a diffusion policy."""
+"""The transformer of a diffusion policy: its sizes, its network, its record."""

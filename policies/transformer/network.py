@@ -5,110 +5,14 @@ Parameter names and shapes are those of the reference implementation, so weights
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-Compute = Callable[[], Tensor]
-Branch = Callable[[int, Compute], Tensor]
-"""(site index, how to compute its branch) -> what is added to the stream; called in order."""
-
-
-@dataclass
-class NetworkConfig:
-    """Sizes of a `DiffusionTransformer`, under the reference implementation's names."""
-
-    family: ClassVar[str] = "transformer"
-    length_multiple: ClassVar[int] = 1
-
-    input_dim: int
-    output_dim: int
-    horizon: int
-    n_obs_steps: int
-    cond_dim: int = 0
-    n_layer: int = 8
-    n_head: int = 4
-    n_emb: int = 256
-    p_drop_emb: float = 0.0
-    p_drop_attn: float = 0.1
-    causal_attn: bool = True
-    time_as_cond: bool = True
-    obs_as_cond: bool = True
-    n_cond_layers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in (
-            "input_dim",
-            "output_dim",
-            "horizon",
-            "n_obs_steps",
-            "n_layer",
-            "n_head",
-            "n_emb",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
-        if self.n_emb % (2 * self.n_head):
-            raise ValueError(
-                f"network.n_emb must be a multiple of 2 * n_head = {2 * self.n_head}, "
-                f"got {self.n_emb}"
-            )
-        if self.obs_as_cond != (self.cond_dim > 0):
-            raise ValueError(
-                f"network.cond_dim must be positive exactly if obs_as_cond, got {self.cond_dim}"
-            )
-        if self.obs_as_cond and not self.time_as_cond:
-            raise ValueError("network.time_as_cond must be true with obs_as_cond, got false")
-
-    @property
-    def encoder_only(self) -> bool:
-        """Whether time is a token of the trajectory and nothing else is attended to."""
-        return not self.time_as_cond
-
-    @property
-    def n_tokens(self) -> int:
-        return self.horizon + (1 if self.encoder_only else 0)
-
-    @property
-    def n_memory(self) -> int:
-        """Tokens the cross-attention sees: the time, and observations that are conditions."""
-        return 0 if self.encoder_only else 1 + (self.n_obs_steps if self.obs_as_cond else 0)
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        return ("sa", "ff") if self.encoder_only else ("sa", "ca", "ff")
-
-    @property
-    def any_length(self) -> bool:
-        """Whether the trajectory may be the executed actions alone."""
-        return self.obs_as_cond
-
-    @property
-    def first_action(self) -> int:
-        """Index in the trajectory of the first executed action, that of the newest observation."""
-        return self.n_obs_steps - 1
-
-    def __str__(self) -> str:
-        return f"{self.n_layer} layers of width {self.n_emb}"
-
-
-class TimeEmbedding(nn.Module):
-    """Sinusoidal embedding (B,) -> (B, dim); sines first, as in the reference."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, timestep: Tensor) -> Tensor:
-        half = self.dim // 2
-        exponent = torch.arange(half, device=timestep.device) * (-math.log(10000) / (half - 1))
-        angle = timestep[:, None] * exponent.exp()[None, :]
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+from ..denoiser import Branch, TimeEmbedding
+from .config import NetworkConfig
 
 
 class Layer(nn.Module):

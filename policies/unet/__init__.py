@@ -1,11 +1,1 @@
-"""The one-dimensional UNet of a diffusion policy."""
-
-from __future__ import annotations
-
-from .config import UnetConfig
-from .network import Unet
-
-__all__ = [
-    "Unet",
-    "UnetConfig",
-]
+"""The one-dimensional UNet of a diffusion policy: its sizes, its network, its record."""

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ..family import Sizes
+
 OBS_AS = ("global", "local", "in-painting")
 FINAL_GROUPS = 8  # of the last convolution's norm, whatever n_groups is
 
 
 @dataclass
-class UnetConfig:
+class UnetConfig(Sizes):
     """Sizes of a `Unet`, where there are such under the reference implementation's names.
 
     obs_as: global joins the observations to the embedding of time, which every block sees; local
@@ -25,8 +27,6 @@ class UnetConfig:
     """
 
     family: ClassVar[str] = "unet"
-    encoder_only: ClassVar[bool] = False
-    causal_attn: ClassVar[bool] = False
 
     input_dim: int
     horizon: int
@@ -41,9 +41,7 @@ class UnetConfig:
     oa_step_convention: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("input_dim", "horizon", "n_obs_steps", "n_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
+        self._at_least_one("input_dim", "horizon", "n_obs_steps", "n_groups")
         if self.obs_as not in OBS_AS:
             raise ValueError(
                 f"network.obs_as must be one of {', '.join(OBS_AS)}, got {self.obs_as!r}"

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..transformer.network import Branch, TimeEmbedding
+from ..denoiser import Branch, TimeEmbedding
 from .config import FINAL_GROUPS, UnetConfig
 
 VECTOR = 32  # float32 that torch's kernels take at once, at most

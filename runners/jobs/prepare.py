@@ -21,7 +21,7 @@ from accel import (
     resolve,
     resolve_engine,
 )
-from accel.calibration.branch_outputs import check_branches
+from accel.plans.able import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from envs import EnvError, resolve_n_envs
@@ -137,7 +137,7 @@ def prepare_job(
     if policy and (calibrates or CACHES[cache.name].calibrated):
         check_branches(policy, f"runner={runner.name}" if calibrates else f"cache={cache.name}")
     if policy and quantises:
-        check_branches(policy, f"quant={quant.name}")
+        check_quantizable(policy, f"quant={quant.name}")
     if policy and (calibrates or CACHES[cache.name].calibrated or quantises):
         check_recipe(recipe, policy, settings, evaluates=not calibrates)
     if policy and quantises:

@@ -9,7 +9,9 @@ import numpy as np
 
 from accel import CachePlan, plain_flops, query_flops, summarize
 from accel.calibration.calibration import Calibration
-from accel.plans.flops import flops_by_step, live_query_flops
+from accel.families import family_of
+from accel.plans.flops import flops_by_step, live_flops
+from accel.plans.sites import nested
 from policies import DiffusionPolicy
 
 from ..formatting import flops_words
@@ -54,6 +56,7 @@ class Arm:
         share: `query` over `of`.
         equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
             much.
+        noun: what the policy's network is called.
     """
 
     label: str
@@ -65,6 +68,7 @@ class Arm:
     of: int
     share: float
     equivalent_steps: float
+    noun: str = "network"
 
     @property
     def updates(self) -> np.ndarray:
@@ -87,11 +91,12 @@ def arm(label: str, plan: CachePlan, policy: DiffusionPolicy, of: DiffusionPolic
         plan,
         flops_by_step(policy, plan.mask),
         flops_by_step(of, everything),
-        live_query_flops(policy, plan.mask) if policy.sizes.family == "transformer" else None,
+        live_flops(policy, plan.mask),
         query_flops(policy, plan.mask),
         plain_flops(of),
         spent.flops_share,
         spent.equivalent_steps,
+        family_of(policy).noun,
     )
 
 
@@ -146,7 +151,7 @@ def site_label(name: str) -> str:
 
 def row_words(plan: CachePlan) -> str:
     """What a row of the grid is."""
-    return ROWS[plan.sites[0].op == "deep"]
+    return ROWS[nested(plan.sites)]
 
 
 def layer_bounds(plan: CachePlan) -> list[int]:
@@ -196,7 +201,7 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
 
 
 def _live(a: Arm) -> str:
-    return "it does not run UNets" if a.live is None else flops_words(a.live, a.live_share)
+    return f"it does not run {a.noun}s" if a.live is None else flops_words(a.live, a.live_share)
 
 
 def _updates(updates: np.ndarray) -> str:

@@ -14,7 +14,7 @@ from accel import CACHES, QUANTIZERS, CachePlan, resolve
 from accel.caches.method import check_calibration
 from accel.caches.saved import PLAN_FILE
 from accel.calibration import METRICS, Calibration
-from accel.calibration.branch_outputs import check_branches
+from accel.plans.able import check_branches, check_sites
 from policies import DiffusionPolicy
 
 from ..acceleration.calibration import find
@@ -113,6 +113,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
         )
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device, simulated=False)
+    check_sites(policy, "runner=show")
     recipe = recipe_of(cfg, settings, task, policy)
     check_cache(policy, cache, recipe)
     sources = [Source(f"cache={cache.name}", cache)]

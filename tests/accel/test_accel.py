@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from accel import CachePlan, NoCacheConfig, PlanError, UniformConfig, accelerated, resolve, sites_of
 from accel.caches.uniform import update_steps
-from accel.plans.flops import memory_flops, query_flops, site_flops
+from accel.families.transformer import memory_flops, site_flops
+from accel.plans.flops import query_flops
 from policies import DiffusionPolicy, from_reference
 from tests.helpers.stock import ACT, OBS, TO, VARIANTS, live_policy
 

@@ -92,6 +92,8 @@ def test_arithmetic(expression: str, value: object) -> None:
         "eval('1')",
         "print",
         "int(x=1)",
+        "int()",
+        "float()",
         "min(*'ab')",
         "min()",
         "1 @ 2",
@@ -126,3 +128,11 @@ def test_everything_else_is_refused(expression: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         evaluate(expression)
     assert "\n" not in str(caught.value)
+
+
+def test_depth_is_limited_wherever_it_is_called_from() -> None:
+    """Python's own limit leaves more to a caller that is not nested itself."""
+    for expression in ("-" * 900 + "1", "+".join("1" * 450)):
+        with pytest.raises(ExpressionError, match="nested too deeply"):
+            evaluate(expression)
+    assert evaluate("+".join("1" * 200)) == 200

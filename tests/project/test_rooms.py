@@ -15,6 +15,7 @@ from tests.helpers.places import PROJECT
 ORDER = {
     "accel": [
         ["atomic", "protocol", "action_errors", "kernels"],
+        ["families"],
         ["plans"],
         ["quant"],
         ["engines"],
@@ -23,8 +24,9 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "transformer"],
-        ["unet", "data"],
+        ["sampling", "data", "denoiser", "family"],
+        ["transformer", "unet"],
+        ["families"],
         ["config"],
         ["clipping", "policy"],
         ["reference", "training"],

@@ -1,4 +1,4 @@
-"""Analytic FLOPs of a UNet, 2 per multiply-add: what reuse at a level saves, and what it cannot.
+"""UNets: their levels are sites, each inside of the one before, and what those cost.
 
 Norms, activations and the sampler are not counted; borders of convolutions count like the rest.
 """
@@ -6,14 +6,45 @@ Norms, activations and the sampler are not counted; borders of convolutions coun
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from .record import Costs, Family, Site
+
 if TYPE_CHECKING:
-    from ..protocol import Accelerable, UnetSizes
+    from ..protocol import Accelerable
 
 DOWN_KERNEL, UP_KERNEL = 3, 4
+
+
+class UnetSizes(Protocol):
+    """Sizes of a UNet, family "unet".
+
+    obs_as: "global", "local" or "in-painting"; seen_dim: width of what every block is conditioned
+        on; cond_predict_scale: whether that scales features as well as shifting them.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    input_dim: int
+    cond_dim: int
+    obs_as: str
+    down_dims: list[int]
+    diffusion_step_embed_dim: int
+    kernel_size: int
+    cond_predict_scale: bool
+
+    @property
+    def seen_dim(self) -> int: ...
+
+
+def levels(sizes: UnetSizes) -> tuple[Site, ...]:
+    """Everything below each level that has a skip."""
+    return tuple(
+        Site(f"unet.deep.{level}", "deep", "output") for level in range(1, len(sizes.down_dims))
+    )
 
 
 def block_flops(sizes: UnetSizes, n_in: int, n_out: int, length: int) -> int:
@@ -55,3 +86,12 @@ def shallow_flops(policy: Accelerable) -> int:
     if sizes.obs_as == "local":
         total += block_flops(sizes, sizes.cond_dim, first, length)
     return total + 2 * length * first * (sizes.kernel_size * first + sizes.input_dim)
+
+
+UNET = Family(
+    called="a UNet",
+    sites=levels,
+    costs=Costs(level_costs, shallow_flops),
+    stack="levels",
+    caches=("none", "uniform", "deepcache", "taylor", "plan"),
+)

@@ -1,0 +1,74 @@
+"""Demonstrations as training sees them: split by where they come from, cut into windows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .datasets import Demonstrations, Floats, Integers
+from .episode import DatasetError
+
+
+def split_episodes(data: Demonstrations, val_ratio: float, seed: int) -> tuple[Integers, Integers]:
+    """Episode numbers for training and for validation.
+
+    What the file says (robomimic's mask/train and mask/valid) is respected; else whole groups of
+    the same source are drawn, at least one and never all; val_ratio 0 draws none.
+    """
+    everything = np.arange(len(data.ends))
+    if any(data.splits):
+        said = np.array(data.splits)
+        if not (said == "train").any():
+            raise DatasetError(f"{data.names[0]}: mask/train names no episode")
+        return everything[said == "train"], everything[said == "valid"]
+    groups = np.unique(data.sources)
+    n_valid = min(max(1, round(val_ratio * len(groups))), len(groups) - 1) if val_ratio else 0
+    drawn = np.random.default_rng(seed).permutation(groups)[:n_valid]
+    valid = np.isin(data.sources, drawn)
+    return everything[~valid], everything[valid]
+
+
+class Windows:
+    """All sequences of `horizon` steps of some episodes, padded by repeating an episode's edges.
+
+    Args:
+        data: the demonstrations.
+        episodes: numbers of those to cut.
+        horizon: length of a window.
+        pad_before: a window may begin this many steps before its episode (n_obs_steps - 1).
+        pad_after: and end this many after it (n_action_steps - 1).
+    """
+
+    def __init__(
+        self,
+        data: Demonstrations,
+        episodes: Integers,
+        horizon: int,
+        pad_before: int,
+        pad_after: int,
+    ) -> None:
+        self.data, self.horizon = data, horizon
+        spans = []
+        for episode in episodes:
+            low, high = data.starts[episode], data.ends[episode]
+            starts = np.arange(low - pad_before, high - horizon + pad_after + 1)
+            bounds = np.broadcast_to([low, high - 1], (len(starts), 2))
+            spans.append(np.c_[starts, bounds])
+        self.spans = np.concatenate(spans) if spans else np.empty((0, 3), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def take(self, numbers: Integers, noise: Floats | None = None) -> tuple[Floats, Floats]:
+        """Windows as obs (B, horizon, obs_dim) and action (B, horizon, action_dim).
+
+        Args:
+            numbers: (B,) of the windows.
+            noise: (B, horizon, obs_dim) added to the observations; a repeated observation repeats
+                its noise, as the history before an episode does in a rollout.
+        """
+        start, low, high = self.spans[numbers].T[..., None]
+        rows = np.clip(start + np.arange(self.horizon), low, high)
+        obs = self.data.obs[rows]
+        if noise is not None:
+            obs = obs + noise[np.arange(len(numbers))[:, None], rows - start]
+        return obs, self.data.action[rows]

@@ -1,0 +1,27 @@
+"""What every denoising network has: an embedding of the timestep, and a hook at its sites."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Compute = Callable[[], Tensor]
+Branch = Callable[[int, Compute], Tensor]
+"""(site index, how to compute its value) -> the value to go on with; called in order."""
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal embedding (B,) -> (B, dim); sines first, as in the reference."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        half = self.dim // 2
+        exponent = torch.arange(half, device=timestep.device) * (-math.log(10000) / (half - 1))
+        angle = timestep[:, None] * exponent.exp()[None, :]
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,43 @@
+"""Policy families: the name in a network's sizes -> its record. A new one needs one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .family import Family, Reader, UnsupportedPolicy
+from .transformer.family import TRANSFORMER
+from .unet.family import UNET
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (TRANSFORMER, UNET)}
+
+
+def readers() -> list[Reader]:
+    return [reader for family in FAMILIES.values() for reader in family.readers]
+
+
+def refused(name: object) -> UnsupportedPolicy:
+    names = [reader.name for reader in readers()]
+    are = f"{', '.join(names[:-1])} and {names[-1]}"
+    return UnsupportedPolicy(
+        f"{name} is not supported: {are} are (no image, hybrid or IBC policies)"
+    )
+
+
+def family_named(name: str) -> Family:
+    """The record of a family.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
+    return FAMILIES[name]
+
+
+def family_in(content: dict[str, Any]) -> Family:
+    """That of a policy.yaml; older files name none, and have its mark."""
+    if content.get("family") is not None:
+        return family_named(content["family"])
+    network = content.get("network", ())
+    marked = [family for family in FAMILIES.values() if family.mark and family.mark in network]
+    return marked[0] if marked else TRANSFORMER
