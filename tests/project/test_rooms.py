@@ -23,7 +23,7 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "transformer"],
+        ["sampling", "transformer", "fingerprints"],
         ["unet", "data"],
         ["config"],
         ["clipping", "policy"],
