@@ -21,7 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from accel.kernels.facts import expecting
+
 from .jobs.settings import PROJECT, UserError, check_writable
+from .launch.prepared import Prepared
 from .launch.summary import summary
 from .launch.sweeps import (
     Launch,
@@ -39,11 +42,12 @@ from .store.shards import within
 CONF = PROJECT / "conf"
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
+PREPARED = Prepared(lambda cfg: prepare(cfg))
 
 
 def run_name(*, _root_: DictConfig) -> str:
     """Resolver `${run_name:}`: the run's folder; it ends in a hash of what changes an episode."""
-    return within(prepare(_root_).name, _root_.shard)
+    return within(PREPARED.job(_root_).name, _root_.shard)
 
 
 def expand(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -65,7 +69,7 @@ def expand(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
 
 
 def validate(argv: Sequence[str]) -> list[Launch]:
-    """Compose and check every job of a command line; nothing is written.
+    """Compose and check every job of a command line; nothing is written, and nothing compiled.
 
     Returns:
         What Hydra is to be called with; none for words like --help, which run nothing.
@@ -79,7 +83,7 @@ def validate(argv: Sequence[str]) -> list[Launch]:
         return []
     check_launcher(args.overrides)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with expecting(), initialize_config_dir(str(CONF), version_base="1.3"):
             is_study, params, also = _experiment(args.overrides)
             if args.multirun or is_study:
                 sweeps = sweeps_of(args.overrides, params, also)
@@ -113,13 +117,13 @@ def _checked_sweep(words: Sequence[str]) -> Launch:
 
 
 def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
-    """Prepare every job, and forget it again: each may hold another policy."""
+    """Prepare every job; only the last one is kept: each may hold another policy."""
     folders, baselines = [], set()
     for overrides in jobs:
         cfg = _compose(list(overrides))
         with open_dict(cfg):
             hydra_cfg = cfg.pop("hydra")
-        job = prepare(cfg)
+        job = PREPARED.job(cfg)
         where = OmegaConf.create({**cfg, "hydra": hydra_cfg}).hydra
         study = Path(where.sweep.dir)
         folders.append(study / within(job.name, cfg.shard) if multirun else Path(where.run.dir))
@@ -182,7 +186,7 @@ def app(cfg: DictConfig) -> None:
 
 
 def _run_job(cfg: DictConfig, folder: Path) -> None:
-    job = prepare(cfg)
+    job = PREPARED.take(cfg)
     runner = RUNNERS[job.runner.name]
     try:
         result = runner.run(job, folder)
@@ -199,6 +203,7 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     argv = spelled_out(argv)
+    PREPARED.forget()
     # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
     warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
@@ -208,6 +213,8 @@ def run(argv: Sequence[str]) -> int:
         return 2
     if not launches:
         return _hydra(argv)
+    if launches[0].multirun:
+        PREPARED.forget()  # its job's turn has not come
     let_children_import(argv)
     code = 0
     for launch in launches:
