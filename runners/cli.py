@@ -21,11 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from accel.kernels.facts import expecting
-
-from .jobs.settings import PROJECT, UserError, check_writable
+from .errors import UserError
 from .launch.prepared import Prepared
-from .launch.summary import summary
 from .launch.sweeps import (
     Launch,
     check_launcher,
@@ -35,7 +32,8 @@ from .launch.sweeps import (
     unaccelerated,
 )
 from .overrides import key_of
-from .registry import RUNNERS, prepare
+from .places import PROJECT, check_writable
+from .registry import prepare, runner_of
 from .store.folder import StoreError, note_failure
 from .store.shards import within
 
@@ -83,7 +81,7 @@ def validate(argv: Sequence[str]) -> list[Launch]:
         return []
     check_launcher(args.overrides)
     try:
-        with expecting(), initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             is_study, params, also = _experiment(args.overrides)
             if args.multirun or is_study:
                 sweeps = sweeps_of(args.overrides, params, also)
@@ -118,16 +116,16 @@ def _checked_sweep(words: Sequence[str]) -> Launch:
 
 def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
     """Prepare every job; only the last one is kept: each may hold another policy."""
+    composed = [_compose(list(overrides)) for overrides in jobs]
+    from accel.kernels.facts import expecting  # a mistake that is found by now needs no torch
+
     folders, baselines = [], set()
-    for overrides in jobs:
-        cfg = _compose(list(overrides))
-        with open_dict(cfg):
-            hydra_cfg = cfg.pop("hydra")
-        job = PREPARED.job(cfg)
-        where = OmegaConf.create({**cfg, "hydra": hydra_cfg}).hydra
-        study = Path(where.sweep.dir)
-        folders.append(study / within(job.name, cfg.shard) if multirun else Path(where.run.dir))
-        check_writable(folders[-1])
+    for cfg in composed:
+        with expecting():
+            job, study = PREPARED.job(cfg), Path(cfg.hydra.sweep.dir)
+            folder = study / run_name(_root_=cfg) if multirun else Path(cfg.hydra.run.dir)
+        folders.append(folder)
+        check_writable(folder)
         if cfg.baseline and cfg.runner.name == "evaluate":
             baselines.add(study / job.baseline_name)
     return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
@@ -187,7 +185,7 @@ def app(cfg: DictConfig) -> None:
 
 def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = PREPARED.take(cfg)
-    runner = RUNNERS[job.runner.name]
+    runner = runner_of(job.runner.name)
     try:
         result = runner.run(job, folder)
     except StoreError as error:  # Hydra would show a traceback and end with 1
@@ -222,6 +220,8 @@ def run(argv: Sequence[str]) -> int:
         if code > 1 or (code and launch.fail_fast):
             break
     if launches[-1].multirun and code < 2:
+        from .launch.summary import summary
+
         text, whole = summary([folder for launch in launches for folder in launch.folders])
         print(text)
         code = max(code, int(not whole))

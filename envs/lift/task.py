@@ -18,7 +18,6 @@ from typing import Any, ClassVar, cast
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from ..motion import EnergyMeter, Motion
 from ..robomimic_args import (
@@ -285,6 +284,8 @@ def pose_command(action: FloatArray) -> FloatArray:
     The six numbers are the first two rows of a rotation matrix, made orthonormal by Gram-Schmidt
     (Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural Networks").
     """
+    from scipy.spatial.transform import Rotation  # not at the top: it takes half a second
+
     first, second = action[3:6], action[6:9]
     x = first / np.linalg.norm(first)
     y = second - (x @ second) * x

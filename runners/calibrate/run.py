@@ -21,6 +21,7 @@ from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
 from ..jobs.job import Job
 from ..jobs.prepare import describe, prepare_job
+from ..jobs.runner import Runner
 from ..jobs.settings import UserError
 from ..jobs.versions import versions
 from ..overrides import command
@@ -212,3 +213,6 @@ def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join(["", title, "-" * len(title), *lines])
+
+
+CALIBRATE = Runner(CalibrateConfig, prepare_calibrate, run_calibrate, render_calibrate)

@@ -18,13 +18,14 @@ from accel import AcceleratedPolicy
 from ..episodes.loop import evaluate
 from ..episodes.trajectory import Trajectory
 from ..jobs.job import Job
+from ..jobs.runner import Runner
 from ..jobs.versions import versions
 from ..loggers import LOGGERS, NullLogger, wandb_run
 from ..metrics import wilson
 from ..overrides import command
 from ..store.folder import TRAJECTORIES, RunStore
 from .demos import Demo, DemoSet
-from .prepare import FORMATS, CollectConfig
+from .prepare import FORMATS, CollectConfig, prepare_collect
 from .sources import SOURCES
 
 log = logging.getLogger(__name__)
@@ -198,3 +199,6 @@ def render_collect(result: Mapping[str, Any], folder: Path) -> str:
         rows["plan"] = "; ".join(adapted)
     lines = [f"{name:<9}  {value}" for name, value in rows.items()]
     return "\n".join(["", title, "-" * len(title), *lines])
+
+
+COLLECT = Runner(CollectConfig, prepare_collect, run_collect, render_collect)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..jobs.job import Job
+from ..jobs.prepare import prepare_job
+from ..jobs.runner import Runner
 from ..store.folder import MERGING, STATUS, RunStore, dump, write_whole
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept
-from .run import play, run_evaluate, run_missing
+from .run import EvaluateConfig, play, run_evaluate, run_missing
 from .table import render
 
 
@@ -60,3 +62,6 @@ def _finish(job: Job, folder: Path) -> dict[str, Any]:
 def render_evaluation(result: Mapping[str, Any], folder: Path) -> str:
     """A result, or how far a run in shards is."""
     return str(result["waiting"]) if "waiting" in result else render(result, folder)
+
+
+EVALUATE = Runner(EvaluateConfig, prepare_job, run_evaluation, render_evaluation)

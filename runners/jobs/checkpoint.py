@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from envs import TASKS, Task, make_task
 from policies import DiffusionPolicy, load_policy
 
-from .settings import PROJECT, CheckpointChoice, SamplerChoice, UserError, build
+from ..places import PROJECT
+from .settings import CheckpointChoice, SamplerChoice, UserError, build
 
 SAID_BY_CHECKPOINT = ("abs_action", "robot_noise_ratio")
 

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from accel.kernels.facts import Fact, hold, noting
+if TYPE_CHECKING:
+    from accel.kernels.facts import Fact
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Prepared:
 
     def job(self, cfg: DictConfig) -> Any:
         """The job of this configuration, which is kept."""
+        from accel.kernels.facts import hold, noting  # a command that runs nothing needs no torch
+
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         config: Any = OmegaConf.to_container(own, resolve=True)
         kept = self._kept

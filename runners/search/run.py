@@ -22,13 +22,14 @@ from ..episodes.latency import measure
 from ..episodes.queries import Queries
 from ..jobs.job import Job
 from ..jobs.prepare import describe, prepare_job
+from ..jobs.runner import Runner
 from ..jobs.settings import UserError
 from ..jobs.versions import versions
 from ..overrides import command, job_words, key_of
 from ..store.folder import RunStore, dump, write_whole
 from .finalists import best_of, success_of
 from .judge import Judge, pareto
-from .table import FOUND
+from .table import FOUND, render_search
 
 log = logging.getLogger(__name__)
 
@@ -220,3 +221,6 @@ def _latency(job: Job, plan: CachePlan, queries: Queries) -> dict[str, float] | 
         "uncached_p50_ms": ms["plain"],
         "ratio": found["times_as_fast"],
     }
+
+
+SEARCH = Runner(SearchConfig, prepare_search, run_search, render_search)

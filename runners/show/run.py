@@ -8,13 +8,14 @@ from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
+from ..jobs.runner import Runner
 from ..jobs.versions import versions
 from ..overrides import command
 from ..store.folder import RunStore, write_whole
 from .image import plan_image
 from .page import plan_page
 from .plan_view import arm, differing_computed, summary
-from .prepare import ShowJob, plans_of
+from .prepare import ShowConfig, ShowJob, plans_of, prepare_show
 
 PAGE, IMAGE, COMPARED = "plan.html", "plan.png", "plan_compared.json"
 
@@ -84,3 +85,6 @@ def render_show(result: Mapping[str, Any], folder: Path) -> str:
         + [line.rstrip() for line in lines]
         + [f"{'files' if i == 0 else '':<{widths[0]}}  {f}" for i, f in enumerate(files)]
     )
+
+
+SHOW = Runner(ShowConfig, prepare_show, run_show, render_show)

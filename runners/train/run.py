@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from policies import save_policy
 
+from ..jobs.runner import Runner
 from ..jobs.versions import versions
 from ..loggers import LOGGERS, NullLogger, wandb_run
 from ..metrics import wilson
 from ..overrides import command
 from ..store.folder import RunStore, write_whole
-from .prepare import TrainJob, precision
+from .prepare import TrainJob, precision, prepare_training
+from .settings import TrainConfig
 from .state import load_state, save_state
 from .trainer import Trainer
 
@@ -190,3 +192,6 @@ def render_training(result: Mapping[str, Any], folder: Path) -> str:
     rows += [("policy", str(policy)), ("evaluate", shlex.join(words))]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", title, "-" * len(title), *(f"{k:<{width}}  {v}" for k, v in rows)])
+
+
+TRAIN = Runner(TrainConfig, prepare_training, run_train, render_training)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from envs import Task
 from envs.kitchen.task import CONTROL_HZ, N_GOAL, N_JOINTS, NOISE_AMPLITUDE, VELOCITY_SCALE
@@ -167,6 +166,8 @@ def lift_absolute(obs: Floats, action: Floats, task: Any) -> tuple[Floats, Float
         )
     if not absolute:
         return obs, action
+    from scipy.spatial.transform import Rotation  # not at the top: it takes half a second
+
     rows = Rotation.from_rotvec(action[:, 3:6]).as_matrix()[:, :2].reshape(-1, 6)
     return obs, np.concatenate([action[:, :3], rows, action[:, 6:]], 1).astype(np.float32)
 

@@ -38,7 +38,7 @@ ORDER = {
     ],
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
-        ["statistics", "html"],
+        ["statistics", "html", "places"],
         ["store"],
         ["studies"],
         ["loggers", "episodes"],

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from runners.cli import validate
-from runners.jobs.settings import PROJECT
+from runners.places import PROJECT
 from tests.helpers import fake_episodes
 
 RESULTS = PROJECT / "docs/results"
