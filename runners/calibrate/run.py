@@ -19,8 +19,9 @@ from accel import BranchErrors, Quantised, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe, prepare_job
+from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from ..jobs.settings import UserError
 from ..jobs.versions import versions

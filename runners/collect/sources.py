@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ..acceleration.quantization import accelerate, acceleration_of
 from ..episodes.loop import Acting
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe
 from .expert import EXPERTS
 
 

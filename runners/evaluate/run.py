@@ -20,8 +20,8 @@ from ..acceleration.quantization import Acceleration, accelerate, acceleration_o
 from ..episodes.clock import Clock
 from ..episodes.latency import measure
 from ..episodes.loop import Acting, act_padded, query_noise
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe
 from ..jobs.versions import versions
 from ..loggers import LOGGERS, NullLogger, summary_values, wandb_run
 from ..machine import machines_of

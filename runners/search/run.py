@@ -20,8 +20,9 @@ from accel.attach.search import exact_ratio, windows
 from ..acceleration.calibration import locked, queries_of
 from ..episodes.latency import measure
 from ..episodes.queries import Queries
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe, prepare_job
+from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from ..jobs.settings import UserError
 from ..jobs.versions import versions

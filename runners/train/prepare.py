@@ -26,8 +26,8 @@ from policies.data.datasets import Integers
 from policies.data.normalizer import Normalizer
 
 from ..jobs.checkpoint import check_simulator, public, task_of
+from ..jobs.chosen import settings_and_logger
 from ..jobs.dataset import read_content
-from ..jobs.prepare import settings_and_logger
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
 from .initial import initial_policy
