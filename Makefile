@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: run setup test check docs-check clean
+.PHONY: run setup test test-all check docs-check clean
 
 run: setup
 	$(BIN)/python run.py cache=uniform task=kitchen
@@ -24,12 +24,17 @@ LONG := $(addprefix tests/runners/test_,$(addsuffix .py,collect runs calibrate_r
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG) tests
 
+# the tests marked slow too: sweeps that are killed, whole queries of both policies, Slurm
+test-all: test
+	$(BIN)/python -m pytest -m slow tests
+
 check: setup docs-check
+	$(BIN)/codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict accel policies envs runners run.py
 
-# tables of README.md and docs/ that differ from their studies; --write mends them
+# tables of README.md and docs/ that differ from their studies (--write mends them), and long lines
 docs-check: setup
 	$(BIN)/python -m tools.docs_check
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .action_errors import action_error
-from .api import AcceleratedPolicy, accelerated, quantised, resolve
+from .api import AcceleratedPolicy, accelerated, quantized, resolve
 from .attach.attach import Attached, attach
 from .caches import (
     CACHES,
@@ -17,6 +17,7 @@ from .caches import (
     TaylorConfig,
     TeaCacheConfig,
     UniformConfig,
+    forecast,
 )
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
@@ -29,28 +30,34 @@ from .engines import (
     integers_of,
     kernel_times,
     kernels_of,
-    settled,
+    resolve_engine,
 )
 from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.flops import flops_share, plain_flops, query_flops
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
 from .plans.sites import Site, sites_of
-from .plans.summary import PlanSummary, summarise
+from .plans.summary import PlanSummary, summarize
 from .plans.thresholds import Threshold, freeze
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
     NoQuantConfig,
-    Quantised,
+    Quantized,
     RtnConfig,
     SmoothConfig,
     Statistics,
     collect,
-    load_quantised,
+    load_quantized,
     quantize,
-    save_quantised,
+    save_quantized,
 )
+
+# older names, for scripts that have them
+Quantised = Quantized
+quantised = quantized
+load_quantised, save_quantised = load_quantized, save_quantized
+settled, summarise = resolve_engine, summarize
 
 __all__ = [
     "CACHES",
@@ -74,6 +81,7 @@ __all__ = [
     "PlanError",
     "PlanSummary",
     "Quantised",
+    "Quantized",
     "ReferenceConfig",
     "RtnConfig",
     "SavedPlanConfig",
@@ -92,21 +100,27 @@ __all__ = [
     "calibrate",
     "collect",
     "flops_share",
+    "forecast",
     "freeze",
     "import_interval",
     "integers_of",
     "kernel_times",
     "kernels_of",
     "load_quantised",
+    "load_quantized",
     "loud_forecasts",
     "plain_flops",
     "quantised",
     "quantize",
+    "quantized",
     "query_flops",
     "resolve",
+    "resolve_engine",
     "save_quantised",
+    "save_quantized",
     "settled",
     "shared_plan",
     "sites_of",
     "summarise",
+    "summarize",
 ]

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from .caches import CACHES, NoCacheConfig
 from .calibration.calibration import Calibration
-from .engines import ENGINES, kernels_of, settled
+from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
 from .plans.plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Noise
-from .quant import QUANTIZERS, NoQuantConfig, Quantised, Statistics
+from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
 from .quant.hashes import fingerprint
 
 log = logging.getLogger(__name__)
@@ -56,19 +56,19 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
 
 
-def quantised(policy: Any, quant: Any, statistics: Statistics | None = None) -> Quantised | None:
+def quantized(policy: Any, quant: Any, statistics: Statistics | None = None) -> Quantized | None:
     """A quantiser's config, a quantised policy or None -> one that was checked, or None.
 
     Args:
         policy: the policy that it will stand for.
-        quant: a config instance of `QUANTIZERS`, a `Quantised` made from this policy, or None.
+        quant: a config instance of `QUANTIZERS`, a `Quantized` made from this policy, or None.
         statistics: of this policy and its sampler; what every quantisation needs.
 
     Raises:
         TypeError: an unknown config. ValueError: no statistics, or something made for another
             policy, or settings that do not fit this one.
     """
-    if isinstance(quant, Quantised):
+    if isinstance(quant, Quantized):
         made: Any = quant.model
         same = all(getattr(made, name) == getattr(policy, name) for name in SETTINGS)
         if not same or quant.fingerprint != fingerprint(policy):
@@ -83,12 +83,12 @@ def quantised(policy: Any, quant: Any, statistics: Statistics | None = None) -> 
             f"quant={quant.name} needs statistics of this checkpoint and sampler: make them with "
             "accel.collect(policy, ...) and pass them as `statistics`"
         )
-    found: Quantised = make(policy, statistics, quant)
+    found: Quantized = make(policy, statistics, quant)
     return found
 
 
 def digest_of(
-    plan: CachePlan, quantised: Quantised | None, kernels: Mapping[str, str] | None = None
+    plan: CachePlan, quantised: Quantized | None, kernels: Mapping[str, str] | None = None
 ) -> str:
     """Hash of what an accelerated policy does: of its plan, its codes and what multiplies them."""
     if quantised is None:
@@ -105,7 +105,7 @@ class AcceleratedPolicy:
         policy: Accelerable,
         plan: CachePlan,
         engine: Any,
-        quantised: Quantised | None = None,
+        quantised: Quantized | None = None,
         kernels: Mapping[str, str] | None = None,
     ) -> None:
         self.policy, self.plan, self.quantised = policy, plan, quantised
@@ -190,20 +190,33 @@ def accelerated(
     Args:
         policy: a `DiffusionPolicy` in eval mode.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
-        quant: a config instance of `QUANTIZERS`, a `Quantised` made from this policy, or None.
+        quant: a config instance of `QUANTIZERS`, a `Quantized` made from this policy, or None.
         engine: a name in `ENGINES`, or a config instance of them; fused with its defaults is
             reference for a UNet.
         calibration: of this policy and its sampler, for methods that need one (bac, hash_ab).
         statistics: of this policy and its sampler, for a quantisation.
         kernels: {layer: kernel} of quantised layers, as `stats` has them; None: see `kernels_of`.
         sampler: another one over the policy's diffusion process: a name (ddpm, ddim, dpmpp), or a
-            whole `SamplerConfig`; None: the policy's own.
-        steps: network calls of a query under that sampler (5 of ddpm are "trailing": evenly spaced
+            whole `SamplerConfig`, as `policies.choose_sampler` makes one with any other settings;
+            None: the policy's own.
+        steps: network calls of a query under that name (5 of ddpm are "trailing": evenly spaced
             from the noisiest timestep on); None: the policy's.
 
     Raises:
-        TypeError: an unknown config. ValueError: an unknown engine, a plan, a calibration or
-            statistics for another policy, or none where they are needed.
+        TypeError: an unknown config, or steps beside a `SamplerConfig`. ValueError: an unknown
+            engine, a plan, a calibration or statistics for another policy, or none where they are
+            needed.
+
+    Example:
+        >>> import torch
+        >>> from accel import UniformConfig
+        >>> from policies import load_policy
+        >>> policy = load_policy("checkpoints/kitchen")
+        >>> obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
+        >>> with accelerated(policy, cache=UniformConfig(steps=20)) as fast:
+        ...     actions = fast.act(obs, noise.manual_seed(0))
+        >>> tuple(actions.shape), sum(step[0] for step in fast.stats()["computed"])
+        ((1, 8, 9), 20)
     """
     if isinstance(policy, AcceleratedPolicy):
         raise TypeError("the policy is accelerated already: pass the plain one")
@@ -218,9 +231,9 @@ def accelerated(
     if sampler is not None or steps is not None:
         policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
     plan = resolve(policy, cache, calibration)
-    copy = quantised(policy, quant, statistics)
+    copy = quantized(policy, quant, statistics)
     runs: Any = policy if copy is None else copy.model
-    engine = settled(engine, runs)
+    engine = resolve_engine(engine, runs)
     fast = AcceleratedPolicy(policy, plan, engine, copy, kernels)
     try:
         yield fast

@@ -87,7 +87,7 @@ def taylorseer(options: argparse.Namespace) -> Run:
         skip_predict_identifiers=[rf"transformer_blocks\.(?!{last}$)\d+"],
         cache_identifiers=[rf"transformer_blocks\.{last}"],
     )
-    model.__class__ = type("Cachable", (CacheMixin, type(model)), {})
+    model.__class__ = type("Cacheable", (CacheMixin, type(model)), {})
     model.enable_cache(config)
 
     def run() -> Tensor:

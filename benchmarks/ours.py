@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CachePlan, UniformConfig, accelerated, query_flops, resolve, summarise
+from accel import CachePlan, UniformConfig, accelerated, query_flops, resolve, summarize
 from policies import DiffusionPolicy
 
 from .setting import Arm, Program, Setting
@@ -94,7 +94,7 @@ def fused_calibrated(config: type, note: str, **settings: Any) -> Callable[[Sett
     def arm(setting: Setting) -> Arm:
         cache = config(steps=setting.steps, **settings)
         plan = resolve(setting.policy, cache, setting.calibration)
-        steps = summarise(plan, setting.policy).equivalent_steps
+        steps = summarize(plan, setting.policy).equivalent_steps
         return accelerated_arm(setting, "fused", plan, note=f"{note}; FLOPs of {steps:.1f} steps")
 
     return arm

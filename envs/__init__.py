@@ -38,7 +38,13 @@ TASKS: dict[str, tuple[type[Any], Callable[[Any], Task]]] = {
 
 
 def make_task(name: str, **cfg: Any) -> Task:
-    """Make a task from its name and the fields of its config that differ from the defaults."""
+    """Make a task from its name and the fields of its config that differ from the defaults.
+
+    Example:
+        >>> task = make_task("kitchen", max_steps=100)
+        >>> task.obs_dim, task.action_dim, task.max_steps
+        (60, 9, 100)
+    """
     if name not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
     config_class, build = TASKS[name]

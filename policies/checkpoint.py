@@ -59,6 +59,11 @@ def load_policy(
         FileNotFoundError: nothing there; names what is.
         CheckpointError: truncated, malicious or contradictory file.
         UnsupportedPolicy: a policy this project does not run, by name.
+
+    Example:
+        >>> policy = load_policy("checkpoints/kitchen")
+        >>> policy.n_obs_steps, policy.obs_dim, policy.n_action_steps, policy.action_dim
+        (4, 60, 8, 9)
     """
     if weights not in WEIGHT_CHOICES:
         raise ValueError(f"weights must be one of {', '.join(WEIGHT_CHOICES)}, got {weights!r}")

@@ -92,10 +92,13 @@ class DiffusionPolicy(nn.Module):
             sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp), see
                 `choose_sampler`.
             steps: of that kind: network calls of a query.
-            settings: of that kind: spacing, timesteps, eta, order, stochastic.
+            settings: of that kind: spacing, timesteps, power, eta, order, stochastic,
+                variance_type.
         """
         if isinstance(sampler, str):
             sampler = choose_sampler(self.config.sampler, sampler, steps, **settings)
+        elif not isinstance(sampler, SamplerConfig):
+            raise TypeError(f"sampler must be a kind or a SamplerConfig, got {sampler!r}")
         elif steps is not None or settings:
             raise TypeError("steps and other settings go with a kind of sampler, not with a config")
         return self._twin(replace(self.config, sampler=sampler))
@@ -153,6 +156,14 @@ class DiffusionPolicy(nn.Module):
 
         Returns:
             (B, n_action_steps, action_dim), in the units of the env.
+
+        Example:
+            >>> from policies import load_policy
+            >>> policy = load_policy("checkpoints/kitchen").with_sampler("ddpm", 5)
+            >>> obs = torch.zeros(2, policy.n_obs_steps, policy.obs_dim)
+            >>> noise = [torch.Generator().manual_seed(seed) for seed in range(2)]
+            >>> tuple(policy.act(obs, noise).shape)
+            (2, 8, 9)
         """
         trajectory = self.sample(obs, noise, branch)
         actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])

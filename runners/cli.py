@@ -104,7 +104,7 @@ def _experiment(
     own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
     if not own:
         return False, {}, ()
-    cfg = compose("config", own, return_hydra_config=True)
+    cfg = _compose(own)
     is_study = cfg.hydra.mode == RunMode.MULTIRUN
     return is_study, cfg.hydra.sweeper.get("params") or {}, cfg.also or ()
 
@@ -142,6 +142,7 @@ def job_of(overrides: Sequence[str]) -> Any:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
+    _check_choices(overrides)
     try:
         return compose("config", overrides, return_hydra_config=True)
     except ConfigCompositionException as error:
@@ -154,6 +155,16 @@ def _compose(overrides: list[str]) -> DictConfig:
         node = OmegaConf.select(cfg, parent) if parent else cfg
         allowed = ", ".join(node) if isinstance(node, DictConfig) else "nothing below it"
         raise UserError(f"{key}: unknown key, allowed: {allowed}") from error
+
+
+def _check_choices(words: Sequence[str]) -> None:
+    """Refuse null, numbers and mappings for a group, for which Hydra has a traceback."""
+    loader = GlobalHydra.instance().config_loader()
+    for given in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
+        value, allowed = given.value(), loader.get_group_options(given.key_or_group)
+        if allowed and not given.is_delete() and not isinstance(value, str | list):
+            got = "null" if value is None else value
+            raise UserError(f"{given.key_or_group} must be one of {', '.join(allowed)}, got {got}")
 
 
 def _first_lines(error: Exception) -> str:

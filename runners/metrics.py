@@ -11,7 +11,13 @@ from numpy.typing import ArrayLike
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
+    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) for n = 0.
+
+    Example:
+        >>> low, high = wilson(84, 100)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.756 to 0.899'
+    """
     if n == 0:
         return 0.0, 1.0
     interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
@@ -36,7 +42,13 @@ class Paired:
 
 
 def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | None:
-    """Compare {seed: success} of two arms; None where they share no seed."""
+    """Compare {seed: success} of two arms; None where they share no seed.
+
+    Example:
+        >>> found = paired({1: True, 2: True, 3: True}, {1: False, 2: True, 3: True})
+        >>> found.wins, found.losses, found.p_value
+        (1, 0, 1.0)
+    """
     seeds = arm.keys() & baseline.keys()
     if not seeds:
         return None
@@ -52,6 +64,11 @@ def tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> tuple[flo
     """Score interval of the difference of two paired proportions (Tango 1998, eq. 6-8).
 
     The bounds are where the score statistic meets the normal quantile.
+
+    Example:
+        >>> low, high = tango(wins=4, losses=9, n=100)
+        >>> f"{low:+.2f} to {high:+.2f}"
+        '-0.13 to +0.02'
     """
     z = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
 

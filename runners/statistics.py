@@ -19,7 +19,12 @@ MARGIN = 0.05  # a loss of success rate that is small enough, unless a report sa
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the order given (Holm 1979): no false alarm in all with 1 - alpha."""
+    """Adjusted p-values, in the order given (Holm 1979): no false alarm in all with 1 - alpha.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     factors = np.arange(len(p), 0, -1)
@@ -45,7 +50,12 @@ class NonInferiority:
 def noninferiority(
     wins: int, losses: int, n: int, margin: float, confidence: float = 0.95
 ) -> NonInferiority:
-    """Judge an arm by its paired interval; at 95 % the one-sided level is 2.5 %."""
+    """Judge an arm by its paired interval; at 95 % the one-sided level is 2.5 %.
+
+    Example:
+        >>> noninferiority(wins=46, losses=20, n=300, margin=0.03).shown
+        True
+    """
     low, _ = tango(wins, losses, n, confidence)
     p_value = float(scipy.stats.norm.sf(tango_score(wins, losses, n, -margin)))
     return NonInferiority(margin, low > -margin, p_value)
@@ -70,6 +80,10 @@ def power(
         margin: Of the verdict.
         difference: The true difference, at most `discordance` in size.
         confidence: Of the interval that the verdict rests on.
+
+    Example:
+        >>> round(power(300, discordance=0.2, margin=0.05), 2)
+        0.48
     """
     z = scipy.stats.norm.isf((1 - confidence) / 2)
     low, high = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, discordance).astype(int)
@@ -98,6 +112,10 @@ def episodes_needed(margin: float, discordance: float, least: float = 0.8) -> in
         margin: Of the verdict.
         discordance: Share of seeds on which the arms differ, more than 0.
         least: Power asked for.
+
+    Example:
+        >>> episodes_needed(margin=0.1, discordance=0.2)
+        165
     """
 
     def enough(n: int) -> bool:

@@ -1,5 +1,7 @@
 """python -m tools.docs_check: are the tables of README.md and docs/ what their studies say?
 
+And are their lines short enough to read and to compare?
+
 A generated table stands between two comments, of which the first is the command that prints it:
 
     <!-- generated: python -m tools.docs_check --table study docs/results/reference -->
@@ -9,7 +11,9 @@ A generated table stands between two comments, of which the first is the command
     <!-- end -->
 
 Without an option every such command is given again and what it prints is compared; a difference is
-an error. `--write` puts the new tables in their places. No torch, no simulator.
+an error. `--write` puts the new tables in their places. A line of more than 120 characters is an
+error too, which `--write` does not mend: where a line is broken is the author's. Tables, generated
+blocks and addresses may be longer. No torch, no simulator.
 """
 
 from __future__ import annotations
@@ -33,9 +37,15 @@ from runners.statistics import MARGIN
 from runners.studies.comparisons import Arm, ReportConfig, findings
 from runners.studies.study import read_study
 
+from . import study_tables
+
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m tools.docs_check"
 BLOCK = re.compile(r"(<!-- generated: ([^\n]*?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+LONGEST = 120
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/**/*.md")
+WRITTEN = "docs/results/*/**/*"  # beside the pages of the results: what programs wrote
+ADDRESS = re.compile(r"https?://\S+")
 OURS = re.compile(r"(tools|benchmarks|runners)\.")
 
 
@@ -73,6 +83,9 @@ TABLES: dict[str, Callable[[Sequence[Arm]], Table]] = {
     "study": study,
     "success": lambda arms: report_tables.success(arms, MARGIN),
     "cost": report_tables.cost,
+    "quantised": study_tables.quantised,
+    "scores": study_tables.scores,
+    "delays": study_tables.delays,
 }
 
 
@@ -130,8 +143,21 @@ def check(root: Path, write: bool) -> list[str]:
     return differing
 
 
+def long_lines(root: Path) -> list[str]:
+    """Where the pages have lines that are too long, and how long they are."""
+    written = set(root.glob(WRITTEN))
+    found = []
+    for page in sorted({path for pattern in PAGES for path in root.glob(pattern)} - written):
+        text = BLOCK.sub(lambda b: "\n" * b[0].count("\n"), page.read_text())
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.lstrip().startswith("|") and len(ADDRESS.sub("", line)) > LONGEST:
+                where = f"{page.relative_to(root)}:{number}"
+                found.append(f"{where}: a line has at most {LONGEST} characters, got {len(line)}")
+    return found
+
+
 def main(argv: Sequence[str], root: Path = PROJECT) -> int:
-    """0: the same, or written; 1: a table differs; 2: a mistake."""
+    """0: the same, or written; 1: a table differs, or a line is too long; 2: a mistake."""
     try:
         options = parser().parse_args(argv)
         if options.table:
@@ -139,15 +165,17 @@ def main(argv: Sequence[str], root: Path = PROJECT) -> int:
                 raise UserError("--table needs the folder of a study")
             print(table(options.table, options.folder, options.task), end="")
             return 0
-        differing = check(root, options.write)
+        differing, too_long = check(root, options.write), long_lines(root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for line in too_long:
+        print(line, file=sys.stderr)
     if differing and not options.write:
         print("\n".join(differing), file=sys.stderr)
         print(f"the lines with + are what the studies say: {COMMAND} --write", file=sys.stderr)
         return 1
-    return 0
+    return int(bool(too_long))
 
 
 if __name__ == "__main__":

@@ -260,6 +260,30 @@ def attach(
 
     Raises:
         ValueError, TypeError: blocks, streams or cache that do not fit the model.
+
+    Example:
+        >>> import torch
+        >>> from accel import IntervalConfig
+        >>> class Block(nn.Linear):
+        ...     def forward(self, hidden_states):
+        ...         return hidden_states + super().forward(hidden_states)
+        >>> class Model(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.blocks = nn.ModuleList(Block(8, 8) for _ in range(4))
+        ...     def forward(self, x):
+        ...         for block in self.blocks:
+        ...             x = block(x)
+        ...         return x
+        >>> model = Model().eval()
+        >>> cached = attach(model, ["blocks"], n_steps=6, cache=IntervalConfig(interval=3, start=0))
+        >>> cached.begin()
+        >>> for step in range(6):
+        ...     cached.step(step)
+        ...     x = model(torch.ones(1, 2, 8))
+        >>> cached.summary()["computed"], cached.summary()["hits"]
+        (8, 16)
+        >>> cached.disable()
     """
     outputs = tuple(streams) if outputs is None else tuple(outputs)
     if not set(outputs) <= set(streams) or len(set(outputs)) != len(outputs) or not outputs:

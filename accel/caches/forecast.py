@@ -35,6 +35,10 @@ def lagrange(anchors: Anchors, t: float, order: int) -> np.ndarray:
 
     Returns:
         alpha, (order + 1,) float64, zero for missing anchors; the forecast is sum_j alpha_j X_j.
+
+    Example:
+        >>> lagrange([6, 4], t=8, order=1).tolist()
+        [2.0, -1.0]
     """
     points = _points(anchors, order + 1)
     alpha = np.zeros(order + 1)
@@ -67,6 +71,10 @@ def adams_bashforth(anchors: Anchors, t: float, order: int) -> np.ndarray:
 
     Raises:
         ValueError: the order is not offered.
+
+    Example:
+        >>> adams_bashforth([6, 5], t=7, order=2).round(3).tolist()
+        [1.5, -0.5]
     """
     if not 1 <= order <= MAX_ORDER:
         raise ValueError(f"order must be from 1 to {MAX_ORDER}, got {order}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..action_errors import squared_action_error
-from ..engines import ENGINES, FusedConfig, settled
+from ..engines import ENGINES, FusedConfig, resolve_engine
 from ..plans.plan import CachePlan
 from ..plans.sites import sites_of
 from ..protocol import Transparent
@@ -59,7 +59,7 @@ def measure_sensitivity(
     n_steps, sites = policy.n_inference_steps, sites_of(policy)
     runs, states = runs_of(n_steps), [generator.get_state() for generator in noise]
     target = policy.normalizer.normalize("action", plain)
-    engine: Any = settled(FusedConfig(), policy)
+    engine: Any = resolve_engine(FusedConfig(), policy)
     build = ENGINES[engine.name][1]
     found = []
     hidden = None if progress else True  # None: a bar where there is a terminal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backend import FusedConfig, integers_of, kernel_times, kernels_of, settled
+from .backend import FusedConfig, integers_of, kernel_times, kernels_of, resolve_engine
 from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 
@@ -12,6 +12,8 @@ ENGINES: dict[str, tuple[type, Any]] = {
     "fused": (FusedConfig, FusedEngine),
     "reference": (ReferenceConfig, ReferenceEngine),
 }
+
+settled = resolve_engine  # its older name, for scripts that have it
 
 __all__ = [
     "ENGINES",
@@ -22,5 +24,6 @@ __all__ = [
     "integers_of",
     "kernel_times",
     "kernels_of",
+    "resolve_engine",
     "settled",
 ]

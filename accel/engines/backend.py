@@ -94,7 +94,7 @@ def unrunnable(layer: QuantisedLinear) -> str | None:
     return None if layer.spec.activation_bits == OFF else unsupported_layer(layer)
 
 
-def settled(config: Any, policy: Accelerable, quant: QuantConfig | None = None) -> Any:
+def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None = None) -> Any:
     """An engine's config with nothing left to the machine or the network, for a run's identity.
 
     Raises:

@@ -212,14 +212,41 @@ class CachePlan:
         return content.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, and a bias beside it, see plan_file.py."""
+        """Write JSON, and a bias beside it, see plan_file.py.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> from accel import UniformConfig, resolve
+            >>> from policies import load_policy
+            >>> plan = resolve(load_policy("checkpoints/kitchen"), UniformConfig(steps=20))
+            >>> with TemporaryDirectory() as folder:
+            ...     plan.save(f"{folder}/plan.json")
+            ...     again = CachePlan.load(f"{folder}/plan.json")
+            >>> again.method, int(again.mask[:, 0].sum())
+            ('uniform steps=20 spacing=quadratic', 20)
+        """
         from .file import save_plan
 
         save_plan(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> CachePlan:
-        """Read what `save` wrote; `check` refuses a policy that it was not made for."""
+        """Read what `save` wrote; `check` refuses a policy that it was not made for.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from tempfile import TemporaryDirectory
+            >>> from accel import resolve
+            >>> from policies import load_policy
+            >>> policy = load_policy("checkpoints/kitchen")
+            >>> with TemporaryDirectory() as folder:
+            ...     path = Path(folder, "plan.json")
+            ...     resolve(policy, None).save(path)
+            ...     plan = CachePlan.load(path)
+            >>> plan.check(policy)
+            >>> plan.mask.all()
+            np.True_
+        """
         from .file import load_plan
 
         return load_plan(path)

@@ -32,7 +32,7 @@ class PlanSummary:
     noise_gain: float
 
 
-def summarise(plan: CachePlan, policy: Accelerable, of: Accelerable | None = None) -> PlanSummary:
+def summarize(plan: CachePlan, policy: Accelerable, of: Accelerable | None = None) -> PlanSummary:
     """The cost of a plan.
 
     Args:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .config import DuQuantConfig, QuantConfig, RtnConfig, SmoothConfig
-from .duquant import LayerReport, Quantised, plan, quantize
-from .file import load_quantised, save_quantised
+from .duquant import LayerReport, Quantized, plan, quantize
+from .file import load_quantized, save_quantized
 from .statistics import Statistics, collect
 
 
@@ -18,12 +18,16 @@ class NoQuantConfig:
     name: str = "none"
 
 
-QUANTIZERS: dict[str, tuple[type, Callable[..., Quantised] | None]] = {
+QUANTIZERS: dict[str, tuple[type, Callable[..., Quantized] | None]] = {
     "none": (NoQuantConfig, None),
     "rtn": (RtnConfig, quantize),
     "smooth": (SmoothConfig, quantize),
     "duquant": (DuQuantConfig, quantize),
 }
+
+# older names, for scripts that have them
+Quantised = Quantized
+load_quantised, save_quantised = load_quantized, save_quantized
 
 __all__ = [
     "QUANTIZERS",
@@ -32,12 +36,15 @@ __all__ = [
     "NoQuantConfig",
     "QuantConfig",
     "Quantised",
+    "Quantized",
     "RtnConfig",
     "SmoothConfig",
     "Statistics",
     "collect",
     "load_quantised",
+    "load_quantized",
     "plan",
     "quantize",
     "save_quantised",
+    "save_quantized",
 ]

@@ -57,7 +57,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Quantised:
+class Quantized:
     """A quantised model and how it came about.
 
     Attributes:
@@ -82,7 +82,7 @@ def plan(model: nn.Module, statistics: Statistics, config: QuantConfig) -> tuple
     return tuple(report for _, report in _fitted(model, statistics, config.full()))
 
 
-def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantised:
+def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantized:
     """A quantised copy of a model; `model` stays as it is, and shares nothing with the copy.
 
     Args:
@@ -94,13 +94,24 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
         ValueError: training mode, statistics of another model, a pattern that does nothing, no
             layer to quantise, one that the calibration never called, or weights that are not
             finite.
+
+    Example:
+        >>> from accel.quant import RtnConfig, collect
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).eval()
+        >>> statistics = collect(model, [(torch.randn(32, 64),)], n_batches=1)
+        >>> small = quantize(model, statistics, RtnConfig(weight_bits=4, include=("",)))
+        >>> [(layer.name, layer.weight_bits) for layer in small.layers]
+        [('0', 4), ('2', 4)]
+        >>> tuple(small.model(torch.randn(1, 64)).shape)
+        (1, 64)
     """
     layers, reports, settings = {}, [], config.full()
     for layer, report in _fitted(model, statistics, settings):
         layers[report.name] = layer
         reports.append(report)
     replaced = replace_layers(model, layers, statistics.attentions)
-    return Quantised(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
+    return Quantized(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
 
 
 def replace_layers(

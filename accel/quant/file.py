@@ -18,7 +18,7 @@ from torch import nn
 from ..atomic import write_whole
 from .attention import Attention
 from .config import DuQuantConfig, QuantConfig
-from .duquant import LayerReport, Quantised, replace_layers
+from .duquant import LayerReport, Quantized, replace_layers
 from .hashes import fingerprint, sha256, stored
 from .linear import LinearSpec, QuantisedLinear
 
@@ -36,7 +36,7 @@ KEYS = {
 EXTRA = "_extra_state"
 
 
-def save_quantised(quantised: Quantised, path: str | Path) -> None:
+def save_quantized(quantised: Quantized, path: str | Path) -> None:
     """Write a quantised model; the same model gives the same bytes."""
     modules = dict(quantised.model.named_modules())
     tensors = {n: t.detach().cpu().clone() for n, t in stored(quantised.model).items()}
@@ -53,14 +53,14 @@ def save_quantised(quantised: Quantised, path: str | Path) -> None:
     write_whole(Path(path), save(tensors, {"skipstep": json.dumps(header, sort_keys=True)}))
 
 
-def load_quantised(
+def load_quantized(
     path: str | Path,
     model: nn.Module,
     config: QuantConfig | None = None,
     check_source: bool = True,
     statistics: str | None = None,
-) -> Quantised:
-    """Read what `save_quantised` wrote into a copy of a model of that architecture.
+) -> Quantized:
+    """Read what `save_quantized` wrote into a copy of a model of that architecture.
 
     Args:
         path: of the file.
@@ -109,7 +109,7 @@ def refuse_difference(made_with: DuQuantConfig, asked: DuQuantConfig) -> None:
 
 def _restore(
     header: Mapping[str, Any], config: DuQuantConfig, state: dict[str, Any], model: nn.Module
-) -> Quantised:
+) -> Quantized:
     layers = {name: QuantisedLinear(LinearSpec(**spec)) for name, spec in header["specs"].items()}
     missing = header["attentions"].keys() - dict(model.named_modules()).keys()
     if missing:
@@ -125,4 +125,4 @@ def _restore(
     replaced.to(device)
     reports = [LayerReport(**{**r, "shape": tuple(r["shape"])}) for r in header["layers"]]
     replaced.train(model.training)
-    return Quantised(replaced, config, tuple(reports), header["fingerprint"], header["statistics"])
+    return Quantized(replaced, config, tuple(reports), header["fingerprint"], header["statistics"])

@@ -17,7 +17,7 @@ from accel import (
     UniformConfig,
     resolve,
     shared_plan,
-    summarise,
+    summarize,
 )
 from accel.caches.forecast_rules import ForecastSettings
 from accel.caches.hash_ab import coefficients, offline_bias
@@ -80,7 +80,7 @@ class Budget:
 
     def equivalent_steps(self, config: Any) -> float:
         plan = resolve(self.policy, config, self.calibration)
-        return summarise(plan, self.policy).equivalent_steps
+        return summarize(plan, self.policy).equivalent_steps
 
     def measured_steps(self, candidate: Candidate) -> float:
         """What ran, in steps of the whole network."""
@@ -90,7 +90,7 @@ class Budget:
     def ddim(self, like: Any) -> Candidate:
         """As many steps of DDIM, nothing cached, as have the FLOPs of a cache."""
         plan = resolve(self.policy, like, self.calibration)
-        n = max(1, round(self.policy.n_inference_steps * summarise(plan, self.policy).flops_share))
+        n = max(1, round(self.policy.n_inference_steps * summarize(plan, self.policy).flops_share))
         short = self.policy.with_sampler(self.policy.config.sampler.with_steps("ddim", n))
         return Candidate(Program(short, None), f"sampler=ddim sampler.steps={n}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import CachePlan, Quantised, accelerated, action_error
+from accel import CachePlan, Quantized, accelerated, action_error
 from policies import DiffusionPolicy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Program:
 
     policy: DiffusionPolicy
     plan: CachePlan | None
-    quantised: Quantised | None = None
+    quantised: Quantized | None = None
 
 
 def actions_of(

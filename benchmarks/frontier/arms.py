@@ -81,11 +81,14 @@ QUANTISED = [
     Arm("ddpm-5 trailing, W8A8", ("sampler=ddpm", "sampler.steps=5", *W8A8), "quantised"),
     Arm("ddpm-10 trailing, W8A8", (*TEN, *W8A8), "quantised"),
 ]
+LARGE = ("sampler=ddpm", "sampler.variance_type=fixed_large")  # shipped policies have fixed_small
 WHY = [
     at(99, 74, 49, 24, 0),
     at(99, 79, 59, 39, 5),
     at(99, 79, 59, 39, 30),
     few("ddim", 100, "checkpoint"),
     few("ddim", 100, "checkpoint", eta=1),
+    Arm("ddpm-5 trailing fixed_large", (*LARGE, "sampler.steps=5"), "ablation"),
+    Arm("ddpm-100 fixed_large", LARGE, "ablation"),
 ]
 ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY]

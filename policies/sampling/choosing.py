@@ -30,6 +30,7 @@ def choose_sampler(
     eta: float | None = None,
     order: int | None = None,
     stochastic: bool | None = None,
+    variance_type: str | None = None,
 ) -> SamplerConfig:
     """Another sampler over the same diffusion process; None leaves a setting to its default.
 
@@ -44,6 +45,8 @@ def choose_sampler(
         eta: of ddim, 0 (deterministic) to 1 (as stochastic as ddpm).
         order: of dpmpp, 1 to 3 and at most the steps.
         stochastic: of dpmpp, the SDE form instead of the ODE form.
+        variance_type: of ddpm, how much noise a step adds: fixed_small (or
+            fixed_small_log, the same), fixed_large: more; None: base's.
 
     Raises:
         ValueError: the setting, its value and what is allowed.
@@ -73,6 +76,7 @@ def choose_sampler(
     asked = {"eta": eta, "order": order, "stochastic": stochastic}
     values = _of_kind(base, kind, n, {k: v for k, v in asked.items() if v is not None})
     values |= _listed(base, kind, n, spacing, listed)
+    values |= _variance(values["kind"], variance_type)
     values["power"] = DEFAULTS["power"] if power is None else power
     if values["spacing"] == "power" and power is None and spacing is None:
         values["power"] = base.power  # the checkpoint's own list
@@ -99,6 +103,15 @@ def _of_kind(base: SamplerConfig, kind: str, n: int, asked: dict[str, Any]) -> d
     return {"kind": own, **values, **asked}
 
 
+def _variance(kind: str, asked: str | None) -> dict[str, Any]:
+    """Of ddpm only; other kinds keep what their checkpoint says, and do not read it."""
+    if asked is None:
+        return {}
+    if kind != "ddpm":
+        raise ValueError(f"sampler.variance_type exists for ddpm only, got {asked} with {kind}")
+    return {"variance_type": asked}
+
+
 def _listed(
     base: SamplerConfig, kind: str, n: int, spacing: str | None, chosen: list[int] | None
 ) -> dict[str, Any]:
@@ -123,10 +136,11 @@ def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
     What visits a DDPM checkpoint's own list is the checkpoint's sampler, and what computes the same
     as another sampler is that one: the checkpoint's, the library's, a named list, a lower order.
     """
+    config = _plainest_variance(base, config)
     if config.kind == base.kind == "ddpm" and np.array_equal(timesteps(config), timesteps(base)):
-        return base
+        return replace(base, variance_type=config.variance_type)
     unlisted = {"timesteps": None, "power": DEFAULTS["power"]}
-    table = sampler_table(config)
+    table = _without_eta(config)
     lower = (order for order in ORDERS if order < config.order and config.kind == "dpmpp")
     orders = (*lower, config.order)
     for order, spacing in itertools.product(orders, (None, *NAMED)):
@@ -134,9 +148,23 @@ def _plainest(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
             return config
         with suppress(ValueError):  # the library may have no such list
             simpler = replace(config, **unlisted, spacing=spacing, order=order)
-            if _same(sampler_table(simpler), table):
+            if _same(_without_eta(simpler), table):
                 return simpler
     return config
+
+
+def _plainest_variance(base: SamplerConfig, config: SamplerConfig) -> SamplerConfig:
+    """fixed_small_log adds the noise of fixed_small, and a single step adds none of any."""
+    for plainer in (base.variance_type, DEFAULTS["variance_type"]):
+        same = replace(config, variance_type=plainer)
+        if same == config or _same(sampler_table(same), sampler_table(config)):
+            return same
+    return config
+
+
+def _without_eta(config: SamplerConfig) -> SamplerTable:
+    """What is visited and aimed at; with eta a chosen list is not rounded as the library's is."""
+    return sampler_table(replace(config, eta=DEFAULTS["eta"]))
 
 
 def _same(one: SamplerTable, other: SamplerTable) -> bool:

@@ -87,7 +87,13 @@ class SamplerTable:
 
 
 def sampler_table(config: SamplerConfig) -> SamplerTable:
-    """The whole sampler as numbers, in float32."""
+    """The whole sampler as numbers, in float32.
+
+    Example:
+        >>> table = sampler_table(SamplerConfig(steps=5, spacing="trailing"))
+        >>> table.timesteps.tolist(), table.draws.tolist()
+        ([99, 79, 59, 39, 19], [True, True, True, True, True])
+    """
     bar, t = alphas_cumprod(config), timesteps(config)
     quirk = config.kind == "ddim" and not config.is_chosen
     stride = config.num_train_timesteps // config.steps

@@ -15,16 +15,16 @@ from accel import (
     CACHES,
     AcceleratedPolicy,
     CachePlan,
-    Quantised,
+    Quantized,
     Statistics,
     accelerated,
     collect,
     kernel_times,
     kernels_of,
-    load_quantised,
+    load_quantized,
     loud_forecasts,
     quantize,
-    save_quantised,
+    save_quantized,
 )
 from accel.api import digest_of
 from accel.quant.statistics_file import file_path
@@ -56,7 +56,7 @@ class Acceleration:
     """
 
     plan: CachePlan
-    quantised: Quantised | None
+    quantised: Quantized | None
     calibration: dict[str, str] | None
     statistics: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def accelerate(job: Job, acceleration: Acceleration) -> AbstractContextManager[A
     return accelerated(job.policy, found.plan, found.quantised, job.engine, kernels=found.kernels)
 
 
-def warnings_of(job: Job, plan: CachePlan, copy: Quantised) -> tuple[str, ...]:
+def warnings_of(job: Job, plan: CachePlan, copy: Quantized) -> tuple[str, ...]:
     """Forecasts that are louder than what they forecast, as far as a calibration says."""
     forecasts = plan.alpha is not None and not plan.mask.all()
     calibration = job.recipe.forced() or find(job.recipe, job.policy) if forecasts else None
@@ -97,7 +97,7 @@ def warnings_of(job: Job, plan: CachePlan, copy: Quantised) -> tuple[str, ...]:
     return (str(loud),)
 
 
-def quantised_of(job: Job, queries_are_new: bool = False) -> tuple[Quantised, dict[str, str]]:
+def quantised_of(job: Job, queries_are_new: bool = False) -> tuple[Quantized, dict[str, str]]:
     """The quantised copy, and where its statistics are.
 
     Both are kept in the folder of the automatic calibration, under its lock, so two processes never
@@ -150,11 +150,11 @@ def _make_statistics(job: Job, path: Path, anew: bool) -> Statistics:
     return statistics
 
 
-def _find_copy(job: Job, path: Path, statistics: str) -> Quantised | None:
+def _find_copy(job: Job, path: Path, statistics: str) -> Quantized | None:
     if not path.exists() or job.recipe.choice.force:
         return None
     try:
-        found = load_quantised(path, job.policy, job.quant, statistics=statistics)
+        found = load_quantized(path, job.policy, job.quant, statistics=statistics)
     except ValueError as error:
         log.warning("%s: to be made anew", error)
         return None
@@ -162,9 +162,9 @@ def _find_copy(job: Job, path: Path, statistics: str) -> Quantised | None:
     return found
 
 
-def _make_copy(job: Job, path: Path, statistics: Statistics) -> Quantised:
+def _make_copy(job: Job, path: Path, statistics: Statistics) -> Quantized:
     made = quantize(job.policy, statistics, job.quant)
-    save_quantised(made, path)
+    save_quantized(made, path)
     return made
 
 

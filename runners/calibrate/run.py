@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from accel import BranchErrors, Quantised, branch_errors, resolve
+from accel import BranchErrors, Quantized, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
@@ -114,7 +114,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "quant": job.quant.name,
         "branch_errors": None,
     }
-    copy: Quantised | None = None
+    copy: Quantized | None = None
     if job.quant.name != "none":
         copy, result["statistics"] = quantised_of(job, queries_are_new=True)
     if not _plain(job):

@@ -144,6 +144,15 @@ def evaluate(
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then
         yielded as an error.
+
+    Example:
+        >>> from envs import make_task
+        >>> from policies import load_policy
+        >>> policy = load_policy("checkpoints/kitchen").with_sampler("ddpm", 2)
+        >>> task = make_task("kitchen", max_steps=8)
+        >>> (episode,) = evaluate(policy, task, seeds=[100000], n_envs=1, noise_seed=0)
+        >>> episode.status, episode.n_steps, episode.n_queries
+        ('ok', 8, 1)
     """
     clock = clock or Clock()
     queue = deque((seed, 1) for seed in seeds)

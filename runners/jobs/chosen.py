@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from accel import CACHES, ENGINES, QUANTIZERS, settled
+from accel import CACHES, ENGINES, QUANTIZERS, resolve_engine
 from envs import Task
 from policies import DiffusionPolicy
 
@@ -93,8 +93,8 @@ def chosen_of(cfg: DictConfig, runner: Any, *, with_policy: bool, calibrates: bo
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
         plain = load(checkpoint, cfg.task)  # the baseline: its own sampler, nothing accelerated
-        plain_engine = settled(engine, policy)
-        engine = plain_engine if quant.name == "none" else settled(engine, policy, quant)
+        plain_engine = resolve_engine(engine, policy)
+        engine = plain_engine if quant.name == "none" else resolve_engine(engine, policy, quant)
     else:
         task, checkpoint = task_of(cfg.task, {}), ""
         check_simulator(task, f"task={task.name}")

@@ -47,6 +47,7 @@ class SamplerChoice:
     eta: float | None = None
     order: int | None = None
     stochastic: bool | None = None
+    variance_type: str | None = None
 
     def over(self, base: SamplerConfig) -> SamplerConfig:
         """This sampler over the process of another, the checkpoint's."""

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarise
+from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarize
 from accel.attach.search import exact_ratio, windows
 
 from ..acceleration.calibration import locked, queries_of
@@ -151,7 +151,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
                 **_record(job, settings),
                 "plan": path.name,
                 "digest": plan.digest(),
-                "flops_share": summarise(plan, job.policy, job.plain).flops_share,
+                "flops_share": summarize(plan, job.policy, job.plain).flops_share,
                 "error_mean": float(errors.mean()),
                 "error_p95": float(np.percentile(errors, 95)),
                 "latency": _latency(job, plan, queries),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel import CachePlan, plain_flops, query_flops, summarise
+from accel import CachePlan, plain_flops, query_flops, summarize
 from accel.calibration.calibration import Calibration
 from accel.plans.flops import flops_by_step, live_query_flops
 from policies import DiffusionPolicy
@@ -81,7 +81,7 @@ class Arm:
 def arm(label: str, plan: CachePlan, policy: DiffusionPolicy, of: DiffusionPolicy) -> Arm:
     """A plan for `policy`, beside the checkpoint's unaccelerated policy `of`."""
     everything = np.ones((of.n_inference_steps, len(plan.sites)))
-    spent = summarise(plan, policy, of)
+    spent = summarize(plan, policy, of)
     return Arm(
         label,
         plan,

@@ -104,6 +104,8 @@ def sampler_label(sampler: Mapping[str, Any]) -> str:
         words.append(str(sampler["spacing"]))
     if sampler.get("power"):
         words.append(f"of {sampler['power']:g}")
+    if sampler.get("kind") == "ddpm" and sampler.get("variance_type") == "fixed_large":
+        words.append("fixed_large")
     if sampler.get("eta"):
         words.append(f"eta {sampler['eta']:g}")
     if sampler.get("order"):

@@ -16,7 +16,7 @@ from accel import (
     UniformConfig,
     accelerated,
     resolve,
-    summarise,
+    summarize,
 )
 from accel.caches.prefix import early_layers, stale_errors
 from accel.calibration.branch_outputs import layer_gram, squared_distances
@@ -108,7 +108,7 @@ def test_the_plan_computes_first_layers_on_its_budget() -> None:
         assert (layers[:, 1:, 0] <= layers[:, :-1, 0]).all()
         assert layers[[0, N - 1]].all()
         assert layers[:, -1, 0].sum() == 4
-        equivalent = summarise(plan, POLICY).equivalent_steps
+        equivalent = summarize(plan, POLICY).equivalent_steps
         assert equivalent <= 4 * (1 + extra) + 1e-9
         assert (equivalent > 4) == (extra > 0)
     assert resolve(POLICY, BacConfig(steps=N), CALIBRATION).mask.all()

@@ -69,8 +69,8 @@ def test_a_transformer_of_diffusers_is_quantised(
     for part in ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.2"):
         assert {f"transformer_blocks.{i}.{part}" for i in range(2)} <= names
     assert all(name.startswith("transformer_blocks.") for name in names)
-    accel.save_quantised(quantised, tmp_path / "dit.safetensors")
-    loaded = accel.load_quantised(tmp_path / "dit.safetensors", dit)
+    accel.save_quantized(quantised, tmp_path / "dit.safetensors")
+    loaded = accel.load_quantized(tmp_path / "dit.safetensors", dit)
     with torch.no_grad():
         assert torch.equal(run(loaded.model, x), run(quantised.model, x))
 

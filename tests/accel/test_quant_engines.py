@@ -18,7 +18,7 @@ from accel import (
     HashAbConfig,
     IntervalConfig,
     PlanError,
-    Quantised,
+    Quantized,
     ReferenceConfig,
     RtnConfig,
     TaylorConfig,
@@ -30,9 +30,9 @@ from accel import (
     integers_of,
     kernels_of,
     loud_forecasts,
-    quantised,
+    quantized,
     resolve,
-    settled,
+    resolve_engine,
 )
 from accel.engines.parts import engine_name
 from accel.quant import native_linear
@@ -72,8 +72,8 @@ def calibration(policy: DiffusionPolicy) -> Calibration:
 
 
 @pytest.fixture(scope="module")
-def int8(policy: DiffusionPolicy, statistics: Statistics) -> Quantised:
-    found = quantised(policy, DuQuantConfig(), statistics)
+def int8(policy: DiffusionPolicy, statistics: Statistics) -> Quantized:
+    found = quantized(policy, DuQuantConfig(), statistics)
     assert found is not None
     return found
 
@@ -89,14 +89,14 @@ def test_without_quantisation_both_engines_equal_the_plain_policy(
 ) -> None:
     more = {"calibration": calibration}
     plain = act(policy, CACHES[cache], None, ReferenceConfig(), **more)
-    off = quantised(policy, OFF, statistics)
+    off = quantized(policy, OFF, statistics)
     assert relative(act(policy, CACHES[cache], off, ReferenceConfig(), **more), plain) < 1e-5
     assert relative(act(policy, CACHES[cache], off, FusedConfig(), **more), plain) < 1e-4
 
 
 @pytest.mark.parametrize("cache", CACHES)
 def test_quantised_engines_agree_far_better_than_quantisation_errs(
-    policy: DiffusionPolicy, int8: Quantised, calibration: Calibration, cache: str
+    policy: DiffusionPolicy, int8: Quantized, calibration: Calibration, cache: str
 ) -> None:
     more = {"calibration": calibration}
     plain = act(policy, CACHES[cache], None, ReferenceConfig(), **more)
@@ -112,7 +112,7 @@ def test_other_networks_in_the_fused_engine(network: dict[str, Any]) -> None:
     policy = small_policy(4, **network)
     statistics = policy_statistics(policy)
     for config, most in ((OFF, 1e-4), (DuQuantConfig(include=BLOCKS), 0.02)):
-        found = quantised(policy, config, statistics)
+        found = quantized(policy, config, statistics)
         reference = act(policy, None, found, ReferenceConfig())
         assert relative(act(policy, None, found, FusedConfig()), reference) < most
 
@@ -139,7 +139,7 @@ def test_a_row_does_not_depend_on_its_neighbours(
 
 @pytest.mark.parametrize("engine", [ReferenceConfig(), FusedConfig()])
 def test_the_policy_stays_plain_and_the_layers_are_told(
-    policy: DiffusionPolicy, int8: Quantised, engine: Any
+    policy: DiffusionPolicy, int8: Quantized, engine: Any
 ) -> None:
     before = policy.act(*query())
     with accelerated(policy, UniformConfig(steps=4), int8, engine) as fast:
@@ -169,7 +169,7 @@ def test_what_is_simulated_is_said(policy: DiffusionPolicy, statistics: Statisti
 
 
 def test_wrong_quantisations_are_refused(
-    policy: DiffusionPolicy, statistics: Statistics, int8: Quantised
+    policy: DiffusionPolicy, statistics: Statistics, int8: Quantized
 ) -> None:
     config = DuQuantConfig()
     with pytest.raises(ValueError, match="quant=duquant needs statistics"):
@@ -184,11 +184,11 @@ def test_wrong_quantisations_are_refused(
         act(small_policy(STEPS, n_head=4), None, quantised_of_other_weights(), "reference")
 
 
-def quantised_of_other_weights() -> Quantised:
+def quantised_of_other_weights() -> Quantized:
     other = small_policy(STEPS)
     with torch.no_grad():
         other.model.head.weight.mul_(2)
-    found = quantised(other, RtnConfig(), policy_statistics(other))
+    found = quantized(other, RtnConfig(), policy_statistics(other))
     assert found is not None
     return found
 
@@ -209,8 +209,8 @@ def test_where_a_quantisation_will_run_is_known_before_it_is_made(
     policy: DiffusionPolicy, statistics: Statistics, settings: dict[str, Any], here: bool
 ) -> None:
     config = DuQuantConfig(method="duquant", **settings)
-    native = settled(FusedConfig(), policy).backend == "native"
-    backend = settled(FusedConfig(), policy, config).backend
+    native = resolve_engine(FusedConfig(), policy).backend == "native"
+    backend = resolve_engine(FusedConfig(), policy, config).backend
     assert backend == ("native" if native and here and native_linear.works() else "torch")
     with accelerated(policy, None, config, "fused", statistics=statistics) as fast:
         fast.act(*query(3))
@@ -227,7 +227,7 @@ def test_where_a_quantisation_will_run_is_known_before_it_is_made(
 
 
 def test_a_quantised_policy_is_a_policy_of_its_own(
-    policy: DiffusionPolicy, int8: Quantised, calibration: Calibration
+    policy: DiffusionPolicy, int8: Quantized, calibration: Calibration
 ) -> None:
     copy: Any = int8.model
     assert copy.fingerprint() != policy.fingerprint()
@@ -237,7 +237,7 @@ def test_a_quantised_policy_is_a_policy_of_its_own(
         act(copy, plan, None, FusedConfig())
 
 
-def test_kernels_can_be_given(policy: DiffusionPolicy, int8: Quantised) -> None:
+def test_kernels_can_be_given(policy: DiffusionPolicy, int8: Quantized) -> None:
     given = dict.fromkeys(kernels_of(int8.model, FusedConfig()), "fp32")
     made = act(policy, None, int8, FusedConfig(), kernels=given)
     assert not torch.equal(made, act(policy, None, int8, FusedConfig()))
@@ -257,7 +257,7 @@ def test_names_of_layers() -> None:
 
 
 def test_branches_of_a_quantised_policy_against_the_plain_one(
-    policy: DiffusionPolicy, int8: Quantised
+    policy: DiffusionPolicy, int8: Quantized
 ) -> None:
     model: Any = int8.model
     plan = resolve(policy, None)
@@ -268,7 +268,7 @@ def test_branches_of_a_quantised_policy_against_the_plain_one(
 
 
 def test_forecasts_that_make_noise_louder_than_what_they_forecast(
-    policy: DiffusionPolicy, int8: Quantised, calibration: Calibration
+    policy: DiffusionPolicy, int8: Quantized, calibration: Calibration
 ) -> None:
     config = HashAbConfig(steps=4, extra=0.0, damping=1.0, order=2, trust=None, drift=False)
     plan = resolve(policy, config, calibration)

@@ -15,15 +15,15 @@ from torch import nn
 
 from accel.quant import (
     DuQuantConfig,
-    Quantised,
+    Quantized,
     RtnConfig,
     SmoothConfig,
     Statistics,
     collect,
-    load_quantised,
+    load_quantized,
     plan,
     quantize,
-    save_quantised,
+    save_quantized,
 )
 from accel.quant.duquant import n_bytes
 from accel.quant.linear import QuantisedLinear
@@ -196,7 +196,7 @@ def test_patterns_that_match_nothing_are_errors(policy: DiffusionPolicy, statist
         quantize(policy, seen, DuQuantConfig(include=EVERYTHING, min_features=1))
 
 
-def model_of(method: str = "duquant", **settings: Any) -> tuple[nn.Module, Quantised]:
+def model_of(method: str = "duquant", **settings: Any) -> tuple[nn.Module, Quantized]:
     model = flow()
     statistics = collect(model, [(torch.randn(32, 64),)], 1)
     config = DuQuantConfig(include=EVERYTHING, method=method, **settings)
@@ -214,13 +214,13 @@ def model_of(method: str = "duquant", **settings: Any) -> tuple[nn.Module, Quant
 def test_a_reloaded_model_is_bit_equal(settings: dict[str, Any], tmp_path: Path) -> None:
     model, quantised = model_of(**settings)
     x = torch.randn(5, 64)
-    save_quantised(quantised, tmp_path / "a.safetensors")
-    loaded = load_quantised(tmp_path / "a.safetensors", model, quantised.config)
+    save_quantized(quantised, tmp_path / "a.safetensors")
+    loaded = load_quantized(tmp_path / "a.safetensors", model, quantised.config)
     assert torch.equal(loaded.model(x), quantised.model(x))
-    fresh = load_quantised(tmp_path / "a.safetensors", flow(seed=9), check_source=False)
+    fresh = load_quantized(tmp_path / "a.safetensors", flow(seed=9), check_source=False)
     assert torch.equal(fresh.model(x), quantised.model(x))
     assert (fresh.config, fresh.layers) == (quantised.config, quantised.layers)
-    save_quantised(fresh, tmp_path / "b.safetensors")
+    save_quantized(fresh, tmp_path / "b.safetensors")
     first, second = ((tmp_path / f"{n}.safetensors").read_bytes() for n in "ab")
     assert first == second
     assert not list(tmp_path.glob(".*"))
@@ -235,8 +235,8 @@ def test_a_policy_is_reloaded_with_its_attention(
 ) -> None:
     config = DuQuantConfig(include=BLOCKS)
     quantised = quantize(policy, statistics, config)
-    save_quantised(quantised, tmp_path / "policy.safetensors")
-    loaded: Any = load_quantised(tmp_path / "policy.safetensors", policy, config).model
+    save_quantized(quantised, tmp_path / "policy.safetensors")
+    loaded: Any = load_quantized(tmp_path / "policy.safetensors", policy, config).model
     model: Any = quantised.model
     assert torch.equal(loaded.act(*query()), model.act(*query()))
     with safe_open(tmp_path / "policy.safetensors", framework="pt") as file:
@@ -247,27 +247,27 @@ def test_a_policy_is_reloaded_with_its_attention(
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model, quantised = model_of()
     path = tmp_path / "a.safetensors"
-    save_quantised(quantised, path)
+    save_quantized(quantised, path)
     for change in ({"weight_bits": 4}, {"block": 32}, {"alpha": None}, {"include": ("0",)}):
         config = dataclasses.replace(quantised.config, **change)
         with pytest.raises(ValueError, match=rf"a\.safetensors: quant\.{next(iter(change))} must"):
-            load_quantised(path, model, config)
+            load_quantized(path, model, config)
     with pytest.raises(ValueError, match="made from other weights"):
-        load_quantised(path, flow(seed=1))
+        load_quantized(path, flow(seed=1))
     with pytest.raises(ValueError, match="fitted to other statistics"):
-        load_quantised(path, model, statistics="another")
+        load_quantized(path, model, statistics="another")
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"a\.safetensors: digest does not match"):
-        load_quantised(path, model)
+        load_quantized(path, model)
     path.write_bytes(content)
     with pytest.raises(ValueError, match="has no layer"):
-        load_quantised(path, nn.Sequential(nn.Linear(64, 128)).eval(), check_source=False)
+        load_quantized(path, nn.Sequential(nn.Linear(64, 128)).eval(), check_source=False)
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"a\.safetensors: "):
-        load_quantised(path, model)
+        load_quantized(path, model)
     with pytest.raises(ValueError, match=r"missing\.safetensors"):
-        load_quantised(tmp_path / "missing.safetensors", model)
+        load_quantized(tmp_path / "missing.safetensors", model)
     _, other = model_of(weight_bits=4)
     with pytest.raises(ValueError, match=r"weight_bits must be 8, the state has 4|size mismatch"):
         quantised.model.load_state_dict(other.model.state_dict())

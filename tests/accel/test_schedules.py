@@ -21,7 +21,7 @@ from accel import (
     UniformConfig,
     accelerated,
     resolve,
-    summarise,
+    summarize,
 )
 from accel.caches import CACHES
 from accel.caches.forecast import lagrange, step_derivative
@@ -247,7 +247,7 @@ def test_a_global_budget_costs_no_more() -> None:
             layout="block", steps=4, k=0, metric="l2", budget="global", force_last=force_last
         )
         plan = resolve(POLICY, config, CALIBRATION)
-        summary = summarise(plan, POLICY)
+        summary = summarize(plan, POLICY)
         assert 3 < summary.equivalent_steps <= 4
         assert not force_last or plan.mask[-1].all()
     everything = BacConfig(layout="block", steps=10, k=0, budget="global")
@@ -255,12 +255,12 @@ def test_a_global_budget_costs_no_more() -> None:
 
 
 def test_a_summary_of_a_shared_schedule_is_its_budget() -> None:
-    summary = summarise(resolve(POLICY, UniformConfig(steps=4)), POLICY)
+    summary = summarize(resolve(POLICY, UniformConfig(steps=4)), POLICY)
     assert set(summary.updates.values()) == {4}
     assert summary.mean_updates == summary.equivalent_steps == 4
     assert 0.4 < summary.flops_share < 1
     assert summary.noise_gain == 1
-    bac = summarise(resolve(POLICY, BacConfig(layout="block", steps=4, k=3), CALIBRATION), POLICY)
+    bac = summarize(resolve(POLICY, BacConfig(layout="block", steps=4, k=3), CALIBRATION), POLICY)
     assert bac.equivalent_steps > 4
     assert bac.mean_updates == sum(bac.updates.values()) / 6
 
@@ -294,7 +294,7 @@ def test_hash_ab_forecasts_in_its_scope_as_the_rule_says() -> None:
     bounded = resolve(POLICY, replace(trusting, trust=1.5), CALIBRATION)
     assert bounded.alpha is not None
     assert np.abs(bounded.alpha[~bounded.mask]).sum(axis=-1).max() <= 1.5 + 1e-9
-    assert summarise(bounded, POLICY).noise_gain > 1
+    assert summarize(bounded, POLICY).noise_gain > 1
 
 
 def test_reuse_and_bac_are_one_plan() -> None:

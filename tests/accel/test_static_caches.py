@@ -22,7 +22,7 @@ from accel import (
     accelerated,
     resolve,
     shared_plan,
-    summarise,
+    summarize,
 )
 from accel.caches.deepcache import deepcache_steps, resolve_deepcache
 from accel.caches.forecast import lagrange, taylor_compat
@@ -210,8 +210,8 @@ def test_both_engines_give_the_same_actions(variant: str, config: Any) -> None:
 def test_interval_one_is_the_plain_policy_and_the_cost_is_that_of_the_cells() -> None:
     policy = from_reference(live_policy())
     assert resolve(policy, IntervalConfig(interval=1)).mask.all()
-    everything = summarise(shared_plan(policy, range(10), ""), policy).equivalent_steps
-    half = summarise(resolve(policy, IntervalConfig(start=0, n_blocks=1)), policy)
+    everything = summarize(shared_plan(policy, range(10), ""), policy).equivalent_steps
+    half = summarize(resolve(policy, IntervalConfig(start=0, n_blocks=1)), policy)
     assert (everything, half.equivalent_steps) == (10, 7.5)
 
 
@@ -266,7 +266,7 @@ def test_equal_orders_are_no_bands_and_few_tokens_are_said(
     assert again.digest() == plan.digest()
     assert again.bands is not None
     assert np.array_equal(again.bands.low, plan.bands.low)
-    assert summarise(plan, policy).noise_gain == pytest.approx(
+    assert summarize(plan, policy).noise_gain == pytest.approx(
         np.linalg.norm(plan.alpha[~plan.mask], axis=-1).max()  # type: ignore[index]
     )
     with pytest.raises(PlanError, match=r"plan\.bands\.low of decoder.layers.0.sa in step 2"):

@@ -35,10 +35,10 @@ from accel import (
     calibrate,
     query_flops,
     resolve,
-    settled,
+    resolve_engine,
     shared_plan,
     sites_of,
-    summarise,
+    summarize,
 )
 from accel.caches.uniform import update_steps
 from policies import DiffusionPolicy, from_reference
@@ -191,7 +191,7 @@ def test_flops_are_those_of_the_operations_that_ran(variant: str) -> None:
             fast.act(inputs(1)[0], inputs(1)[1])
             assert fast.stats()["flops"] == counter.get_total_flops()
         share = counter.get_total_flops() / query_flops(policy, everything)
-        assert summarise(plan, policy).flops_share == pytest.approx(share)
+        assert summarize(plan, policy).flops_share == pytest.approx(share)
         assert (share < 1) == (level > 0)
 
 
@@ -253,7 +253,7 @@ def test_deepcache_and_taylor_reuse_at_a_level() -> None:
 def test_the_fused_engine_gives_way(caplog: pytest.LogCaptureFixture) -> None:
     policy = small()
     with caplog.at_level(logging.INFO):
-        assert settled(FusedConfig(), policy) == ReferenceConfig()
+        assert resolve_engine(FusedConfig(), policy) == ReferenceConfig()
     assert "engine=reference runs this UNet" in caplog.text
     with accelerated(policy, UniformConfig(steps=3), engine="reference") as fast:
         expected = fast.act(*inputs())

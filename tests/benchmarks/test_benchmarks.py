@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import busy, ours, row
+from benchmarks import busy, calibration_seeds, ours, row
 from benchmarks.linears import Linears
 from benchmarks.rounds import beside, interleave
 from benchmarks.row import RowConfig, build, measure_row, setting_of, step_costs
@@ -261,3 +261,14 @@ def test_a_busy_machine_is_compared_with_a_quiet_one(
 def test_wrong_options_of_busy(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert busy.main([option]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_plans_of_other_calibrations_are_compared_with_the_first() -> None:
+    first, other = np.array([[1, 1], [1, 1], [0, 0], [0, 0]]) > 0, np.zeros((4, 2), bool)
+    other[[0, 3]] = True  # of four computed cells two moved
+    before, after = np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.3, 0.4])
+    cells = calibration_seeds.row(2, 7, (first, other), (before, after)).split(" | ")
+    assert cells[:5] == ["| 2", "7", "50%", "50%", "0.3000"]
+    assert cells[-1] == "+0.1000 ± 0.0000 |"
+    assert calibration_seeds.row(2, 0, (first, first), (before, before)).endswith("| - |")
+    assert calibration_seeds.HEADER.count("|") == len(cells) + 1

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from benchmarks.frontier import page
+from accel import accelerated
+from benchmarks.frontier import averaging, page
 from benchmarks.frontier.arms import ARMS, Arm
+from benchmarks.frontier.averaging import MeanOfSamples
 from benchmarks.frontier.play import command, keep
 from runners import cli
 from runners.jobs.job import Job
+from tests.accel.test_fused import POLICIES
+from tests.helpers.stock import OBS, TO
 
 
 def job_of(arm: Arm) -> Job:
@@ -26,7 +31,7 @@ def job_of(arm: Arm) -> Job:
 
 @pytest.mark.parametrize("question", sorted({arm.question for arm in ARMS}))
 def test_arms_are_different_runs_of_one_study(question: str) -> None:
-    arms = [arm for arm in ARMS if arm.question == question][:6]
+    arms = [arm for arm in ARMS if arm.question == question][:7]
     jobs = [job_of(arm) for arm in arms]
     assert len({job.fingerprint for job in jobs}) == len(arms)
     assert {(job.settings.study, job.settings.threads) for job in jobs} == {("frontier", 1)}
@@ -98,3 +103,35 @@ def test_a_runs_records_are_kept_whole(tmp_path: Path, monkeypatch: pytest.Monke
     kept = sorted(path.name for path in (tmp_path / "kept" / "run").iterdir())
     assert kept == ["config.yaml", "episodes.jsonl", "result.json"]
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_mean_of_samples_is_one_of_the_queries_own_noise() -> None:
+    policy = POLICIES["causal", 0]
+    obs = torch.randn((3, TO, OBS), generator=torch.Generator().manual_seed(0))
+
+    def act(rows: list[int], n_samples: int) -> torch.Tensor:
+        noise = [torch.Generator().manual_seed(row) for row in rows]
+        with accelerated(policy) as fast:
+            return MeanOfSamples(fast, n_samples).act(obs[rows], noise)
+
+    mean = act([0, 1, 2], 4)
+    assert mean.shape == (3, policy.n_action_steps, policy.action_dim)
+    torch.testing.assert_close(act([2, 1], 4), mean[[2, 1]], atol=1e-4, rtol=0)
+    many = [act([0], 1)] + [act([0], n) for n in (64, 128)]
+    assert (many[2] - many[1]).abs().mean() < (many[0] - many[1]).abs().mean()
+
+
+def test_averaging_counts_wins_and_losses_against_the_plain_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "KEPT", tmp_path)
+    sampler = {"kind": "ddpm", "steps": 100}
+    made(tmp_path / "kitchen_none_none_s0_a", sampler, [True, False, True], baseline=True)
+    made(tmp_path / "kitchen_none_none_s0_b", sampler, [True, True, True], baseline=False)
+    plain = averaging.plain_success("kitchen")
+    assert plain == {0: True, 1: False, 2: True}
+    found = averaging.summary({1: True, 0: True, 2: False}, plain)
+    assert (found["episodes"], found["successes"]) == (3, 2)
+    versus = found["against the plain policy"]
+    assert (versus["wins"], versus["losses"]) == (1, 1)
+    assert list(found["success"]) == ["0", "1", "2"]

@@ -54,6 +54,24 @@ def test_a_study_that_changed_is_noticed(root: Path) -> None:
     assert main([], root) == 1
 
 
+def test_a_long_line_is_named_and_left_to_its_author(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = root / "docs/results/page.md"
+    fits, table, address = "x" * 120, "| " + "x" * 130 + " |", "See https://a.org/" + "x" * 130
+    right = "\n".join((page.read_text(), fits, table, address))
+    page.write_text(right)
+    (root / "docs/results/starter").mkdir()
+    (root / "docs/results/starter/report.md").write_text("x" * 130)
+    assert main([], root) == 0
+    page.write_text(f"{right}\n{fits}x")
+    assert main(["--write"], root) == 1
+    number = len(right.splitlines()) + 1
+    said = f"docs/results/page.md:{number}: a line has at most 120 characters, got 121\n"
+    assert capsys.readouterr().err == said
+    assert page.read_text() == f"{right}\n{fits}x"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -73,3 +91,24 @@ def test_a_command_that_makes_no_table_is_a_mistake(
     assert main([], root) == 2
     assert said in capsys.readouterr().err
     assert (root / "starter").exists()
+
+
+def printed(table: str, study: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(["--table", table, f"docs/results/{study}"], PROJECT) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_tables_of_single_pages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    delays = printed("delays", "realtime", capsys)
+    assert delays[0] == (
+        "| control delay, steps | kitchen, none | kitchen, uniform | lift, none | lift, uniform |"
+    )
+    assert delays[4] == "| 2 | not run | 42 of 50 | 50 of 50 | 50 of 50 |"
+    scores = printed("scores", "starter", capsys)
+    assert scores[2].startswith("| none | kitchen | 0.516 | 0.98 | 0.97 | 0.83 | 0.83 |")
+    against = printed("quantised", "quantised", capsys)
+    assert len(against) == 2 + 6  # one for each arm with a quantisation
+    assert "| bac, duquant W8A8 | kitchen | bac | -0.01 [-0.05, +0.02] | 3 / 6 | 0.508 |" in against

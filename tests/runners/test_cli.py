@@ -43,6 +43,8 @@ MISTAKES = {
     "cache=uniform cache.spacing=cubic": "cache.spacing must be one of even, quadratic, power",
     "sampler=ddim sampler.steps=101": "sampler.steps must be from 1 to 100",
     "sampler=ddim sampler.steps=0": "sampler.steps must be at least 1, got 0",
+    "sampler=ddim sampler.variance_type=fixed_large": "sampler.variance_type exists for ddpm only",
+    "sampler=ddpm sampler.variance_type=learned": "sampler.variance_type must be one of fixed",
     "device=tpu": "device must be cpu or cuda[:n], got 'tpu'",
     "device=cuda:99": "device cuda:99 is not there",
     "study=a/b": "study must be a folder name, got 'a/b'",
@@ -69,6 +71,16 @@ MISTAKES = {
     "runner=collect task=lift runner.out=/proc/no/a.hdf5": "cannot write to /proc/no",
     "-m cache=none,uniform task=lift,oven": "Available options in 'task': kitchen lift",
     "-m cache=uniform cache.steps=10,0": "cache.steps must be at least 1, got 0",
+    "sampler=null": "sampler must be one of checkpoint, ddim, ddpm, dpmpp, got null",
+    "cache=null": "cache must be one of bac, deepcache, first_block, hash_ab",
+    "task=null": "task must be one of kitchen, lift, got null",
+    "quant=null": "quant must be one of duquant, none, rtn, smooth, got null",
+    "engine=null": "engine must be one of fused, reference, got null",
+    "logger=null": "logger must be one of none, offline, wandb, got null",
+    "runner=null": "runner must be one of calibrate, collect, evaluate",
+    "experiment=null": "experiment must be one of ablation",
+    "-m cache=none,null": "cache must be one of bac",
+    "quant=8": "quant must be one of duquant, none, rtn, smooth, got 8",
 }
 
 

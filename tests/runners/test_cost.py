@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from accel import action_error, flops_share, plain_flops, summarise
+from accel import action_error, flops_share, plain_flops, summarize
 from accel.action_errors import squared_action_error
 from accel.plans.rows import shared_plan
 from policies import load_policy
@@ -139,8 +139,8 @@ def test_a_share_is_of_all_steps_of_the_other_policy() -> None:
     short = policy.with_sampler(policy.config.sampler.with_steps("ddim", 12))
     everything = shared_plan(short, range(12), "all")
     assert flops_share(short, everything.mask, policy) == pytest.approx(12 / n)
-    assert summarise(everything, short, policy).flops_share == pytest.approx(12 / n)
-    assert summarise(everything, short).flops_share == 1.0
+    assert summarize(everything, short, policy).flops_share == pytest.approx(12 / n)
+    assert summarize(everything, short).flops_share == 1.0
     assert plain_flops(short) * n == plain_flops(policy) * 12
 
 
