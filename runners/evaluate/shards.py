@@ -27,27 +27,19 @@ def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
 
 def _play_share(job: Job, folder: Path) -> None:
     run = whole_run(folder)
-    whole = RunStore(run, job.config, lock=MERGING)  # its settings are there from the beginning
-    try:
+    with RunStore(run, job.config, lock=MERGING) as whole:  # its settings are there from the start
         accept(job, whole)
-    finally:
-        whole.close()
     shard = Shard.parse(job.settings.shard or "")
     elsewhere = known_episodes(run)
     seeds = [s for s in shard.share(job.seeds) if elsewhere.get(s, {}).get("status") != "ok"]
-    store = RunStore(folder, job.config)
-    try:
-        with store.running():
-            if seeds:
-                play(job, store, seeds)
-    finally:
-        store.close()
+    with RunStore(folder, job.config) as store, store.running():
+        if seeds:
+            play(job, store, seeds)
 
 
 def _finish(job: Job, folder: Path) -> dict[str, Any]:
     """Put the shards together where no seed is missing; the first shard to see that does it."""
-    store = RunStore(folder, job.config, lock=MERGING)
-    try:
+    with RunStore(folder, job.config, lock=MERGING) as store:
         done = sum(seed in known_episodes(folder) for seed in job.seeds)
         if done < len(job.seeds):
             said = f"{done} of {len(job.seeds)} episodes, in shards"
@@ -55,8 +47,6 @@ def _finish(job: Job, folder: Path) -> dict[str, Any]:
             return {"waiting": f"{job.name}: {said}; the last shard puts them together"}
         merge(store)
         return run_missing(job, store, [])
-    finally:
-        store.close()
 
 
 def render_evaluation(result: Mapping[str, Any], folder: Path) -> str:

@@ -110,6 +110,12 @@ class RunStore:
         write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
         self.episodes = read_episodes(folder)
 
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._lock.close()
 

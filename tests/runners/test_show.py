@@ -18,9 +18,9 @@ from accel.calibration.calibration import METRICS, Calibration
 from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
+from runners.show import prepare as prepare_show
 from runners.show.image import DPI, WIDTH_IN
 from runners.show.plan_view import CELLS, arm, cells, differences, ranges, summary
-from runners.show.run import prepare as prepare_show
 from tests.helpers.places import FIXTURES
 
 pytest.importorskip("plotly")
