@@ -20,9 +20,10 @@ from envs import KitchenTask, LiftConfig, LiftTask
 from envs.lift.task import LiftEnv
 from envs.task import FloatArray
 from runners.cli import run as run_cli
+from runners.collect import lerobot_folder
 from runners.collect.demos import Demo, DemoSet
 from runners.collect.expert import lift_action
-from runners.collect.run import disturbance, episode_sigma, lerobot_folder
+from runners.collect.run import disturbance, episode_sigma
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
 from tests.helpers import wandb_file

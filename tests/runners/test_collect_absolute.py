@@ -25,9 +25,9 @@ from policies import (
     save_policy,
 )
 from runners.cli import run
+from runners.collect import robomimic_file
 from runners.collect.demos import Demo, DemoSet
 from runners.collect.expert import lift_action
-from runners.collect.run import robomimic_file
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
 from runners.train.settings import lift_absolute
