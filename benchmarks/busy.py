@@ -25,7 +25,8 @@ from benchmarks.setting import KITCHEN, observations
 from policies import load_policy
 from runners.episodes.latency import LatencyConfig, measure
 from runners.episodes.two_clocks import agree
-from runners.store.folder import dump, write_whole
+from runners.store.atomic import write_whole
+from runners.store.folder import dump
 
 SPIN = "while True: pass"
 

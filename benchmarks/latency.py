@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.row import ARMS, RowConfig, measure_row
     from benchmarks.setting import Unavailable
     from benchmarks.table import render
-    from runners.store.folder import dump, write_whole
+    from runners.store.atomic import write_whole
+    from runners.store.folder import dump
 
     options = parser(tuple(ARMS)).parse_args(argv)
     for name, value in (QUICK if options.quick else FULL).items():

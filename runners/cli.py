@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
+from .launch.composing import compose_checked, first_lines
 from .launch.prepared import Prepared
 from .launch.sweeps import (
     Launch,
@@ -38,7 +38,6 @@ from .store.folder import StoreError, note_failure
 from .store.shards import within
 
 CONF = PROJECT / "conf"
-UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
 PREPARED = Prepared(lambda cfg: prepare(cfg))
 
@@ -94,7 +93,7 @@ def validate(argv: Sequence[str]) -> list[Launch]:
                 return launches
             return [_checked_sweep(unaccelerated(sweeps[0])), *launches]
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_lines(error)) from error
+        raise UserError(first_lines(error)) from error
 
 
 def _experiment(
@@ -104,7 +103,7 @@ def _experiment(
     own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
     if not own:
         return False, {}, ()
-    cfg = _compose(own)
+    cfg = compose_checked(own)
     is_study = cfg.hydra.mode == RunMode.MULTIRUN
     return is_study, cfg.hydra.sweeper.get("params") or {}, cfg.also or ()
 
@@ -116,7 +115,7 @@ def _checked_sweep(words: Sequence[str]) -> Launch:
 
 def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
     """Prepare every job; only the last one is kept: each may hold another policy."""
-    composed = [_compose(list(overrides)) for overrides in jobs]
+    composed = [compose_checked(overrides) for overrides in jobs]
     from accel.kernels.facts import expecting  # a mistake that is found by now needs no torch
 
     folders, baselines = [], set()
@@ -135,47 +134,10 @@ def job_of(overrides: Sequence[str]) -> Any:
     """The checked job of one command line's words, for what runs jobs by itself."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = _compose(list(overrides))
+        cfg = compose_checked(overrides)
     with open_dict(cfg):
         cfg.pop("hydra")
     return prepare(cfg)
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    _check_choices(overrides)
-    try:
-        return compose("config", overrides, return_hydra_config=True)
-    except ConfigCompositionException as error:
-        unknown = UNKNOWN_KEY.search(str(error))
-        if unknown is None:
-            raise
-        key = unknown[1]
-        cfg = compose("config", [o for o in overrides if not o.startswith(f"{key}=")])
-        parent = key.rpartition(".")[0]
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        allowed = ", ".join(node) if isinstance(node, DictConfig) else "nothing below it"
-        raise UserError(f"{key}: unknown key, allowed: {allowed}") from error
-
-
-def _check_choices(words: Sequence[str]) -> None:
-    """Refuse null, numbers and mappings for a group, for which Hydra has a traceback."""
-    loader = GlobalHydra.instance().config_loader()
-    for given in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
-        value, allowed = given.value(), loader.get_group_options(given.key_or_group)
-        if allowed and not given.is_delete() and not isinstance(value, str | list):
-            got = "null" if value is None else value
-            raise UserError(f"{given.key_or_group} must be one of {', '.join(allowed)}, got {got}")
-
-
-def _first_lines(error: Exception) -> str:
-    """Hydra's message without its hints on internals."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("full_key", "object_type", "Config search", "provider"))
-    ]
-    return " ".join(kept)
 
 
 def app(cfg: DictConfig) -> None:

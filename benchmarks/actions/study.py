@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from accel.plans.flops import equivalent_steps
 from runners.jobs.settings import digest
-from runners.store.folder import dump, write_whole
+from runners.store.atomic import write_whole
+from runners.store.folder import dump
 
 from .arms import ARMS
 from .candidates import Budget, Candidate, flops_share

@@ -26,7 +26,8 @@ from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
-from ..store.folder import BRANCH_ERRORS, RunStore, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import BRANCH_ERRORS, RunStore
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ..jobs.job import Job
 from ..machine import warn_of_others
+from ..store.atomic import replacing
 from ..store.folder import (
     CONFIG,
     EPISODES,
@@ -50,9 +50,8 @@ def accept(job: Job, store: RunStore) -> None:
         )
     for name in (RESULT, TIME, PLAN_DIGEST, OBSERVATIONS, EPISODES):  # episodes last: then all is
         if (source / name).exists():
-            temporary = store.folder / f".{name}.{os.getpid()}.tmp"
-            shutil.copyfile(source / name, temporary)
-            os.replace(temporary, store.folder / name)
+            with replacing(store.folder / name) as temporary:
+                shutil.copyfile(source / name, temporary)
     store.episodes = read_episodes(store.folder)
     warn_of_others(store.episodes.values(), f"the episodes of {source}")
     log.info("%d episodes accepted from %s", len(store.episodes), source)

@@ -9,7 +9,8 @@ from typing import Any
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
-from ..store.folder import MERGING, STATUS, RunStore, dump, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import MERGING, STATUS, RunStore, dump
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept
 from .run import EvaluateConfig, play, run_evaluate, run_missing

@@ -27,7 +27,8 @@ from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
 from ..overrides import job_words, key_of
-from ..store.folder import RunStore, dump, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import RunStore, dump
 from .finalists import best_of, success_of
 from .judge import Judge, pareto
 from .table import FOUND, render_search

@@ -11,7 +11,8 @@ from accel.caches.saved import PLAN_FILE
 from ..formatting import columns, underlined
 from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
-from ..store.folder import RunStore, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import RunStore
 from .image import plan_image
 from .page import plan_page
 from .plan_view import arm, differing_computed, summary

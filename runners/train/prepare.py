@@ -75,14 +75,9 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         UserError, or one of MISTAKES: with one line that names the setting or the file.
     """
     settings, logger = settings_and_logger(cfg)
-    for group in ("cache", "quant"):
-        if cfg[group].name != "none":
-            raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
-    task = task_of(cfg.task, {})
+    task = _checked_task(cfg, asked)
     if asked.data is None:
         asked = replace(asked, data=collected(settings.study, task.name))
-    if asked.rollout_every:
-        check_simulator(task, f"runner.rollout_every with task={task.name}")
     defaults = TASK_DEFAULTS.get(task.name, TaskDefaults())
     runner = fill(asked, defaults, task)
     data, content = _load(runner, task, defaults)
@@ -101,17 +96,12 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     normalizer = initial.normalizer if initial else fitted(runner, values)
     clip = clipped(runner, config, normalizer, values)
     config = replace(config, sampler=replace(config.sampler, **clip))
-    settings_of_weights = {
-        k: v
-        for k, v in asdict(runner).items()
-        if k not in (*OF_THE_REPORT, *OF_THE_SAMPLER) and not k.startswith("rollout_")
-    }
     fingerprint = digest(
         {
             "data": content,
             "task": public(task),
             "policy": config.settings(),
-            "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
+            "runner": _of_weights(runner, settings.device),
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
             **({"init": initial.fingerprint()} if initial else {}),
@@ -147,6 +137,26 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             "fingerprint": fingerprint,
         },
     )
+
+
+def _checked_task(cfg: DictConfig, asked: TrainConfig) -> Task:
+    """The task, where nothing accelerates and what rollouts need is there."""
+    for group in ("cache", "quant"):
+        if cfg[group].name != "none":
+            raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
+    task = task_of(cfg.task, {})
+    if asked.rollout_every:
+        check_simulator(task, f"runner.rollout_every with task={task.name}")
+    return task
+
+
+def _of_weights(runner: Training, device: str) -> dict[str, Any]:
+    """What of the settings changes the trained weights."""
+    others = (*OF_THE_REPORT, *OF_THE_SAMPLER)
+    counting = {
+        k: v for k, v in asdict(runner).items() if k not in others and not k.startswith("rollout_")
+    }
+    return {**counting, "precision": precision(runner, device)}
 
 
 def collected(study: str, task: str) -> str:

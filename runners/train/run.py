@@ -21,7 +21,8 @@ from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
 from ..loggers import NullLogger
 from ..metrics import wilson
-from ..store.folder import RunStore, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import RunStore
 from .prepare import TrainJob, precision, prepare_training
 from .settings import TrainConfig
 from .state import load_state, save_state

@@ -15,6 +15,7 @@ from tests.helpers.places import PROJECT
 ORDER = {
     "accel": [
         ["atomic", "protocol", "action_errors", "kernels"],
+        ["persist"],
         ["plans"],
         ["quant"],
         ["engines"],
