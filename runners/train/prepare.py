@@ -85,8 +85,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     config = _policy_config(runner, task, defaults, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
-    pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
-    train, valid = (Windows(data, side, config.network.horizon, *pads) for side in chosen)
+    train, valid = (_windows(data, side, config) for side in chosen)
     if not len(train):
         raise DatasetError(
             f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
@@ -107,6 +106,8 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             **({"init": initial.fingerprint()} if initial else {}),
         }
     )
+    groups = {"task": public(task), "runner": asdict(runner), "policy": asdict(config)}
+    groups["logger"] = asdict(logger)
     return TrainJob(
         settings=settings,
         task=task,
@@ -119,23 +120,10 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         valid=valid,
         normalizer=normalizer,
         initial=initial,
-        n_envs=resolve_n_envs(
-            settings.n_envs,
-            runner.rollout_episodes,
-            task.memory_mb,
-            settings.max_envs,
-            settings.policy_batch,
-        ),
+        n_envs=_n_envs(settings, runner, task),
         fingerprint=fingerprint,
         name=f"{task.name}_train_s{runner.seed}_{fingerprint}",
-        config={
-            **asdict(settings),
-            "task": public(task),
-            "runner": asdict(runner),
-            "policy": asdict(config),
-            "logger": asdict(logger),
-            "fingerprint": fingerprint,
-        },
+        config={**asdict(settings), **groups, "fingerprint": fingerprint},
     )
 
 
@@ -148,6 +136,22 @@ def _checked_task(cfg: DictConfig, asked: TrainConfig) -> Task:
     if asked.rollout_every:
         check_simulator(task, f"runner.rollout_every with task={task.name}")
     return task
+
+
+def _n_envs(settings: Settings, runner: Training, task: Task) -> int:
+    """Of rollouts."""
+    return resolve_n_envs(
+        settings.n_envs,
+        runner.rollout_episodes,
+        task.memory_mb,
+        settings.max_envs,
+        settings.policy_batch,
+    )
+
+
+def _windows(data: Demonstrations, episodes: Integers, config: PolicyConfig) -> Windows:
+    pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
+    return Windows(data, episodes, config.network.horizon, *pads)
 
 
 def _of_weights(runner: Training, device: str) -> dict[str, Any]:
