@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt tools/doctor.py
 	$(PYTHON) tools/doctor.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0 --constraint constraints.txt
-	$(BIN)/pip install --quiet --editable '.[sim,data,report,dev]' --constraint constraints.txt
+	$(BIN)/pip install --quiet --editable '.[sim,data,dev]' --constraint constraints.txt
 	touch $(STAMP)
 
 # files of few but long tests go first, so that both cores have work to the end

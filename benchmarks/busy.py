@@ -22,11 +22,10 @@ import torch
 
 from accel import UniformConfig, accelerated
 from benchmarks.setting import KITCHEN, observations
+from benchmarks.writing import check, keep
 from policies import load_policy
 from runners.episodes.latency import LatencyConfig, measure
 from runners.episodes.two_clocks import agree
-from runners.store.atomic import write_whole
-from runners.store.folder import dump
 
 SPIN = "while True: pass"
 
@@ -75,9 +74,7 @@ def main(argv: Sequence[str]) -> int:
     """0: the ratios agree; 1: they do not; 2: a wrong option."""
     options = parser().parse_args(argv)
     try:
-        for name, least in {"others": 0, "steps": 1, "repeats": 1, "threads": 1}.items():
-            if getattr(options, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
+        check(options, others=0, steps=1, repeats=1, threads=1)
         config = LatencyConfig(repeats=options.repeats, max_s=options.max_s)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,9 +87,7 @@ def main(argv: Sequence[str]) -> int:
         for name, others in {"quiet": 0, "busy": options.others}.items():
             with company(others):
                 found[name] = measure(fast, policy, obs, config, "cpu")
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "busy.json", dump(found))
-    print(render(found))
+    keep(options.out, "busy", found, render(found))
     return int(not agree(*(latency["times_as_fast"] for latency in found.values())))
 
 

@@ -7,7 +7,6 @@ diffusers' TaylorSeer of order 0 does; one what all blocks but the first add, as
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -16,13 +15,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as a script, it comes before benchmarks
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from accel import IntervalConfig, attach
+from benchmarks import libraries
+from benchmarks.libraries import Run
+from benchmarks.rounds import beside, interleave
+from benchmarks.writing import check, keep, machine, markdown
+
+N_BLOCKS, HEAD, CAPTION = 12, 64, 32
+BLOCKS = "transformer_blocks"
+BESIDE = {
+    "attach, output of the stack": "diffusers TaylorSeer, order 0",
+    "attach, blocks after the first": "cache-dit, F1B0",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,12 +47,79 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def cpu_ms(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """CPU milliseconds of each arm; on one thread, wall time if idle."""
-    from benchmarks.rounds import interleave
+def model_of(options: argparse.Namespace) -> Any:
+    """A PixArt with random weights (DiT reads its first block, which cache-dit takes away)."""
+    from diffusers import PixArtTransformer2DModel
 
-    times = interleave(runs, rounds, warmup=0, seed=0)
-    return {name: np.array(found.cpu_ms) for name, found in times.items()}
+    torch.manual_seed(0)
+    model = PixArtTransformer2DModel(
+        num_attention_heads=options.heads,
+        attention_head_dim=HEAD,
+        in_channels=4,
+        out_channels=4,
+        num_layers=N_BLOCKS,
+        sample_size=options.size,
+        patch_size=2,
+        cross_attention_dim=HEAD * options.heads,
+        caption_channels=CAPTION,
+        use_additional_conditions=False,
+    )
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(torch.randn_like(value) * 0.03)
+    return model.eval()
+
+
+def generation(
+    model: Any, options: argparse.Namespace, before: Callable[[int], Any] = lambda step: None
+) -> Tensor:
+    """Steps of an invented sampler."""
+    shape = (1, 4, options.size, options.size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    words = torch.randn((1, 8, CAPTION), generator=torch.Generator().manual_seed(2))
+    settings = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
+    with torch.inference_mode():
+        for step in range(options.steps):
+            before(step)
+            at = torch.full((1,), 900 - 50 * step)
+            x = x - 0.05 * model(x, words, at, **settings, return_dict=False)[0]
+    return x
+
+
+def attached(options: argparse.Namespace, cache: Any, kind: str) -> Run:
+    model = model_of(options)
+    made = attach(model, [BLOCKS], options.steps, cache, kind=kind)
+
+    def run() -> Tensor:
+        made.begin()
+        return generation(model, options, made.step)
+
+    return run
+
+
+def arms(options: argparse.Namespace) -> dict[str, Callable[[], Run]]:
+    """Name -> how to make it; one that is compared with comes before ours."""
+    even = {"start": 0, "interval": 2}
+
+    def other(cache: Callable[[Any], Callable[[Run], Run]]) -> Run:
+        model = model_of(options)
+        return cache(model)(lambda: generation(model, options))
+
+    mask = [1 - step % 2 for step in range(options.steps)]
+    return {
+        "plain": lambda: other(lambda model: lambda run: run),
+        "attach, everything computed": lambda: attached(options, None, "delta"),
+        BESIDE["attach, output of the stack"]: lambda: other(
+            lambda model: libraries.taylorseer(model, BLOCKS, 2)
+        ),
+        "attach, output of the stack": lambda: attached(options, IntervalConfig(**even), "output"),
+        BESIDE["attach, blocks after the first"]: lambda: other(
+            lambda model: libraries.cache_dit(model, BLOCKS, mask)
+        ),
+        "attach, blocks after the first": lambda: attached(
+            options, IntervalConfig(**even, first_block=1), "delta"
+        ),
+    }
 
 
 class Empty(torch.nn.Module):
@@ -53,13 +131,11 @@ class Empty(torch.nn.Module):
 
 def overhead_us(n_blocks: int = 100, repeats: int = 50) -> float:
     """What `attach` adds to a block that is computed, least of many calls, in CPU time."""
-    from accel import attach
-
     model = torch.nn.Module()
     model.blocks = torch.nn.ModuleList(Empty() for _ in range(n_blocks))
     cache, x = attach(model, ["blocks"], 1, streams=("hidden",)), torch.ones(1)
 
-    def call_us(prepare: Callable[[], None]) -> float:
+    def call_us(prepare: Callable[[], Any]) -> float:
         least = float("inf")
         for _ in range(repeats):
             prepare()
@@ -69,68 +145,55 @@ def overhead_us(n_blocks: int = 100, repeats: int = 50) -> float:
             least = min(least, (time.process_time_ns() - start) / 1e3 / n_blocks)
         return least
 
-    def begin() -> None:
-        cache.begin()
-        cache.step(0)
-
-    on = call_us(begin)
+    on = call_us(lambda: (cache.begin(), cache.step(0)))
     cache.disable()
     return on - call_us(lambda: None)
 
 
-def overhead_share(options: argparse.Namespace) -> dict[str, float]:
+def overhead_share(options: argparse.Namespace) -> tuple[float, list[float]]:
     """What `attach` adds to a generation whose every block is computed, on one and the same model.
 
     Two models with equal weights differ by some per cent for the place of their weights in memory,
-    which would drown it. Rounds of a pair in random order, with the cache on and off.
+    which would drown it.
 
     Returns:
-        {"share": median over rounds of on / off - 1, "low", "high": its 95 % bootstrap interval}
+        median over rounds of on / off - 1, and its 95 % bootstrap interval.
     """
-    from accel import attach
-    from benchmarks.foreign_arms import generation, model_of
-
-    model = model_of(options.heads, options.size)
-    cache = attach(model, ["transformer_blocks"], options.steps)
-    steps, rounds = (options.steps, options.size), 4 * options.rounds
+    model = model_of(options)
+    cache = attach(model, [BLOCKS], options.steps)
 
     def on() -> None:
         cache.enable()
-        generation(model, *steps, cache.step)
+        generation(model, options, cache.step)
         cache.disable()
 
     cache.disable()
-    times = cpu_ms({"on": on, "off": lambda: generation(model, *steps, lambda step: None)}, rounds)
-    ratios = times["on"] / times["off"] - 1
-    random = np.random.default_rng(0)
-    drawn = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"share": float(np.median(ratios)), "low": float(low), "high": float(high)}
+    times = interleave({"on": on, "off": lambda: generation(model, options)}, 4 * options.rounds)
+    ratios = np.array(times["on"].cpu_ms) / np.array(times["off"].cpu_ms) - 1
+    drawn = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
+    return float(np.median(ratios)), np.percentile(drawn, [2.5, 97.5]).tolist()
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Median CPU milliseconds of each arm, and how it does beside its counterpart."""
-    from benchmarks.foreign_arms import BESIDE, arms
-    from runners.machine import cpu, load
-
-    made: dict[str, Callable[[], Tensor]] = {}
-    missing: dict[str, str] = {}
-    for name, make in arms().items():
+    """Times of each arm, and how it does beside its counterpart."""
+    made, missing = dict[str, Run](), dict[str, str]()
+    for name, make in arms(options).items():
         try:
-            made[name] = make(options)
+            made[name] = make()
         except ImportError as error:
             missing[name] = str(error)
     outputs = {name: run() for name, run in made.items()}
-    times = cpu_ms(made, options.rounds)
-    ms = {name: float(np.median(values)) for name, values in times.items()}
+    times = interleave(made, options.rounds)
+    found = {name: beside(times["plain"], t, options.threads) for name, t in times.items()}
+    ms = {name: row["cpu_p50_ms"] for name, row in found.items()}
+    share, interval = overhead_share(options)
     return {
         "settings": {key: str(value) for key, value in vars(options).items()},
-        "machine": {"cpu": cpu(), "load": load()},
+        "machine": machine(),
         "missing": missing,
-        "ms": ms,
+        "arms": found,
         "overhead": {
-            "us_per_block": overhead_us(),
-            **overhead_share(options),
+            **{"us_per_block": overhead_us(), "share": share, "interval": interval},
             "bit_equal": torch.equal(outputs["attach, everything computed"], outputs["plain"]),
         },
         "beside": {
@@ -145,41 +208,36 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def render(found: Mapping[str, Any]) -> str:
     """Markdown."""
-    lines = ["| arm | CPU ms | times as fast as plain | beside | ratio |", "|---|---|---|---|---|"]
-    for name, ms in found["ms"].items():
-        beside = found["beside"].get(name)
-        words = f"{beside['other']} | {beside['speed_ratio']:.2f}" if beside else " | "
-        lines.append(f"| {name} | {ms:.1f} | {found['ms']['plain'] / ms:.2f} | {words} |")
-    lines += [f"| {name} | | | {reason} | |" for name, reason in found["missing"].items()]
+    rows = []
+    for name, arm in found["arms"].items():
+        pair = found["beside"].get(name)
+        words = (pair["other"], f"{pair['speed_ratio']:.2f}") if pair else ("", "")
+        rows.append((name, f"{arm['cpu_p50_ms']:.1f}", f"{arm['cpu_ratio']:.2f}", *words))
+    rows += [(name, "", "", reason, "") for name, reason in found["missing"].items()]
     over = found["overhead"]
-    lines.append(
-        f"\neverything computed: {over['us_per_block']:.1f} us a block, {over['share']:+.1%} "
-        f"[{over['low']:+.1%}, {over['high']:+.1%}] of a generation, "
+    low, high = over["interval"]
+    return (
+        markdown(("arm", "CPU ms", "times as fast as plain", "beside", "ratio"), rows)
+        + f"\n\neverything computed: {over['us_per_block']:.1f} us a block, {over['share']:+.1%} "
+        f"[{low:+.1%}, {high:+.1%}] of a generation, "
         f"{'bit-equal' if over['bit_equal'] else 'NOT bit-equal'}"
     )
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option."""
-    from runners.store.folder import write_whole
-
     options = parser().parse_args(argv)
-    for name, least in {"steps": 2, "heads": 1, "size": 2, "rounds": 2, "threads": 1}.items():
-        if getattr(options, name) < least:
-            message = f"--{name} must be at least {least}, got {getattr(options, name)}"
-            print(f"error: {message}", file=sys.stderr)
-            return 2
-    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "warning")
+    try:
+        check(options, steps=2, heads=1, size=2, rounds=2, threads=1)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     found = measure(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "foreign.json", json.dumps(found, indent=1))
-    write_whole(options.out / "foreign.md", render(found))
-    print(render(found))
+    keep(options.out, "foreign", found, render(found))
     return 0
 
 

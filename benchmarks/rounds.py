@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,10 @@ from runners.episodes.two_clocks import Clocks, Times, compare, timed
 def interleave(
     calls: Mapping[str, Callable[[], Any]],
     rounds: int,
-    warmup: int,
-    seed: int,
-    title: str = "",
+    warmup: int = 0,
+    seed: int = 0,
     clocks: Clocks | None = None,
+    before: Callable[[int], None] = lambda i: None,
 ) -> dict[str, Times]:
     """Wall and CPU milliseconds of each call, a round being one call of each.
 
@@ -26,22 +26,19 @@ def interleave(
         rounds: that count.
         warmup: rounds before them that do not.
         seed: of the order.
-        title: of the progress bar.
         clocks: where times come from.
+        before: what to do before each call, untimed; is given the round, below 0 in the warm-up.
     """
     clocks, random = clocks or Clocks(), np.random.default_rng(seed)
     found = {name: Times([], []) for name in calls}
-    for i in tqdm(range(warmup + rounds), desc=title, unit="round", disable=None, leave=False):
-        for name in random.permutation(list(calls)):
-            wall, cpu = timed(calls[name], clocks)
-            if i >= warmup:
-                found[name].wall_ms.append(wall)
-                found[name].cpu_ms.append(cpu)
+    for i in tqdm(range(-warmup, rounds), unit="round", disable=None, leave=False):
+        for name in random.permutation(list(calls)).tolist():
+            before(i)
+            wall_ms, cpu_ms = timed(calls[name], clocks)
+            if i >= 0:
+                found[name].wall_ms.append(wall_ms)
+                found[name].cpu_ms.append(cpu_ms)
     return found
-
-
-def percentiles(samples: Sequence[float]) -> dict[str, float]:
-    return {f"p{p}_ms": float(np.percentile(samples, p)) for p in (10, 50, 90)}
 
 
 def beside(base: Times, arm: Times, threads: int) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def beside(base: Times, arm: Times, threads: int) -> dict[str, Any]:
         "times_as_fast" and "times_as_fast_interval" by the clock that counts.
     """
     return {
-        **percentiles(arm.wall_ms),
+        **{f"p{p}_ms": float(np.percentile(arm.wall_ms, p)) for p in (10, 50, 90)},
         "cpu_p50_ms": float(np.median(arm.cpu_ms)),
         **compare(base, arm, threads, "cpu"),
     }

@@ -1,20 +1,17 @@
-"""What is measured: a policy, its observations, its noise; and an arm, a way of running a query."""
+"""What is timed: a policy, its observations, its noise; and an arm, a way of running a query."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accel import CachePlan, Calibration, UniformConfig, calibrate, resolve
-from accel.calibration.calibration import MIN_QUERIES
-from accel.quant import Statistics, collect
+from accel import CachePlan, UniformConfig, resolve
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 
 KITCHEN = Path(__file__).resolve().parent.parent / "checkpoints/kitchen"
@@ -26,17 +23,6 @@ class Unavailable(Exception):
     """An arm cannot run here; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """What an engine holds after its first query of a batch size.
-
-    bytes: of tensors that the policy does not hold itself; rss_bytes: growth of the process.
-    """
-
-    bytes: int
-    rss_bytes: int
-
-
 @dataclass
 class Arm:
     """One way of running the query.
@@ -46,14 +32,12 @@ class Arm:
         flops: of one row, every token and every step's conditions counted (`accel.query_flops`).
         live_flops: of one row, what this arm really computes.
         note: what a reader must know to compare it.
-        program: what it holds in memory, where that is measured.
     """
 
     query: Callable[[], Tensor]
     flops: int
     live_flops: int
     note: str = ""
-    program: Program | None = None
 
 
 @dataclass
@@ -73,29 +57,13 @@ class Setting:
     stack: ExitStack = field(default_factory=ExitStack)
 
     @property
-    def cache(self) -> UniformConfig:
-        return UniformConfig(steps=self.steps, spacing="quadratic")
-
-    @property
     def plan(self) -> CachePlan:
-        return resolve(self.policy, self.cache)
+        return resolve(self.policy, UniformConfig(steps=self.steps, spacing="quadratic"))
 
     @property
     def short(self) -> DiffusionPolicy:
         """The same weights, sampled by DDIM in S steps."""
         return self.policy.with_sampler(self.policy.config.sampler.with_steps("ddim", self.steps))
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """Of this policy, on queries like the row's."""
-        noise = [torch.Generator().manual_seed(row) for row in range(MIN_QUERIES)]
-        return calibrate(self.policy, observations(self.policy, MIN_QUERIES), noise)
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """What a quantiser fits to: the inputs of every linear layer in one query."""
-        batch = observations(self.policy, 1), self.noise()
-        return collect(self.policy, [batch], 1, run=lambda p, b: p.act(*b), rows=64)
 
     def noise(self) -> torch.Generator:
         return torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ from .setting import Arm, Setting, Unavailable
 def stock_policy(policy: DiffusionPolicy) -> Any:
     """A live policy of stock modules that shares the weights of `policy`."""
     try:
-        from tests.stock import SCHEDULERS, DiffusionTransformerLowdimPolicy
+        from tests.helpers.stock import SCHEDULERS, DiffusionTransformerLowdimPolicy
     except ImportError as error:
         raise Unavailable(f"{error}; pip install diffusers, in a checkout") from error
     sampler = policy.config.sampler
@@ -78,16 +78,16 @@ def counted(live: Any) -> Iterator[np.ndarray]:
             handle.remove()
 
 
-def stock_arm(setting: Setting, live: Any, query: Any = None, note: str = "") -> Arm:
+def stock_arm(setting: Setting, live: Any, around: Any = lambda run: run, note: str = "") -> Arm:
     """An arm on stock modules; its FLOPs are those of the layers that it is seen to compute.
 
     Args:
         setting: the row.
         live: of `stock_policy`, with whatever is attached to it.
-        query: runs it once; None is the plain call.
+        around: of `libraries`, what has to be around a query.
         note: for the table.
     """
-    run = query or (lambda: act(live, setting.obs, setting.noise()))
+    run = around(lambda: act(live, setting.obs, setting.noise()))
     with counted(live) as counts:
         run()
     n_sites = len(setting.policy.sizes.branches)

@@ -1,115 +1,89 @@
-"""python benchmarks/study_error.py FOLDER: how far the caches of a study put the actions off."""
+"""python benchmarks/study_error.py STUDY: how far the caches of a study put the actions off."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import torch
+from omegaconf import OmegaConf
+from tqdm import tqdm
 
-def parser() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(prog="benchmarks/study_error.py", description=__doc__)
-    words.add_argument("folder", type=Path, help="of a study: multirun/NAME or docs/results/NAME")
-    words.add_argument("--task", default="kitchen")
-    words.add_argument("--queries", type=int, default=64, help="of other episodes, to report on")
-    words.add_argument("--episodes", type=int, default=8, help="of the calibration")
-    words.add_argument("--noises", type=int, default=2, help="other noises per query, for scale")
-    words.add_argument("--threads", type=int, default=2, help="as threads=")
-    words.add_argument("--n-envs", default="auto", help="as n_envs=")
-    words.add_argument("--out", type=Path, help="folder (multirun/study_error/TASK)")
-    return words
+from accel import CACHES
+from accel.plans.flops import equivalent_steps
+from benchmarks.candidates import Budget
+from benchmarks.questions import ask, ground_of, jobs_of, own_spread, parser_of, scores
+from benchmarks.writing import keep, markdown
+from runners.jobs.prepare import MISTAKES
+from runners.jobs.settings import UserError, choose
+from runners.studies.study import runs_of
+
+HEADER = ("cache", "whole steps", "error", "95 %", "median", "p95")
 
 
-def caches_of(folder: Path, task: str) -> dict[str, Any]:
+def caches_of(study: Path, task: str) -> dict[str, Any]:
     """{run: config of its cache} of the unquantised runs of a task with the checkpoint's sampler.
 
     Raises:
         UserError: there are none, or a config names what there is not.
     """
-    from omegaconf import OmegaConf
-
-    from accel import CACHES
-    from runners.jobs.settings import UserError, choose
-
     found = {}
-    for path in sorted(folder.glob(f"{task}_*/config.yaml")):
-        cfg: Any = OmegaConf.load(path)
-        if cfg.quant.name == "none" and cfg.cache.name != "none" and cfg.sampler.kind == "ddpm":
-            found[path.parent.name] = choose(CACHES, cfg.cache, "cache")
+    for run in runs_of(study):
+        cfg: Any = OmegaConf.create(run.config)
+        cached = cfg.quant.name == "none" and cfg.cache.name != "none"
+        if run.name.startswith(f"{task}_") and cached and cfg.sampler.kind == "ddpm":
+            found[run.name] = choose(CACHES, cfg.cache, "cache")
     if not found:
-        raise UserError(f"no run of task={task} with a cache in {folder}")
+        raise UserError(f"no run of task={task} with a cache in {study}")
     return found
 
 
 def measure(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Errors of every arm on the same queries, and of the plain policy by another noise."""
-    from tqdm import tqdm
-
-    from accel.plans.flops import equivalent_steps
-    from benchmarks.actions.candidates import Budget
-    from benchmarks.actions.measure import answers, own_spread, scores
-    from benchmarks.actions.questions import Asked, ground_of, prepare
-
-    asked = Asked(
-        task=options.task,
-        n_queries=options.queries,
-        n_episodes=options.episodes,
-        n_noises=options.noises,
-        threads=options.threads,
-        n_envs=options.n_envs,
-    )
-    caches, jobs = caches_of(options.folder, options.task), prepare(asked, "ddpm")
-    out.mkdir(parents=True, exist_ok=True)
-    ground = ground_of(jobs, asked, out)
+    caches, jobs = caches_of(options.study, options.task), jobs_of(options, "ddpm")
+    torch.set_num_threads(options.threads)
+    ground, rows = ground_of(jobs, "ddpm", options.noises, out), []
     budget = Budget(ground.policy, ground.calibration, 0, ground.choosing)
-    reporting, rows = ground.reporting, []
     for run, config in tqdm(caches.items(), "arms", disable=None):
         arm = budget.cached(config)
-        actions, computed = answers(arm.program, reporting.obs, reporting.noise())
-        steps = equivalent_steps(ground.policy, computed)
-        found = {"run": run, "cache": arm.words, "steps": steps}
-        rows.append(found | scores(actions, reporting))
-    spread = float(own_spread(reporting.plain, reporting.others).mean())
-    return {"task": options.task, "n_queries": len(reporting.obs), "spread": spread, "rows": rows}
+        actions, computed = ask(ground.reporting, arm.policy, arm.plan)
+        found = {"run": run, "cache": arm.words, "steps": equivalent_steps(arm.policy, computed)}
+        rows.append(found | scores(actions, ground.reporting))
+    spread = float(own_spread(ground.reporting).mean())
+    return {"task": options.task, "n_queries": options.queries, "spread": spread, "rows": rows}
 
 
-def render(found: dict[str, Any]) -> str:
+def render(found: Mapping[str, Any]) -> str:
     """Markdown, the smallest error first."""
-    lines = ["| cache | whole steps | error | 95 % | median | p95 |", "|---|---|---|---|---|---|"]
-    for row in sorted(found["rows"], key=lambda r: r["error_mean"]):
+    lines = []
+    for row in sorted(found["rows"], key=lambda r: float(r["error_mean"])):
         low, high = row["error_interval"]
-        lines.append(
-            f"| {row['cache']} | {row['steps']:.1f} | {row['error_mean']:.4f} | "
-            f"{low:.4f}-{high:.4f} | {row['error_p50']:.4f} | {row['error_p95']:.4f} |"
-        )
-    lines.append(
-        f"\n{found['n_queries']} queries; the plain policy by another noise: {found['spread']:.3f}"
-    )
-    return "\n".join(lines)
+        error = (f"{row['error_mean']:.4f}", f"{low:.4f}-{high:.4f}")
+        spread = (f"{row['error_p50']:.4f}", f"{row['error_p95']:.4f}")
+        lines.append((row["cache"], f"{row['steps']:.1f}", *error, *spread))
+    said = f"{found['n_queries']} queries; the plain policy by another noise: {found['spread']:.3f}"
+    return f"{markdown(HEADER, lines)}\n\n{said}"
 
 
 def main(argv: Sequence[str]) -> int:
     """0: done; 2: a wrong option, before anything is made."""
-    from runners.jobs.prepare import MISTAKES
-    from runners.jobs.settings import UserError
-    from runners.store.folder import write_whole
-
-    options = parser().parse_args(argv)
+    words = parser_of("study_error", __doc__, noises=2)
+    words.add_argument("study", type=Path, help="multirun/NAME or results/studies/NAME.yaml")
+    options = words.parse_args(argv)
     out: Path = options.out or Path("multirun/study_error") / options.task
     try:
         found = measure(options, out)
     except (UserError, *MISTAKES) as error:
         print(f"error: {UserError(error)}", file=sys.stderr)
         return 2
-    write_whole(out / "errors.json", json.dumps(found, indent=1))
-    print(render(found))
+    keep(out, "errors", found, render(found))
     return 0
 
 

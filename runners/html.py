@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.util import find_spec
-from typing import Any
 
-from .errors import UserError
+LIGHT = {"ink": "#1c1e21", "soft": "#5c636b", "line": "#d5d9de", "paper": "#fff"}
+DARK = {"ink": "#e4e6e9", "soft": "#a0a7af", "line": "#3c4249", "paper": "#16181b"}
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5c636b; --line: #d5d9de; --paper: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6e9; --soft: #a0a7af; --line: #3c4249; --paper: #16181b; }
-}
+
+def _named(colours: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+
+STYLE = (
+    f":root {{ color-scheme: light dark; {_named(LIGHT)} }}\n"
+    f"@media (prefers-color-scheme: dark) {{ :root {{ {_named(DARK)} }} }}"
+    """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -33,7 +35,6 @@ thead th { border-bottom: 2px solid var(--line); }
 tbody th { font-weight: 400; color: var(--soft); }
 .wide:has(> table) { margin: .5rem 0 1rem; }
 summary { cursor: pointer; padding: .5rem 0; }
-select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0;
   margin: .25rem 0; font-size: .875rem; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em;
@@ -41,32 +42,7 @@ select { font: inherit; padding: .2rem .4rem; max-width: 100%; }
 @media (max-width: 40rem) { th, td { padding-right: .6rem; } table { font-size: .8rem; } }
 @media print { details > * { display: block; } }
 """
-
-THEME = """
-(() => {
-  const paint = () => {
-    const style = getComputedStyle(document.documentElement);
-    const ink = style.getPropertyValue("--ink").trim();
-    const line = style.getPropertyValue("--line").trim();
-    for (const plot of document.querySelectorAll(".js-plotly-plot")) {
-      const change = { "font.color": ink };
-      for (const axis of Object.keys(plot._fullLayout).filter((k) => /^[xy]axis\\d*$/.test(k)))
-        for (const part of [".gridcolor", ".linecolor"]) change[axis + part] = line;
-      Plotly.relayout(plot, change);
-    }
-  };
-  paint();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-})();
-"""
-CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-
-
-def check_report(setting: str) -> None:
-    """Refuse what draws where the libraries for it are missing."""
-    for package in ("plotly", "matplotlib"):
-        if find_spec(package) is None:
-            raise UserError(f'{setting} needs {package}: pip install "skipstep[report]"')
+)
 
 
 def table(
@@ -93,35 +69,6 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def figure(
-    plot: Any, name: str, label: str, caption: str, above: str = "", width: str = "100%"
-) -> str:
-    """A plotly figure.
-
-    Args:
-        plot: `plotly.graph_objects.Figure`; its width follows the page.
-        name: id in the page.
-        label: what it shows, for people who hear the page.
-        caption: what is seen, in words.
-        above: HTML before it: a legend, a selector.
-        width: at most, in CSS.
-    """
-    drawn = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG)
-    return (
-        f'<figure>{above}<div role="img" style="max-width:{width}" aria-label="{escape(label)}">'
-        f"{drawn}</div>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def selector(name: str, label: str, options: Sequence[str]) -> str:
-    """A drop-down list whose values are 0, 1, ..."""
-    items = "".join(
-        f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options)
-    )
-    return f'<p><label>{escape(label)} <select id="{name}">{items}</select></label></p>'
-
-
 def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
@@ -130,18 +77,7 @@ def section(title: str, *body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(body)}</section>"
 
 
-def script(code: str, **data: Any) -> str:
-    """Code that finds `data` as constants of their names."""
-    constants = "".join(
-        f"const {name} = {json.dumps(value).replace('<', chr(92) + 'u003c')};\n"
-        for name, value in data.items()
-    )
-    return f"<script>(() => {{\n{constants}{code}}})();</script>"
-
-
-def page(
-    title: str, lead: str, body: Sequence[str], *, style: str = "", plotly: bool = True
-) -> str:
+def page(title: str, lead: str, body: Sequence[str], *, style: str = "") -> str:
     """A whole page.
 
     Args:
@@ -149,20 +85,12 @@ def page(
         lead: one paragraph under it.
         body: HTML, made by the functions above.
         style: CSS besides the page's own.
-        plotly: plotly.js is in it, once, for `figure`.
     """
-    head, theme = "", ""
-    if plotly:
-        from plotly.offline import get_plotlyjs
-
-        head = f"<script>{get_plotlyjs()}</script>\n"
-        theme = f"<script>{THEME}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n"
-        f"{head}</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n"
+        f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n"
         + "\n".join(body)
-        + f"\n</main>\n{theme}</body>\n</html>\n"
+        + "\n</main>\n</body>\n</html>\n"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from .errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
+RESULTS, PUBLISHED = PROJECT / "results", "published"
 
 
 def check_writable(folder: Path) -> None:

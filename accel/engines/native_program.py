@@ -102,7 +102,7 @@ class NativeProgram:
         part = self.parts_of[name]
         if isinstance(part, QuantisedLinear):
             kernel = self.chosen.get(name) or next(iter(candidates(part, NATIVE)), "native")
-            if reason := refusal(kernel, part, table=NATIVE):
+            if reason := refusal(kernel, part, NATIVE):
                 raise ValueError(f"kernel {kernel!r} cannot run layer {name}: {reason}")
             self.kernels[name] = kernel
             if kernel == "native":

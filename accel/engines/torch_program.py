@@ -100,7 +100,7 @@ class TorchProgram:
         part, rows = self.parts[name], self.batch * self.tokens
         if isinstance(part, QuantisedLinear):
             self.kernels[name] = self.chosen.get(name) or candidates(part)[0]
-            return Wrapped(build(self.kernels[name], part, rows, self.batch))
+            return Wrapped(build(self.kernels[name], part, rows))
         kernel = linear(*part, rows, self.precision)
         self.kernels[name] = kernel.name
         return kernel

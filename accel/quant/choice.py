@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from .codes import top
-from .kernels import KERNELS, Entry, Kernel, build, candidates, refusal
+from .kernels import KERNELS, Entry, Kernel, build, candidates
 from .linear import QuantisedLinear
 
 log = logging.getLogger(__name__)
 
-EXACT = ("native", "torch", "onednn")
 FLIPPED = 1e-3  # share of codes on the edge between two that may differ by 1
 ROUNDS = 31
-CLEARLY = 0.95  # share of the time of the one before
 
 _timed: dict[Any, np.ndarray] = {}  # of this process, thus of this CPU
 
@@ -51,42 +49,6 @@ def settle(
     return found
 
 
-def quickest(
-    layers: Mapping[str, QuantisedLinear],
-    rows: int,
-    allowed: Sequence[str] = EXACT,
-    policy_batch: int = 1,
-    table: Mapping[str, Entry] = KERNELS,
-) -> dict[str, str]:
-    """{layer: kernel}: the fastest of the allowed kernels that can run the layer.
-
-    Timings change, and with them the numbers that a layer gives: for code that does not have to
-    give the same actions again.
-
-    Args:
-        layers: by name.
-        rows: tokens of a call.
-        allowed: names in `table`; an earlier one stays unless a later one is clearly faster.
-        policy_batch: rows that the policy is asked at once.
-        table: of kernels.
-
-    Raises:
-        ValueError: no allowed one can.
-    """
-    found = {}
-    for name, layer in layers.items():
-        able = [k for k in allowed if refusal(k, layer, policy_batch, table) is None]
-        able = [k for k in able if exact(k, layer, rows, table)]
-        if not able:
-            raise ValueError(f"none of {', '.join(allowed)} can run layer {name} here")
-        times, best = timed(able, layer, rows, table), 0
-        for j in range(1, len(able)):
-            if np.median(times[:, j] / times[:, best]) < CLEARLY:
-                best = j
-        found[name] = able[best]
-    return found
-
-
 def inputs(layer: QuantisedLinear, rows: int) -> Tensor:
     """(rows, K), normal, with an outlier."""
     x = torch.randn(rows, layer.in_features, generator=torch.Generator().manual_seed(0))
@@ -100,7 +62,7 @@ def exact(name: str, layer: QuantisedLinear, rows: int, table: Mapping[str, Entr
     if table[name].kind != "integer":
         return True
     x = inputs(layer, rows)
-    expected, made = layer(x), build(name, layer, rows, table=table)(x)
+    expected, made = layer(x), build(name, layer, rows, table)(x)
     step = 3 / top(min(layer.spec.activation_bits, 8))  # of codes, of a token's rms
     good = bool((made - expected).norm() <= FLIPPED**0.5 * step * expected.norm())
     if not good:
@@ -115,7 +77,7 @@ def timed(
     spec = replace(layer.spec, source="")
     key = (spec, rows, torch.get_num_threads(), id(table), *kernels)
     if key not in _timed:
-        made = [build(name, layer, rows, table=table) for name in kernels]
+        made = [build(name, layer, rows, table) for name in kernels]
         _timed[key] = measured(made, inputs(layer, rows))
         log.info("%s (%s): %s us", kernels, layer.extra_repr(), np.median(_timed[key], axis=0))
     return _timed[key]

@@ -1,4 +1,4 @@
-"""Does a mean of several samples act better than one? docs/results/frontier/averaging.json.
+"""Does a mean of several samples act better than one? results/studies/frontier/averaging.json.
 
     python -m benchmarks.frontier.averaging kitchen --samples 4 --episodes 100
 
@@ -28,7 +28,7 @@ from runners.acceleration.quantization import accelerate, acceleration_of
 from runners.evaluate import evaluate
 from runners.metrics import paired, wilson
 from runners.store.folder import dump
-from runners.store.reading import is_baseline, read_run
+from runners.store.reading import is_baseline
 
 from . import page
 from .latency import job_of
@@ -54,7 +54,7 @@ class MeanOfSamples:
 
 def plain_success(task: str) -> dict[int, bool]:
     """{seed: success} of the plain policy's committed episodes."""
-    runs = [read_run(path.parent) for path in page.KEPT.glob(f"{task}_none_none_*/result.json")]
+    runs = [kept.run() for kept in page.kept_runs() if page.task_of(kept) == task]
     return next((run.success for run in runs if is_baseline(run)), {})
 
 

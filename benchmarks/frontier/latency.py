@@ -1,4 +1,4 @@
-"""Time all arms of the study in turn, in one process: docs/results/frontier/latency.json.
+"""Time all arms of the study in turn, in one process: results/studies/frontier/latency.json.
 
     python -m benchmarks.frontier.latency kitchen --rounds 40
 
@@ -21,13 +21,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from benchmarks.rounds import interleave
 from benchmarks.stock import act, stock_policy
 from runners import cli
 from runners.acceleration.quantization import accelerate, acceleration_of
 from runners.episodes.loop import query_noise
-from runners.episodes.two_clocks import Clocks, Times, compare, timed
+from runners.episodes.two_clocks import compare
 from runners.jobs.job import Job
 from runners.machine import cpu, load
 
@@ -57,9 +57,9 @@ def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
 
 def observations(task: str) -> np.ndarray:
     """What the policy was asked in the study's episodes, (n, n_obs_steps, obs_dim)."""
-    from .play import STUDY
+    from .play import RUNS
 
-    path = next(iter(sorted(STUDY.glob(f"{task}_none_none_*/observations.npz"))))
+    path = next(iter(sorted(RUNS.glob(f"{task}_none_none_*/observations.npz"))))
     with np.load(path) as file:
         return np.concatenate([file[name] for name in sorted(file.files)])
 
@@ -67,24 +67,21 @@ def observations(task: str) -> np.ndarray:
 def measure(task: str, rounds: int, warmup: int) -> dict[str, Any]:
     """{label: times as fast and milliseconds} of every arm."""
     torch.set_num_threads(1)
-    asked = observations(task)
-    random, clocks = np.random.default_rng(0), Clocks()
-    before = load()
+    asked, before, now = observations(task), load(), dict[str, Any]()
+
+    def ask(i: int) -> None:
+        now["obs"] = torch.from_numpy(asked[i % len(asked)][None]).float()
+        now["noise"] = query_noise(0, 0, i + warmup)
+
     with ExitStack() as stack:
         arms = dict(arms_of(task, stack))
-        times = {label: Times([], []) for label in arms}
-        for i in tqdm(range(-warmup, rounds), unit="round", disable=None):
-            obs = torch.from_numpy(asked[i % len(asked)][None]).float()
-            for label in random.permutation(list(arms)).tolist():
-                call = partial(arms[label], obs, query_noise(0, 0, i + warmup))
-                wall_ms, cpu_ms = timed(call, clocks)
-                if i >= 0:
-                    times[label].wall_ms.append(wall_ms)
-                    times[label].cpu_ms.append(cpu_ms)
-    base = times[REFERENCE]
-    found: dict[str, Any] = {
-        "machine": {"cpu": cpu(), "threads": 1, "load": [before, load()], "rounds": rounds}
-    }
+        calls = {
+            label: lambda query=query: query(now["obs"], now["noise"])
+            for label, query in arms.items()
+        }
+        times = interleave(calls, rounds, warmup, before=ask)
+    machine = {"cpu": cpu(), "threads": 1, "load": [before, load()], "rounds": rounds}
+    base, found = times[REFERENCE], dict[str, Any](machine=machine)
     for label, samples in times.items():
         found[label] = {
             "p50_ms": float(np.median(samples.wall_ms)),

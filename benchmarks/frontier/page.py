@@ -3,8 +3,9 @@
     python -m benchmarks.frontier.page                  # all of it
     python -m benchmarks.frontier.page --best kitchen   # the README's few rows
 
-Every number comes from docs/results/frontier/: the runs' records and latency.json. No torch, no
-simulator; `make docs-check` compares what is printed with the pages.
+Every number comes from results/: the records of the runs that studies/frontier.yaml lists, and
+studies/frontier/latency.json. No torch, no simulator; `make docs-check` compares what is printed
+with the pages.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from runners.metrics import Paired, paired, wilson
 from runners.statistics import noninferiority
 from runners.store.atomic import write_whole
 from runners.store.folder import dump
-from runners.store.reading import Run, is_baseline, read_run
+from runners.store.published import STUDIES, Published, published
+from runners.store.reading import Run, is_baseline
 from runners.studies.arms import quant_label, sampler_label
 from runners.studies.cost import read_flops
 from runners.studies.embodied import differences, means
 
-KEPT = Path("docs/results/frontier")
+RESULTS, STUDY = Path("results"), "frontier"
 MARGIN = 0.03
 METRICS = {  # of an episode's `embodied` -> heading, digits
     "time_to_success_s": ("time to success, s", 2),
@@ -78,9 +80,18 @@ def label_of(config: Mapping[str, Any]) -> str:
     return ", ".join(w for w in (sampler_label(config["sampler"]), cached, quant) if w)
 
 
+def kept_runs() -> list[Published]:
+    """All runs of the study."""
+    return published(RESULTS / STUDIES / f"{STUDY}.yaml")
+
+
+def task_of(kept: Published) -> str:
+    return kept.name.partition("_")[0]
+
+
 def rows_of(task: str, timings: Mapping[str, Any]) -> list[Row]:
     """All whole runs of a task, the fastest first, the plain policy among them."""
-    runs = [read_run(path.parent) for path in sorted(KEPT.glob(f"{task}_*/result.json"))]
+    runs = [kept.run() for kept in kept_runs() if task_of(kept) == task]
     runs = [run for run in runs if run.whole]
     plain = next((run for run in runs if is_baseline(run)), None)
     rows = []
@@ -151,14 +162,16 @@ def _number(value: float, bounds: tuple[float, float] | None, digits: int, sign:
 
 def measured(name: str) -> dict[str, Any]:
     """{task: what was measured} of latency.json or spread.json."""
-    path = KEPT / name
+    path = RESULTS / STUDIES / STUDY / name
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def keep_measured(name: str, task: str, found: Mapping[str, Any]) -> None:
     """Put what was measured of one task beside what is there of the others."""
-    write_whole(KEPT / name, dump({**measured(name), task: found}))
+    folder = RESULTS / STUDIES / STUDY
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / name, dump({**measured(name), task: found}))
 
 
 def machine(timings: Mapping[str, Any], task: str) -> str:
@@ -196,7 +209,7 @@ def spread(task: str) -> Iterator[str]:
 def page() -> str:
     """Both tables of every task."""
     timings, lines = measured("latency.json"), list[str]()
-    for task in sorted({path.parent.name.split("_")[0] for path in KEPT.glob("*/result.json")}):
+    for task in sorted({task_of(kept) for kept in kept_runs()}):
         rows = rows_of(task, timings)
         lines += [f"### {task}", "", machine(timings, task), "", *table(rows), ""]
         lines += ["How the robot moved, against the unaccelerated policy on the same seeds:", ""]

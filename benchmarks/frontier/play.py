@@ -4,22 +4,23 @@
     python -m benchmarks.frontier.play kitchen --episodes 1000 --arms unaccelerated
 
 The same command goes on where it was cut off: a finished run is taken as done, and one with fewer
-episodes is extended.
+episodes is extended. Records are kept in results/, as by python -m tools.keep_runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from .arms import ARMS, Arm
-from .page import KEPT
+from runners.store.reading import read_run
+from tools.keep_runs import RefusedError, keep
 
-STUDY = Path("multirun/frontier")
-FILES = ("config.yaml", "episodes.jsonl", "result.json", "plan.txt", "time.json")
+from .arms import ARMS, Arm
+from .page import RESULTS, STUDY
+
+RUNS = Path("multirun", STUDY)
 
 
 def command(task: str, arm: Arm, n_episodes: int) -> list[str]:
@@ -34,20 +35,9 @@ def command(task: str, arm: Arm, n_episodes: int) -> list[str]:
     return [*words, *arm.overrides]
 
 
-def keep(folder: Path) -> None:
-    """Copy a run's records to where they are committed, whole files only."""
-    target = KEPT / folder.name
-    target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (folder / name).exists():
-            temporary = target / f".{name}.tmp"
-            shutil.copyfile(folder / name, temporary)
-            temporary.replace(target / name)
-
-
 def finished() -> set[Path]:
     """Run folders of the study that have a result."""
-    found = {path.parent for path in STUDY.glob("*/result.json")}
+    found = {path.parent for path in RUNS.glob("*/result.json")}
     return {folder for folder in found if not folder.name.startswith("calibrate")}
 
 
@@ -58,8 +48,18 @@ def play(task: str, arm: Arm, n_episodes: int) -> int:
     code = subprocess.run([sys.executable, *command(task, arm, n_episodes)], check=False).returncode
     for path in finished():
         if before.get(path) != (path / "result.json").stat().st_mtime_ns:
-            keep(path)
+            code = keep_records(path) or code
     return code
+
+
+def keep_records(folder: Path) -> int:
+    """Put a run's records into results/; 1 where another run is kept under its name."""
+    try:
+        keep(read_run(folder), STUDY, RESULTS)
+    except RefusedError as error:
+        print(f"refused: {folder.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""How much a sampler's actions differ from noise to noise: docs/results/frontier/spread.json.
+"""How much a sampler's actions differ from noise to noise: results/studies/frontier/spread.json.
 
     python -m benchmarks.frontier.spread kitchen
 

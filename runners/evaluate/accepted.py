@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from ..jobs.job import Job
 from ..machine import warn_of_others
-from ..store.atomic import replacing
+from ..places import PUBLISHED, RESULTS
 from ..store.folder import (
-    CONFIG,
     EPISODES,
     OBSERVATIONS,
     PLAN_DIGEST,
@@ -20,17 +16,17 @@ from ..store.folder import (
     TIME,
     RunStore,
     StoreError,
-    read_episodes,
 )
+from ..store.published import published_run
 
 log = logging.getLogger(__name__)
 
 
 def accept(job: Job, store: RunStore) -> None:
-    """Copy <accept>/<study>/<run>, if it is there, into a run's folder that has no episodes yet.
+    """Copy a run that is published in this study into a run's folder that has no episodes yet.
 
     It goes on from there as if it had run here: a finished run is finished, and more episodes
-    extend it, under the same plan. `force` accepts nothing.
+    extend it, under the same plan. `force` accepts nothing. An installed wheel has no results/.
 
     Raises:
         StoreError: what is there is another run.
@@ -38,20 +34,17 @@ def accept(job: Job, store: RunStore) -> None:
     settings = job.settings
     if settings.accept is None or settings.force or store.episodes:
         return
-    source = Path(settings.accept) / settings.study / job.name
-    if not read_episodes(source):
+    place = RESULTS if settings.accept == PUBLISHED else Path(settings.accept)
+    source = published_run(place, settings.study, job.name)
+    if source is None or not source.episodes:
         return
-    path = source / CONFIG
-    there = OmegaConf.select(OmegaConf.load(path), "fingerprint") if path.exists() else None
-    if there != job.fingerprint:
+    if (there := source.config.get("fingerprint")) != job.fingerprint:
         raise StoreError(
-            f"{source} holds another run (its fingerprint is {there}, not {job.fingerprint}): "
-            "accept=null runs it anew"
+            f"{source.folder} holds another run (its fingerprint is {there}, not "
+            f"{job.fingerprint}): accept=null runs it anew"
         )
-    for name in (RESULT, TIME, PLAN_DIGEST, OBSERVATIONS, EPISODES):  # episodes last: then all is
-        if (source / name).exists():
-            with replacing(store.folder / name) as temporary:
-                shutil.copyfile(source / name, temporary)
-    store.episodes = read_episodes(store.folder)
-    warn_of_others(store.episodes.values(), f"the episodes of {source}")
-    log.info("%d episodes accepted from %s", len(store.episodes), source)
+    # episodes last: then all is there
+    source.copy(store.folder, (RESULT, TIME, PLAN_DIGEST, OBSERVATIONS, EPISODES))
+    store.episodes = source.episodes
+    warn_of_others(store.episodes.values(), f"the episodes of {source.folder}")
+    log.info("%d episodes accepted from %s", len(store.episodes), source.folder)

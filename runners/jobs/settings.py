@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from policies import SamplerConfig, choose_sampler
 
 from ..episodes.latency import LatencyConfig
 from ..errors import UserError as UserError
+from ..places import PUBLISHED
 from ..store.shards import Shard
 
 
@@ -159,6 +161,10 @@ class Settings:
         if wrong := [s for s in self.film or () if not self.start_seed <= s <= last]:
             raise ValueError(
                 f"film must name seeds of the run, {self.start_seed} to {last}, got {wrong}"
+            )
+        if self.accept not in (None, PUBLISHED) and not Path(self.accept).is_dir():
+            raise ValueError(
+                f"accept must be {PUBLISHED}, null or a folder of runs, got {self.accept!r}"
             )
         if self.shard is not None:
             Shard.parse(self.shard)

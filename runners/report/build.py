@@ -1,4 +1,4 @@
-"""python -m runners.report multirun/<study>: tables and one page of a study."""
+"""python -m runners.report multirun/<study>, or results/studies/<study>.yaml: a study's page."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .page import html, lead, markdown, parts
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
 
 
-def write_report(study_folder: Path, config: ReportConfig) -> list[Path]:
+def write_report(path: Path, config: ReportConfig) -> list[Path]:
     """Write <study>/report/ from what its runs left.
 
     Returns:
         The files.
 
     Raises:
-        UserError: there is no study in the folder.
+        UserError: there is no study.
     """
-    study = read_study(study_folder)
+    study = read_study(path)
     arms = findings(study, config)
-    here = study_folder / FOLDER
-    here.mkdir(exist_ok=True)
-    title, intro = f"Study {study_folder.resolve().name}", lead(study, arms, config.margin)
+    here = study.folder / FOLDER
+    here.mkdir(parents=True, exist_ok=True)
+    title, intro = f"Study {study.folder.resolve().name}", lead(study, arms, config.margin)
     sections = parts(study, arms, config.margin, here)
     write_whole(here / PAGE, html(title, intro, sections))
     write_whole(here / TEXT, markdown(title, intro, sections))
@@ -131,7 +131,9 @@ class Parser(argparse.ArgumentParser):
 def run(argv: Sequence[str]) -> int:
     """0: written; 2: a mistake of the user."""
     parser = Parser("python -m runners.report", description="Tables and one page of a study.")
-    parser.add_argument("study", type=Path, help="its folder, multirun/<study>")
+    parser.add_argument(
+        "study", type=Path, help="multirun/<study>, or results/studies/<study>.yaml"
+    )
     parser.add_argument(
         "--margin",
         type=float,

@@ -11,7 +11,7 @@ from ..formatting import points, rate, short, speed, times
 from ..html import legend
 from ..studies.comparisons import Arm, pareto
 from ..studies.cost import Latency
-from .svg import Drawing, Scale, log_scale
+from ..svg import Drawing, Scale, log_scale
 
 WIDTH, LEFT, RIGHT = 440.0, 44.0, 12.0
 METHODS = (

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from ..studies.comparisons import Arm
+from ..svg import cell_path
 from .charts import named
 
 STYLE = """
@@ -35,7 +36,7 @@ def _map(arm: Arm, colour: str) -> str:
     n_steps, n_sites = share.shape
     level = np.ceil(share * LEVELS - 1e-9).astype(int)
     paths = "".join(
-        f'<path d="{_cells(level == k)}" fill="{colour}" fill-opacity="{k / LEVELS:g}"/>'
+        f'<path d="{cell_path(level == k)}" fill="{colour}" fill-opacity="{k / LEVELS:g}"/>'
         for k in range(1, LEVELS + 1)
         if (level == k).any()
     )
@@ -45,12 +46,3 @@ def _map(arm: Arm, colour: str) -> str:
         f'shape-rendering="crispEdges" role="img" aria-label="{escape(said)}">{paths}</svg>'
         f"<figcaption>{escape(said)}</figcaption></figure>"
     )
-
-
-def _cells(here: np.ndarray) -> str:
-    """Runs of neighbouring steps of a site as one rectangle each."""
-    parts = []
-    for site, row in enumerate(here.T):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
-        parts += [f"M{a} {site}h{b - a}v1H{a}z" for a, b in edges.reshape(-1, 2)]
-    return "".join(parts)

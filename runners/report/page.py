@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from .. import html as page
+from .. import svg
 from ..studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
 from ..studies.study import Study
 from . import (
@@ -22,9 +23,6 @@ from . import (
 )
 from . import (
     runs as report_runs,
-)
-from . import (
-    svg,
 )
 from . import (
     tables as report_tables,
@@ -119,7 +117,7 @@ def html(title: str, intro: str, sections: Sequence[Part]) -> str:
     body = [
         page.section(part.title, part.html, *map(_html_table, part.tables)) for part in sections
     ]
-    return page.page(title, intro, body, style=STYLE, plotly=False)
+    return page.page(title, intro, body, style=STYLE)
 
 
 def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:

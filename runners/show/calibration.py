@@ -1,113 +1,77 @@
-"""The part of plan.html on what calibrated caches rest on."""
+"""The drawings of what calibrated caches rest on."""
 
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 
 import numpy as np
 
 from accel.calibration.calibration import Calibration
 
-from ..html import details, figure, script, selector, table
-from .colours import ARM_COLOURS, MATRIX
+from ..svg import Drawing
+from .colours import MATRIX
+from .drawings import WIDTH, bars
 from .plan_view import most_volatile, site_label
-from .plots import ROW_PX, STEP_AXIS, empty, site_axis
 
-MAX_VALUES = 250_000  # of all matrices in a page, two bytes each
-LEVELS = 65535
-SELECT = """
-const plot = document.getElementById("matrix");
-const unpack = (text) => {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const values = new Uint16Array(bytes.buffer);
-  const row = (i) => Array.from(values.subarray(i * size, (i + 1) * size));
-  return Array.from({ length: size }, (_, i) =>
-    row(i).map((v) => low + (v / levels) * (high - low)));
-};
-document.getElementById("site").addEventListener("change", (event) =>
-  Plotly.restyle(plot, { z: [unpack(packed[event.target.value])] }));
-"""
+MAX_STEPS = 200  # of a matrix; of more every other one is drawn
+TILE, GAP, COLUMNS = 142.0, 18.0, 6
+LEVELS = 256
 
 
-def similarity_matrices(calibration: Calibration, metric: str) -> str:
-    """One matrix with a list of sites beside it; the others are packed into the page."""
-    stack, order = calibration.similarity[metric], most_volatile(calibration)
-    n_steps = stack.shape[1]
-    stride = int(np.ceil(n_steps / max(1, np.sqrt(MAX_VALUES / len(stack)))))
-    steps = np.arange(0, n_steps, stride)
-    shown = stack[order][:, ::stride, ::stride]
+def stride(calibration: Calibration, metric: str) -> int:
+    """Every how manieth step is drawn."""
+    n_steps: int = calibration.similarity[metric].shape[1]
+    return -(-n_steps // MAX_STEPS)
+
+
+def similarity_matrices(calibration: Calibration, metric: str, most: int | None = None) -> Drawing:
+    """A matrix of steps by steps for each site, the most volatile first, on one scale."""
+    order, every = most_volatile(calibration)[:most], stride(calibration, metric)
+    shown = calibration.similarity[metric][order][:, ::every, ::every]
     low, high = float(shown.min()), float(shown.max())
-    if low == high:
-        high = low + 1.0
-    levels = np.round((shown - low) / (high - low) * LEVELS).astype("<u2")
-    labels = [site_label(calibration.sites[u].name) for u in order]
-    plot = empty(
-        460,
-        xaxis={"title": STEP_AXIS, "constrain": "domain", "showgrid": False, "zeroline": False},
-        yaxis={
-            "title": "denoising step",
-            "autorange": "reversed",
-            "scaleanchor": "x",
-            "constrain": "domain",
-            "showgrid": False,
-            "zeroline": False,
-        },
-    )
-    plot.add_heatmap(
-        z=shown[0].round(4).tolist(),
-        x=steps,
-        y=steps,
-        zmin=low,
-        zmax=high,
-        colorscale=MATRIX,
-        colorbar={"title": {"text": metric, "side": "top"}, "thickness": 12},
-        hovertemplate="steps %{x} and %{y}: %{z:.4f}<extra></extra>",
-    )
-    every = f" Every {stride}th step is drawn." if stride > 1 else ""
-    return figure(
-        plot,
-        "matrix",
-        f"{metric} between the outputs of one site at two steps, mean of "
-        f"{calibration.n_queries} queries",
-        f"{metric} between the outputs of the chosen site at each pair of steps, mean over "
-        f"{calibration.n_queries} queries; one scale for all sites. The sites are in the list "
-        f"with the most volatile first.{every}",
-        selector("site", "site", labels),
-        "34rem",
-    ) + script(
-        SELECT,
-        packed=[base64.b64encode(m.tobytes()).decode() for m in levels],
-        size=len(steps),
-        low=low,
-        high=high,
-        levels=LEVELS,
-    )
+    levels = np.round((shown - low) / ((high - low) or 1.0) * (LEVELS - 1)).astype(np.uint8)
+    down, top = TILE + 34, 44.0
+    plot = Drawing(WIDTH, top + down * -(-len(order) // COLUMNS))
+    plot.text(0, 14, f"{metric}, from {low:.3g}", kind="soft")
+    plot.image(130, 4, 200, 12, png(np.arange(LEVELS, dtype=np.uint8)[None]))
+    plot.text(336, 14, f"to {high:.3g}; step 0, the noisiest, is at the top left", kind="soft")
+    for i, (site, matrix) in enumerate(zip(order, levels, strict=True)):
+        x, y = (TILE + GAP) * (i % COLUMNS), top + down * (i // COLUMNS)
+        plot.text(x, y - 5, site_label(calibration.sites[site].name))
+        plot.image(x, y, TILE, TILE, png(matrix))
+        plot.rect(x, y, TILE, TILE, fill="none", **{"class": "edge"})
+    return plot
 
 
-def volatility_ranking(calibration: Calibration) -> str:
-    """Sites by volatility, as bars and as a table."""
+def volatility_bars(calibration: Calibration) -> Drawing:
+    """Sites by volatility."""
     order = most_volatile(calibration)
-    labels = [site_label(calibration.sites[u].name) for u in order]
     values = calibration.volatility[order]
-    plot = empty(
-        90 + ROW_PX * max(len(labels), 8),
-        yaxis=site_axis(labels),
-        xaxis={"title": "mean absolute change between two steps", "rangemode": "tozero"},
+    return bars(
+        [site_label(calibration.sites[site].name) for site in order],
+        [values],
+        "mean absolute change between two steps",
+        [[f"{value:.4g}" for value in values]],
     )
-    plot.add_bar(
-        x=values,
-        y=list(range(len(labels))),
-        orientation="h",
-        marker={"color": ARM_COLOURS[0]},
-        hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+
+
+def png(levels: np.ndarray) -> str:
+    """(height, width) uint8 in the colours of `MATRIX`, as base64 of a PNG file."""
+    stops = np.array([list(bytes.fromhex(colour[1:])) for colour in MATRIX], dtype=float)
+    places = np.linspace(0, len(stops) - 1, LEVELS)
+    palette = np.stack([np.interp(places, range(len(stops)), c) for c in stops.T], axis=1)
+    height, width = levels.shape
+    lines = np.pad(levels, ((0, 0), (1, 0)))  # each line begins with its filter, 0 for none
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.round().astype(np.uint8).tobytes()),
+        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+        (b"IEND", b""),
     )
-    rows = [
-        (calibration.sites[u].name, [str(rank), f"{calibration.volatility[u]:.5g}"])
-        for rank, u in enumerate(order, 1)
-    ]
-    return figure(
-        plot,
-        "volatility",
-        f"Volatility of each site; the most volatile is {labels[0]}",
-        "Mean of |output in step i - output in step j| over queries, pairs of steps and elements.",
-    ) + details("The same as a table", table(["site", "rank", "volatility"], rows))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()

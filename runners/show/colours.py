@@ -17,4 +17,7 @@ KIND_COLOURS = {"sa": "#0072b2", "ca": "#56b4e9", "ff": "#e69f00"}
 KIND_COLOURS |= {"deep": "#0072b2", "rest": "#999999"}
 ARM_COLOURS = ("#0072b2", "#d55e00")
 SEPARATOR = "#707880"
-MATRIX = "cividis"
+MATRIX = (  # cividis
+    *("#00224e", "#123570", "#3b496c", "#575d6d", "#707173"),
+    *("#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
+)

@@ -17,7 +17,6 @@ from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
 from ..acceleration.calibration import find
-from ..html import check_report
 from ..jobs.calibration_choice import Recipe, check_recipe, recipe_of
 from ..jobs.checkpoint import load, policy_and_task
 from ..jobs.checks import check_cache
@@ -106,7 +105,6 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
     Raises:
         UserError, or one of MISTAKES: one line with the setting, the value and what is allowed.
     """
-    check_report("runner=show")
     settings, _ = settings_and_logger(cfg)
     cache = choose(CACHES, cfg.cache, "cache")
     if choose(QUANTIZERS, cfg.quant, "quant").name != "none":

@@ -13,12 +13,11 @@ from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..store.atomic import write_whole
 from ..store.folder import RunStore
-from .image import plan_image
-from .page import plan_page
+from .page import plan_page, plan_picture
 from .plan_view import arm, differing_computed, summary
 from .prepare import ShowConfig, ShowJob, plans_of, prepare_show
 
-PAGE, IMAGE, COMPARED = "plan.html", "plan.png", "plan_compared.json"
+PAGE, PICTURE, COMPARED = "plan.html", "plan.svg", "plan_compared.json"
 
 
 def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
@@ -36,8 +35,8 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
     title = f"{job.task}, " + " and ".join(source.label for source in job.sources)
     for name, plan in zip((PLAN_FILE, COMPARED), plans, strict=False):
         plan.save(store.folder / name)
-    plan_image(store.folder / IMAGE, title, arms, calibration, job.runner.metric)
-    write_whole(store.folder / PAGE, plan_page(title, arms, calibration, job.runner.metric))
+    for name, drawn in ((PAGE, plan_page), (PICTURE, plan_picture)):
+        write_whole(store.folder / name, drawn(title, arms, calibration, job.runner.metric))
     result = {
         "runner": job.runner.name,
         "task": job.task,
@@ -73,7 +72,7 @@ def render_show(result: Mapping[str, Any], folder: Path) -> str:
     rows = [["", *result["labels"]], *([name, *values] for name, values in result["table"])]
     lines = columns(rows)
     width = max(len(row[0]) for row in rows)
-    files = [str(folder / name) for name in (PAGE, IMAGE, PLAN_FILE)]
+    files = [str(folder / name) for name in (PAGE, PICTURE, PLAN_FILE)]
     lines += [f"{'' if i else 'files':<{width}}  {file}" for i, file in enumerate(files)]
     return underlined(result["title"], lines)
 

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..store.published import published
 from ..store.reading import Run, is_baseline, is_evaluation, is_run, read_run
 from .arms import STRATUM, labels_of, strata_of
 
+LIST = ".yaml"
 CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
 
 
 @dataclass(frozen=True)
 class Study:
-    """All evaluations of a folder, in the order of their strata and costs.
+    """All evaluations of a study, in the order of their strata and costs.
 
     Attributes:
+        folder: with its runs, or with what a published one has besides them.
         labels: {run's name: what sets its method apart from the study's other methods}.
         strata: {run's name: its task, and the checkpoint and noise seed where they differ}.
         others: folders of other runners, which are no part of a report.
@@ -51,22 +54,36 @@ class Study:
         return fitting[0] if len(fitting) == 1 else None
 
 
-def read_study(folder: Path) -> Study:
-    """Read every run of a study.
+def read_study(path: Path) -> Study:
+    """Read every run of a study: of a folder, or of a list, results/studies/<study>.yaml.
 
     Raises:
-        UserError: the folder is not there, or holds no evaluation.
+        UserError: it is not there, or holds no evaluation.
     """
-    if not folder.is_dir():
-        raise UserError(f"the study must be a folder with runs, there is none at {folder}")
-    found = [read_run(path) for path in sorted(folder.iterdir()) if is_run(path)]
+    found = runs_of(path)
     runs = [run for run in found if is_evaluation(run)]
     others = [run.name for run in found if not is_evaluation(run)]
     if not runs:
-        raise UserError(f"the study must hold at least one evaluation, there is none in {folder}")
+        raise UserError(f"the study must hold at least one evaluation, there is none in {path}")
     strata = strata_of(runs)
     runs.sort(key=lambda r: (strata[r.name], not is_baseline(r), _cache(r), -_cost(r)))
+    folder = path.with_suffix("") if path.suffix == LIST else path
     return Study(folder, runs, labels_of(runs, strata), strata, others)
+
+
+def runs_of(path: Path) -> list[Run]:
+    """By name, those of other runners too.
+
+    Raises:
+        UserError: there is neither a folder nor a list.
+    """
+    if path.suffix == LIST:
+        return [run.run() for run in published(path)]
+    if not path.is_dir():
+        raise UserError(
+            f"the study must be a folder with runs or a list of them, there is none at {path}"
+        )
+    return [read_run(folder) for folder in sorted(path.iterdir()) if is_run(folder)]
 
 
 def _cost(run: Run) -> float:

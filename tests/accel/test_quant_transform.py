@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from accel.quant import DuQuantConfig
-from accel.quant.pack import read_pack
 from accel.quant.transform import Transform, crest, fit, greedy, zigzag
 from tests.helpers.quant_data import fitted, output_error, planted, relative
 
@@ -158,32 +154,3 @@ def test_wrong_settings_are_named(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^quant\.{setting} must be .*, got ") as caught:
         DuQuantConfig(**{setting: value})
     assert "\n" not in str(caught.value)
-
-
-def test_packs_of_the_fork_can_be_read(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    arrays = {f"Rin_{b}": np.linalg.qr(rng.normal(size=(8, 8)))[0] for b in range(4)}
-    perm = rng.permutation(32)
-    meta = json.dumps({"in_features": 32, "out_features": 8, "block_size": 8})
-    packed = {n: a.astype(np.float32) for n, a in arrays.items()}
-    path = tmp_path / "layer.npz"
-    np.savez(path, perm=perm, meta=meta, R_in_blocks=np.arange(4), **packed)
-    transform = read_pack(path)
-    x, w = torch.randn(5, 32).double(), torch.randn(8, 32).double()
-    moved = transform.activations(x)
-    assert torch.allclose(
-        moved[:, :8], x[:, perm[:8]] @ torch.from_numpy(arrays["Rin_0"]), atol=1e-5
-    )
-    assert torch.allclose(moved @ transform.weight(w).T, x @ w.T, atol=1e-12)
-    np.savez(path, perm=np.zeros(32, int), meta=meta, **packed)
-    with pytest.raises(ValueError, match=r"layer\.npz: perm must be"):
-        read_pack(path)
-    np.savez(path, meta=meta, **{**packed, "Rin_0": 2 * packed["Rin_0"]})
-    with pytest.raises(ValueError, match="orthogonal"):
-        read_pack(path)
-    np.savez(path, perm=perm, meta=json.dumps({"in_features": 32}), **packed)
-    with pytest.raises(ValueError, match=r"layer\.npz: 'block_size'"):
-        read_pack(path)
-    path.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"layer\.npz: "):
-        read_pack(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -235,16 +234,15 @@ def test_the_content_of_a_plan_is_the_identity_of_its_runs(fixture: DiffusionPol
     found: dict[str, set[str]] = {"fingerprint": set(), "baseline_name": set()}
     for path, content in (("a.json", "own.json"), ("b.json", "own.json"), ("a.json", "more.json")):
         Path(path).write_bytes(Path(content).read_bytes())
-        for runner in ("evaluate", "show") if find_spec("plotly") else ("evaluate",):
+        for runner in ("evaluate", "show"):
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 job = prepare(
                     compose("config", [*COMMAND, f"runner={runner}", f"cache.path={path}"])
                 )
             for key in found:
                 found[key].add(f"{runner} {getattr(job, key, None)}")
-    n_runners = 2 if find_spec("plotly") else 1
-    assert len(found["fingerprint"]) == 2 * n_runners  # of contents, not of paths
-    assert len(found["baseline_name"]) == n_runners
+    assert len(found["fingerprint"]) == 2 * 2  # of contents, not of paths
+    assert len(found["baseline_name"]) == 2
 
 
 MISTAKES = {

@@ -347,8 +347,6 @@ def test_a_run_on_lift(lift: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_picture_of_its_plan(lift: str, capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("plotly")
-    pytest.importorskip("matplotlib")
     show = ["runner=show", "task=lift", "logger=none", lift]
     assert run([*show, "cache=uniform", "cache.steps=2", "runner.compare=none"]) == 0
     (page,) = Path("multirun/main").glob("show_*/plan.html")

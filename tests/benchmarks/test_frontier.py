@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from accel import accelerated
 from benchmarks.frontier import averaging, page
 from benchmarks.frontier.arms import ARMS, Arm
 from benchmarks.frontier.averaging import MeanOfSamples
-from benchmarks.frontier.play import command, keep
+from benchmarks.frontier.play import command, keep_records
 from runners import cli
 from runners.jobs.job import Job
+from runners.store.published import Entry, read_list, write_list
 from tests.accel.test_fused import POLICIES
 from tests.helpers.stock import OBS, TO
 
@@ -76,15 +76,18 @@ def made(folder: Path, sampler: dict[str, Any], outcomes: list[bool], baseline: 
 def test_tables_have_what_the_runs_and_the_timing_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "KEPT", tmp_path)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    runs, study = tmp_path / "runs", tmp_path / "studies/frontier"
+    study.mkdir(parents=True)
     plain = [True] * 6 + [False] * 4
-    made(tmp_path / "kitchen_a", {"kind": "ddpm", "steps": 100}, plain, baseline=True)
+    made(runs / "kitchen_a", {"kind": "ddpm", "steps": 100}, plain, baseline=True)
     fewer = {"kind": "ddpm", "steps": 5, "spacing": "trailing"}
-    made(tmp_path / "kitchen_b", fewer, [True] * 5 + [False] * 4 + [True], baseline=False)
+    made(runs / "kitchen_b", fewer, [True] * 5 + [False] * 4 + [True], baseline=False)
     timed = {"cpu_ratio": 97.0, "cpu_ratio_interval": [95.0, 99.0]}
     around = {"load": [0.5, 0.6], "rounds": 40, "threads": 1, "cpu": "Abacus"}
     timings = {"kitchen": {"machine": around, "ddpm-5 trailing": timed}}
-    (tmp_path / "latency.json").write_text(json.dumps(timings))
+    write_list(study.with_suffix(".yaml"), {"kitchen_a": Entry(10), "kitchen_b": Entry(10)})
+    (study / "latency.json").write_text(json.dumps(timings))
     lines = page.page().splitlines()
     (row,) = [line for line in lines if line.startswith("| ddpm-5") and "97.0x" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -96,13 +99,16 @@ def test_tables_have_what_the_runs_and_the_timing_say(
     assert page.best("kitchen", ["ddpm-5 trailing"]).splitlines()[-1] == row
 
 
-def test_a_runs_records_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.frontier.play.KEPT", tmp_path / "kept")
-    made(tmp_path / "run", {"kind": "ddpm", "steps": 5}, [True], baseline=False)
-    keep(tmp_path / "run")
-    kept = sorted(path.name for path in (tmp_path / "kept" / "run").iterdir())
+def test_a_runs_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.frontier.play.RESULTS", tmp_path / "kept")
+    sampler = {"kind": "ddpm", "steps": 5}
+    made(tmp_path / "run", sampler, [True], baseline=False)
+    assert keep_records(tmp_path / "run") == 0
+    kept = sorted(path.name for path in (tmp_path / "kept/runs/run").iterdir())
     assert kept == ["config.yaml", "episodes.jsonl", "result.json"]
-    shutil.rmtree(tmp_path / "run")
+    assert read_list(tmp_path / "kept/studies/frontier.yaml") == {"run": Entry(1)}
+    made(tmp_path / "other/run", sampler, [False], baseline=False)
+    assert keep_records(tmp_path / "other/run") == 1
 
 
 def test_a_mean_of_samples_is_one_of_the_queries_own_noise() -> None:
@@ -124,10 +130,12 @@ def test_a_mean_of_samples_is_one_of_the_queries_own_noise() -> None:
 def test_averaging_counts_wins_and_losses_against_the_plain_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "KEPT", tmp_path)
-    sampler = {"kind": "ddpm", "steps": 100}
-    made(tmp_path / "kitchen_none_none_s0_a", sampler, [True, False, True], baseline=True)
-    made(tmp_path / "kitchen_none_none_s0_b", sampler, [True, True, True], baseline=False)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    sampler, names = {"kind": "ddpm", "steps": 100}, [f"kitchen_none_none_s0_{x}" for x in "ab"]
+    made(tmp_path / "runs" / names[0], sampler, [True, False, True], baseline=True)
+    made(tmp_path / "runs" / names[1], sampler, [True, True, True], baseline=False)
+    (tmp_path / "studies").mkdir()
+    write_list(tmp_path / "studies/frontier.yaml", {name: Entry(3) for name in names})
     plain = averaging.plain_success("kitchen")
     assert plain == {0: True, 1: False, 2: True}
     found = averaging.summary({1: True, 0: True, 2: False}, plain)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from runners.store.published import published
 from tests.helpers.places import PROJECT
 
-STARTER = PROJECT / "docs/results/starter"
+STARTER = PROJECT / "results/studies/starter.yaml"
+FILES = ("config.yaml", "result.json", "episodes.jsonl")
 KITCHEN, LIFT = "kitchen_none_none_s0_e9e9298a", "lift_none_none_s0_104bd7b4"
 SLOWER = "kitchen_uniform_none_s0_309c19ed"  # 20 steps
 QUADRATIC, EVEN = "kitchen_uniform_none_s0_604ce7fb", "kitchen_uniform_none_s0_16651423"
@@ -20,7 +22,10 @@ CUT_OFF, FAILED = "lift_uniform_none_s0_00000000", "kitchen_bac_none_s0_12345678
 
 def copy_starter(folder: Path) -> Path:
     """Seven finished runs, on two tasks."""
-    return Path(shutil.copytree(STARTER, folder))
+    for run in published(STARTER):
+        (folder / run.name).mkdir(parents=True)
+        run.copy(folder / run.name, FILES)
+    return folder
 
 
 def time_it(folder: Path, fast_ms: float, plain_ms: float = 1000.0) -> None:

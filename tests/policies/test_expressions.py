@@ -70,12 +70,6 @@ def test_arithmetic(expression: str, value: object) -> None:
     assert type(got) is type(value)
 
 
-def test_names_come_from_the_table() -> None:
-    assert evaluate("horizon - 1 if use else None", {"horizon": 16, "use": True}) == 15
-    with pytest.raises(ExpressionError, match="'horizon' is not a known name"):
-        evaluate("horizon - 1")
-
-
 @pytest.mark.parametrize(
     "expression",
     [
@@ -94,6 +88,7 @@ def test_names_come_from_the_table() -> None:
         "'abc'[0]",
         "1 in (1, 2)",
         "5 is 5",
+        "horizon - 1",
         "eval('1')",
         "print",
         "int(x=1)",
@@ -123,7 +118,6 @@ def test_names_come_from_the_table() -> None:
         "x = 1",
         "import os",
         "await x",
-        "-" * 900 + "1",
         "(" * 400 + "1" + ")" * 400,
         "1+" * 600 + "1",
     ],

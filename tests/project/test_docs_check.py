@@ -61,8 +61,6 @@ def test_a_long_line_is_named_and_left_to_its_author(
     fits, table, address = "x" * 120, "| " + "x" * 130 + " |", "See https://a.org/" + "x" * 130
     right = "\n".join((page.read_text(), fits, table, address))
     page.write_text(right)
-    (root / "docs/results/starter").mkdir()
-    (root / "docs/results/starter/report.md").write_text("x" * 130)
     assert main([], root) == 0
     page.write_text(f"{right}\n{fits}x")
     assert main(["--write"], root) == 1
@@ -80,7 +78,7 @@ def test_a_long_line_is_named_and_left_to_its_author(
         ("python -m tools.docs_check --table success nowhere", "there is none at nowhere"),
         ("python -m tools.docs_check --table nothing starter", "invalid choice: 'nothing'"),
         ("python -m tools.docs_check --table cost starter --task none", "--task must be a task"),
-        ("python -m tools.docs_check --table cost", "--table needs the folder of a study"),
+        ("python -m tools.docs_check --table cost", "--table needs a study"),
     ],
 )
 def test_a_command_that_makes_no_table_is_a_mistake(
@@ -94,7 +92,7 @@ def test_a_command_that_makes_no_table_is_a_mistake(
 
 
 def printed(table: str, study: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    assert main(["--table", table, f"docs/results/{study}"], PROJECT) == 0
+    assert main(["--table", table, f"{PROJECT}/results/studies/{study}.yaml"], PROJECT) == 0
     return capsys.readouterr().out.splitlines()
 
 

@@ -40,6 +40,7 @@ ORDER = {
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
         ["statistics", "html", "places"],
+        ["svg"],
         ["store"],
         ["studies"],
         ["loggers", "episodes"],

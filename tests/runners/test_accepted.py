@@ -11,15 +11,18 @@ import pytest
 import yaml
 
 from runners.cli import validate
-from runners.places import PROJECT
+from runners.places import RESULTS
+from runners.store.published import Entry, read_list, write_list
 from tests.helpers import fake_episodes
+from tests.helpers.places import PROJECT
+from tests.helpers.study_folder import STARTER
 
-RESULTS = PROJECT / "docs/results"
+LISTS = RESULTS / "studies"
 STUDIES = {
     path.stem: yaml.safe_load(path.read_text())["study"]
     for path in sorted((PROJECT / "conf/experiment").glob("*.yaml"))
 }
-PUBLISHED = [name for name, study in STUDIES.items() if (RESULTS / study).is_dir()]
+PUBLISHED = [name for name, study in STUDIES.items() if (LISTS / f"{study}.yaml").exists()]
 WORDS = ("n_episodes=4", "cache=uniform", "cache.steps=7")
 
 
@@ -29,13 +32,17 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def committed(monkeypatch: pytest.MonkeyPatch) -> Path:
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run as it would be committed: episodes, result and settings."""
     fake_episodes.fake(monkeypatch)
     assert fake_episodes.run(monkeypatch, *WORDS) == 0
     (ran,) = Path("multirun/main").iterdir()
-    target = Path("docs/results/main") / ran.name
+    results = tmp_path / "project/results"
+    monkeypatch.setattr("runners.evaluate.accepted.RESULTS", results)
+    target = results / "runs" / ran.name
     target.mkdir(parents=True)
+    (results / "studies").mkdir()
+    write_list(results / "studies/main.yaml", {ran.name: Entry(4)})
     for name in ("episodes.jsonl", "result.json", "config.yaml"):
         shutil.copyfile(ran / name, target / name)
     shutil.rmtree("multirun")
@@ -54,6 +61,55 @@ def test_they_are_done(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert fake_episodes.run(monkeypatch, *WORDS) == 0
     assert played == []
     assert result(committed) == json.loads((committed / "result.json").read_text())
+
+
+@pytest.mark.parametrize("layout", ["runs and lists", "studies"])
+def test_a_folder_of_runs_is_relative_to_where_the_command_is_given(
+    committed: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(committed.parent.parent, "kept")
+    if layout == "studies":
+        shutil.rmtree("kept/studies")
+        Path("kept/runs").rename("kept/main")
+    shutil.rmtree(committed.parent.parent)
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, "accept=kept") == 0
+    assert played == []
+
+
+def test_the_study_has_its_own_result_and_the_fields_of_its_time(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {**json.loads((committed / "result.json").read_text()), "wall_s": 12345.0}
+    lists = committed.parent.parent / "studies"
+    (lists / "main").mkdir()
+    (lists / "main" / f"{committed.name}.result.json").write_text(json.dumps(own))
+    write_list(lists / "main.yaml", {committed.name: Entry(4, ("machine",))})
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    assert result(committed)["wall_s"] == 12345.0
+    lines = (Path("multirun/main") / committed.name / "episodes.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert not any("machine" in json.loads(line) for line in lines)
+
+
+def test_where_no_runs_are_published_all_are_played(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an installed wheel."""
+    shutil.rmtree(committed.parent.parent)
+    played = fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    assert len(played) == 4
+
+
+def test_a_folder_that_is_not_there_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, *WORDS, "accept=nowhere") == 2
+    said = capsys.readouterr().err
+    assert "accept must be published, null or a folder of runs, got 'nowhere'" in said
 
 
 @pytest.mark.parametrize("shard", [[], ["shard=1/1"]])
@@ -136,16 +192,20 @@ def test_an_experiment_finds_its_published_runs(experiment: str) -> None:
     """Whatever the defaults have become."""
     launches = validate([f"experiment={experiment}"])
     folders = [folder.name for launch in launches for folder in launch.folders]
-    published = RESULTS / STUDIES[experiment]
     assert folders
-    assert [name for name in folders if not (published / name / "episodes.jsonl").exists()] == []
+    assert set(folders) <= read_list(LISTS / f"{STUDIES[experiment]}.yaml").keys()
 
 
 def test_the_commands_of_the_starter_study_find_its_runs() -> None:
     """They name what was a default when they ran. (The task Lift has other settings by now.)"""
-    text = (RESULTS / "starter.md").read_text().partition("## Commands")[2].partition("##")[0]
+    text = (
+        (PROJECT / "docs/results/starter.md")
+        .read_text()
+        .partition("## Commands")[2]
+        .partition("##")[0]
+    )
     common = shlex.split(text.partition("C=")[2].partition("\n")[0])[0]
     lines = [line for line in text.splitlines() if "task=kitchen" in line]
     words = [line.replace("$C", common).split()[2:] for line in lines]
     found = {folder.name for w in words for launch in validate(w) for folder in launch.folders}
-    assert found == {path.name for path in (RESULTS / "starter").glob("kitchen_*")}
+    assert found == {name for name in read_list(STARTER) if name.startswith("kitchen_")}

@@ -316,7 +316,7 @@ def test_a_study_of_failures_has_a_report_too(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "nowhere": "the study must be a folder with runs, there is none at nowhere",
+    "nowhere": "the study must be a folder with runs or a list of them, there is none at nowhere",
     "empty": "the study must hold at least one evaluation, there is none in empty",
     "starter --margin 1.5": "margin must be above 0 and below 1, got 1.5",
     "starter --margin x": "argument --margin: invalid float value: 'x'",
@@ -414,8 +414,8 @@ def test_the_page_fits_a_desk_and_a_phone(width: int, folder: Path) -> None:
 @with_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_reference_study_fits_a_desk_and_a_phone(width: int, tmp_path: Path) -> None:
-    """With SCREENSHOTS=docs/results/reference/report, this makes the pictures that are there."""
-    page = PROJECT / "docs/results/reference/report/report.html"
+    """With SCREENSHOTS=results/studies/reference/report, this makes the pictures that are there."""
+    page = PROJECT / "results/studies/reference/report/report.html"
     too_wide, charts, shot = look(page, width, tmp_path / "look")
     assert too_wide == 0
     assert charts > 10

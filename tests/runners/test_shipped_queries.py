@@ -51,6 +51,6 @@ def test_bac_on_a_new_machine_computes_what_the_published_run_computed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibrations, "play", no_simulator)
-    (result,) = PROJECT.glob(f"docs/results/reference/{PUBLISHED[task]}/result.json")
+    (result,) = PROJECT.glob(f"results/runs/{PUBLISHED[task]}/result.json")
     plan, _ = plan_of(job_of(task))
     assert plan.digest() == json.loads(result.read_text())["stats"]["plan"]

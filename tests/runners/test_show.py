@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,12 +22,10 @@ from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
 from runners.show import prepare as prepare_show
-from runners.show.image import DPI, WIDTH_IN
+from runners.show.calibration import png
 from runners.show.plan_view import CELLS, arm, cells, differences, ranges, summary
 from tests.helpers.places import FIXTURES
 
-pytest.importorskip("plotly")
-pytest.importorskip("matplotlib")
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 SHOW = ["runner=show", f"task.checkpoint={FIXTURE}", "threads=1", "logger=none"]
 UNIFORM = ["cache=uniform", "cache.steps=10"]
@@ -57,9 +58,10 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.labels: list[str] = []
         self.n_tables = 0
-        self.options = 0
+        self.images = 0
         self.viewport = False
         self.said = ""
+        self.hovered: list[str] = []
         self.feed(text)
         self.close()
 
@@ -67,23 +69,30 @@ class Page(HTMLParser):
         values = dict(attrs)
         if tag not in ("meta", "br"):
             self.open.append(tag)
-        self.loads += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        self.loads += [
+            v or ""
+            for k, v in attrs
+            if k in ("src", "href", "srcset", "data")
+            and not (v or "").startswith("data:image/png;base64,")
+        ]
         self.labels += [values["aria-label"] or ""] if values.get("role") == "img" else []
         self.n_tables += tag == "table"
-        self.options += tag == "option"
+        self.images += tag == "image"
         self.viewport |= values.get("name") == "viewport"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("script", "style"):
+        if self.open and self.open[-1] == "title":
+            self.hovered.append(data)
+        elif self.open and self.open[-1] not in ("script", "style"):
             self.said += data
 
 
 def read(folder: Path) -> Page:
     file = folder / "plan.html"
-    assert file.stat().st_size < 6_000_000
+    assert file.stat().st_size < 1_000_000
     page = Page(file.read_text())
     assert not page.open
     assert not page.loads
@@ -103,18 +112,18 @@ def test_a_plan(policy: DiffusionPolicy, capfd: pytest.CaptureFixture[str]) -> N
     assert page.n_tables == 3
     assert expected.digest() in page.said
     assert "60 of 600 cells computed" in page.said
-    with Image.open(folder / "plan.png") as image:
-        image.load()
-        assert image.width == DPI * WIDTH_IN
-        assert image.height > 500
-        assert len(np.unique(np.asarray(image.convert("L")))) > 20
+    picture = ElementTree.parse(folder / "plan.svg").getroot()
+    said = " ".join(picture.itertext())
+    assert "10.0% of cells computed" in said
+    assert "0 sa, steps 1-20: reused" in page.hovered
+    assert "0 sa, steps 1-20: reused" in said
     said = capfd.readouterr().out
     assert expected.digest() in said
     assert str(folder.relative_to(Path.cwd()) / "plan.html") in said
     result = json.loads((folder / "result.json").read_text())
     assert result["plans"][0]["flops"]["query"] == query_flops(policy, expected.mask)
     assert result["plans"][0]["equivalent_steps"] == pytest.approx(10)
-    assert {p.name for p in folder.glob("plan*")} == {"plan.json", "plan.html", "plan.png"}
+    assert {p.name for p in folder.glob("plan*")} == {"plan.json", "plan.html", "plan.svg"}
 
 
 def test_two_plans_and_where_the_second_comes_from(policy: DiffusionPolicy) -> None:
@@ -171,7 +180,7 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)
     page = read(shown(*UNIFORM))
-    assert page.options == n
+    assert page.images == n + 1  # a matrix of each site, and the scale of their colours
     assert len(page.labels) == 5
     assert "the most volatile is 1 ff" in page.labels[-1]
 
@@ -242,18 +251,17 @@ def test_a_mistake_is_one_line(
     assert not Path("multirun").exists()
 
 
-def test_a_missing_library_is_named_and_a_missing_simulator_is_not(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    real = importlib.util.find_spec
+def test_matrices_are_pictures() -> None:
+    levels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    with Image.open(BytesIO(base64.b64decode(png(levels)))) as image:
+        image.load()
+        assert np.array_equal(np.asarray(image), levels)  # indices into the palette
+        assert image.convert("RGB").getpixel((0, 0)) == (0, 0x22, 0x4E)
 
-    def without(*hidden: str) -> None:
-        for module in ("runners.html", "runners.jobs.checkpoint"):
-            monkeypatch.setattr(f"{module}.find_spec", lambda n: None if n in hidden else real(n))
 
-    without("plotly")
-    assert run([*SHOW, *UNIFORM]) == 2
-    assert 'runner=show needs plotly: pip install "skipstep[report]"' in capfd.readouterr().err
-    assert not Path("multirun").exists()
-    without("mujoco", "gymnasium_robotics", "robosuite")
+def test_no_simulator_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, hidden = importlib.util.find_spec, ("mujoco", "gymnasium_robotics", "robosuite")
+    monkeypatch.setattr(
+        "runners.jobs.checkpoint.find_spec", lambda n: None if n in hidden else real(n)
+    )
     assert shown(*UNIFORM)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.places import PROJECT
 
-PARTS = ("", "runners", "benchmarks", "tools")
+PARTS = ("", "runners", "runners/report", "benchmarks", "tools")
 ENTRIES = sorted(
     path.relative_to(PROJECT).as_posix()
     for part in PARTS
@@ -47,7 +47,7 @@ def output(code: str, **waiting: str) -> str:
 def start(entry: str) -> str:
     """Python that starts a file as its users do."""
     words = {"runners": ["multirun/nothing"], "tools": ["nothing", "nowhere"]}
-    folder = entry.rpartition("/")[0]
+    folder = entry.partition("/")[0]
     how = (
         f"run_module({entry[:-3].replace('/', '.')!r}"
         if folder == "runners"
@@ -60,7 +60,7 @@ def start(entry: str) -> str:
 def test_there_are_entry_points() -> None:
     assert {
         "run.py",
-        "runners/report/build.py",
+        "runners/report/__main__.py",
         "benchmarks/latency.py",
         "benchmarks/foreign.py",
     } <= set(ENTRIES)

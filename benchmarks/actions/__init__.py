@@ -1,1 +1,0 @@
-"""What benchmarks/action_error.py consists of."""
