@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .action_errors import action_error
 from .api import AcceleratedPolicy, accelerated, quantized, resolve
-from .attach.attach import Attached, attach
+from .attach.attach import attach
+from .attach.attached import Attached
 from .caches import (
     CACHES,
     BacConfig,
@@ -22,23 +23,27 @@ from .caches import (
 from .caches.interval import import_interval
 from .caches.saved import adapt_plan
 from .calibration.branch_errors import BranchErrors, branch_errors
-from .calibration.calibration import Calibration, calibrate
+from .calibration.calibration import Calibration
+from .calibration.measure import calibrate, complete
+from .calibration.statistics import STATISTICS, Statistic
 from .engines import (
     ENGINES,
     FusedConfig,
     ReferenceConfig,
+    check_plan,
     integers_of,
     kernel_times,
     kernels_of,
     resolve_engine,
 )
 from .forecast_noise import LoudForecasts, loud_forecasts
+from .plans.decisions import Threshold
 from .plans.flops import flops_share, plain_flops, query_flops
+from .plans.frozen import freeze
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
 from .plans.sites import Site, sites_of
 from .plans.summary import PlanSummary, summarize
-from .plans.thresholds import Threshold, freeze
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
@@ -63,6 +68,7 @@ __all__ = [
     "CACHES",
     "ENGINES",
     "QUANTIZERS",
+    "STATISTICS",
     "AcceleratedPolicy",
     "Attached",
     "BacConfig",
@@ -87,6 +93,7 @@ __all__ = [
     "SavedPlanConfig",
     "Site",
     "SmoothConfig",
+    "Statistic",
     "Statistics",
     "TaylorConfig",
     "TeaCacheConfig",
@@ -98,7 +105,9 @@ __all__ = [
     "attach",
     "branch_errors",
     "calibrate",
+    "check_plan",
     "collect",
+    "complete",
     "flops_share",
     "forecast",
     "freeze",

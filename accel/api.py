@@ -30,7 +30,7 @@ def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> A
     name: Any = getattr(config, "name", None)
     if name not in table or not isinstance(config, table[name][0]):
         raise TypeError(f"{setting} must be a config of {', '.join(table)} or None, got {config!r}")
-    return table[name][1]
+    return table[name]
 
 
 def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = None) -> CachePlan:
@@ -39,7 +39,7 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
     Args:
         policy: the policy that will run under the plan.
         cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
-        calibration: of this policy; what methods with `calibrated` in `CACHES` need.
+        calibration: of this policy; what methods with `needs` in `CACHES` need.
 
     Raises:
         TypeError: an unknown config. PlanError: a plan or a calibration for another policy, or none
@@ -50,7 +50,7 @@ def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = N
         plan = cache
     else:
         cache = cache or NoCacheConfig()
-        plan = _entry(CACHES, cache, "cache")(cache, policy, calibration)
+        plan = _entry(CACHES, cache, "cache").plan(cache, policy, calibration)
         if plan.mask.all() and not isinstance(cache, NoCacheConfig):
             log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
     return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
@@ -75,7 +75,7 @@ def quantized(policy: Any, quant: Any, statistics: Statistics | None = None) -> 
             raise ValueError("quant was made from another policy than this one, or its sampler")
         return quant
     quant = quant or NoQuantConfig()
-    make = _entry(QUANTIZERS, quant, "quant")
+    make = _entry(QUANTIZERS, quant, "quant")[1]
     if make is None:
         return None
     if statistics is None:
@@ -114,7 +114,7 @@ class AcceleratedPolicy:
         self.n_queries = 0
         self.closed = False
         runs: Any = policy if quantised is None else quantised.model
-        make = _entry(ENGINES, engine, "engine")
+        make = _entry(ENGINES, engine, "engine")[1]
         self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
         self._engine: Any = make(runs, plan, engine, self._kernels)
 

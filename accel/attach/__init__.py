@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .attach import Attached, attach
+from .attach import attach
+from .attached import Attached
 
 __all__ = [
     "Attached",

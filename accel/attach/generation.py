@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..engines.program import Key, compile_plan
 from ..plans.plan import CachePlan
-from ..plans.thresholds import Decisions
-from .streams import Block, Streams, Values, by_row, combined, less, owned
+from .streams import Block, Streams, Values, combined, less, owned
 
 Term = tuple[Key, float]
 Probe = Callable[[nn.Module, Any, Any], Tensor]
@@ -79,6 +77,10 @@ class Generation:
         self._starts: dict[Key, Values] = {}
         self._called, self._seen = False, ()  # type: tuple[bool, Any]
 
+    def trace(self, branch: str | None) -> np.ndarray:
+        """See `Attached.trace`."""
+        raise RuntimeError(f"{self.plan.method} decides nothing at run time")
+
     @property
     def cache_bytes(self) -> int:
         held = [t for kept in self._kept.values() for values in kept.values() for t in values]
@@ -136,99 +138,3 @@ class Generation:
 
     def _stored(self, values: Values, start: Values) -> Values:
         return owned(values) if self.kind == "output" else less(values, start)
-
-
-class Deciding(Generation):
-    """A plan that decides at run time, row by row: blocks run if any row wants them."""
-
-    KEY: Key = (0, 0, 0)
-
-    def reset(self) -> None:
-        super().reset()
-        assert self.plan.decide is not None
-        self.rule = self.plan.decide
-        self.decisions = {branch: Decisions(self.rule, None) for branch in self.branches}
-
-    @property
-    def cache_bytes(self) -> int:
-        probes = [d.before for d in self.decisions.values() if d.before is not None]
-        return super().cache_bytes + sum(probe.nbytes for probe in probes)
-
-    def _run(
-        self, index: int, block: Block, compute: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        streams, kept = self.streams, self._kept[self._now]
-        if index in (0, self.rule.first):
-            seen = owned(streams.into(block, args, kwargs))
-            if index == 0:
-                self._seen = seen
-            if index == self.rule.first:
-                self._decide(block, seen, args, kwargs)
-        skipped = index >= self.rule.first and not self.any
-        (self.hits if skipped else self.computed)[self._step, index] += 1
-        if skipped:
-            values = streams.into(block, args, kwargs)
-            return streams.packed(block, self._reused() if index == self.last else values)
-        out = compute(*args, **kwargs)
-        streams.learn(block, out)
-        if index < self.last:
-            return out
-        values = streams.after(block, out, args, kwargs)
-        stored = self._stored(values, self._start)
-        if not self.all:
-            out = streams.packed(block, by_row(self.go, values, self._reused()))
-            stored = by_row(self.go, stored, kept[self.KEY])
-        kept[self.KEY] = stored
-        return out
-
-    def _decide(self, block: Block, seen: Values, args: Any, kwargs: Any) -> None:
-        self._start, first = seen, self._seen[0]
-        if self.rule.probe == "norm":
-            probe = self.probe(block.module, args, kwargs)
-        else:
-            probe = seen[0] - first
-        self.go = self.decisions[self._now](self._step, probe.float())
-        self.any, self.all = bool(self.go.any()), bool(self.go.all())
-
-    def _reused(self) -> Values:
-        start = None if self.kind == "output" else self._start
-        return combined(start, [(self._kept[self._now][self.KEY], 1.0)])
-
-
-class Measuring(Generation):
-    """Everything computed; how the probe and what all blocks add change from step to step."""
-
-    def reset(self) -> None:
-        super().reset()
-        self._before: dict[str, tuple[Tensor, Tensor]] = {}
-        self.changes: dict[str, list[np.ndarray]] = {branch: [] for branch in self.branches}
-
-    @property
-    def measured(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, N) of the probe and of what is added, 0 in step 0; rows of all branches."""
-        rows = np.concatenate([np.stack(found, axis=1) for found in self.changes.values()])
-        return rows[..., 0], rows[..., 1]
-
-    def _run(
-        self, index: int, block: Block, compute: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        if index == 0:
-            self._seen = owned(self.streams.into(block, args, kwargs))
-            self._probed = _rows(self.probe(block.module, args, kwargs))
-        out = super()._run(index, block, compute, args, kwargs)
-        if index == self.last:
-            added = less(self.streams.after(block, out, args, kwargs), self._seen)[0]
-            assert added is not None
-            now = self._probed, _rows(added)
-            before = self._before.get(self._now, now)
-            change = [
-                ((a - b).abs().sum(1).double() / b.abs().sum(1).double()).cpu()
-                for a, b in zip(now, before, strict=True)
-            ]
-            self.changes[self._now].append(torch.stack(change, dim=1).numpy())
-            self._before[self._now] = now
-        return out
-
-
-def _rows(values: Tensor) -> Tensor:
-    return values.float().reshape(len(values), -1)

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from ..caches import CACHES, FirstBlockConfig
-from ..caches.thresholded import first_block_rule
+from ..caches import CACHES
+from ..calibration import Calibration
+from ..calibration.statistics import Extent
 from ..plans.plan import CachePlan, PlanError
-from ..plans.rows import shared_plan
 from ..plans.sites import Site
 from ..protocol import Accelerable
 from .streams import Block
 
 KINDS = ("delta", "output")
-USABLE = ("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What `Attached.calibrate` found; stands for a `Calibration` where a plan is made.
+def measured(
+    blocks: Sequence[Block], kind: str, model: str, arrays: Mapping[str, np.ndarray]
+) -> Calibration:
+    """What `Measuring` found, (rows, N) each, as the calibration that plans are made from."""
+    rows, n_steps = next(iter(arrays.values())).shape
+    extent = Extent(rows, n_steps, len(blocks), len(blocks), n_tokens=0, width=0)
+    return Calibration(_sites(blocks, kind), model, extent, arrays, {}, tuple(arrays))
 
-    probe, response: (rows, N), see `Calibration`.
-    """
 
-    probe: np.ndarray
-    response: np.ndarray
-
-    @property
-    def n_steps(self) -> int:
-        return int(self.probe.shape[1])
-
-    def check(self, policy: Accelerable) -> None:
-        """It is the model's that it was measured on."""
+def _sites(blocks: Sequence[Block], kind: str) -> tuple[Site, ...]:
+    return tuple(Site(block.name, "block", kind) for block in blocks)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -57,9 +50,9 @@ def foreign_plan(
     n_steps: int,
     model: str,
     kind: str,
-    measured: Measured | None = None,
+    calibration: Calibration | None = None,
 ) -> CachePlan:
-    """A config of one of `USABLE`, or a plan, on a stack of blocks.
+    """A config of a cache that is offered for blocks, or a plan, on a stack of them.
 
     Args:
         config: or a plan for these blocks.
@@ -67,7 +60,7 @@ def foreign_plan(
         n_steps: calls of the model in a generation, of one guidance branch.
         model: its fingerprint.
         kind: delta, what a run of blocks adds to its input; or output, what it puts out.
-        measured: for teacache.
+        calibration: see `measured`; for teacache.
 
     Raises:
         TypeError: another config. PlanError: a plan for another model, one that computes blocks for
@@ -75,13 +68,10 @@ def foreign_plan(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    sites = tuple(Site(block.name, "block", kind) for block in blocks)
+    sites = _sites(blocks, kind)
     if isinstance(config, CachePlan):
         plan = config
     else:
-        name = getattr(config, "name", None)
-        if name not in USABLE or not isinstance(config, CACHES[name].config):
-            raise TypeError(f"cache must be a config of {', '.join(USABLE)}, got {config!r}")
         stack: Any = SimpleNamespace(
             sizes=SimpleNamespace(
                 family="blocks", sites=sites, n_layer=len(blocks), branches=("block",)
@@ -89,12 +79,7 @@ def foreign_plan(
             n_inference_steps=n_steps,
             fingerprint=lambda: model,
         )
-        if isinstance(config, FirstBlockConfig):
-            plan = _first_block(config, stack)
-        elif CACHES[name].calibrated and measured is None:
-            raise PlanError(f"cache={name} needs what calibrate(run) measures: call it first")
-        else:
-            plan = CACHES[name].resolve(config, stack, measured)
+        plan = _resolved(config, stack, calibration)
     if plan.sites != sites:
         raise PlanError("the plan was made for other blocks, or another kind: their sites differ")
     if plan.n_steps != n_steps:
@@ -108,16 +93,17 @@ def foreign_plan(
     return plan
 
 
-def _first_block(config: FirstBlockConfig, stack: Accelerable) -> CachePlan:
-    """Decided at run time, by a threshold alone; the plan expects that everything is computed."""
-    if not config.dynamic:
-        raise PlanError(
-            "cache.dynamic must be true for a foreign model, whose blocks are not calibrated: run "
-            "it, and freeze what it decided (accel.freeze)"
-        )
-    rule = first_block_rule(config, stack)
-    words = f"first_block threshold={config.threshold} blocks={config.blocks}"
-    return replace(shared_plan(stack, range(stack.n_inference_steps), words), decide=rule)
+def _resolved(config: Any, stack: Accelerable, calibration: Calibration | None) -> CachePlan:
+    offered = {name: method for name, method in CACHES.items() if method.blocks is not None}
+    name = getattr(config, "name", None)
+    if name not in offered or not isinstance(config, offered[name].config):
+        raise TypeError(f"cache must be a config of {', '.join(offered)}, got {config!r}")
+    method = offered[name]
+    needs = method.needs if method.blocks is method.resolve else ()
+    if needs and (calibration is None or calibration.lacks(needs)):
+        raise PlanError(f"cache={name} needs what calibrate(run) measures: call it first")
+    assert method.blocks is not None
+    return method.blocks(config, stack, calibration)
 
 
 def _no_dead_blocks(plan: CachePlan) -> None:

@@ -18,7 +18,7 @@ from ..caches import IntervalConfig, NoCacheConfig
 from ..caches.interval import interval_steps
 
 if TYPE_CHECKING:
-    from .attach import Attached
+    from .attached import Attached
 
 
 @dataclass(frozen=True)

@@ -150,19 +150,3 @@ def combined(start: Values | None, terms: Sequence[tuple[Values, float]]) -> Val
                 total = torch.add(total, value, alpha=coefficient)
         found.append(None if missing else total)
     return tuple(found)
-
-
-def by_row(rows: Tensor, values: Values, others: Values) -> Values:
-    """Rows of `values` where `rows` (B,) is true, else of `others`; None where either is."""
-    found: list[Tensor | None] = []
-    for value, other in zip(values, others, strict=True):
-        if value is None or other is None:
-            found.append(None)
-            continue
-        if len(value) != len(rows):
-            raise RuntimeError(
-                f"a stream has {len(value)} rows, the probe {len(rows)}: a cache that decides at "
-                "run time needs the batch as the first dimension of every stream"
-            )
-        found.append(torch.where(rows.view(-1, *[1] * (value.ndim - 1)), value, other))
-    return tuple(found)

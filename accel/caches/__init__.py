@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, NamedTuple
-
-from ..plans.plan import CachePlan
-from ..protocol import Accelerable
 from .bac import BacConfig, resolve_bac
 from .deepcache import DeepCacheConfig, resolve_deepcache
 from .hash_ab import HashAbConfig, resolve_hash_ab
 from .interval import IntervalConfig, resolve_interval
+from .method import Method
 from .none import NoCacheConfig, resolve_none
 from .saved import SavedPlanConfig, resolve_saved, saved_identity
 from .taylor import TaylorConfig, resolve_taylor, taylor_identity
 from .thresholded import (
     FirstBlockConfig,
     TeaCacheConfig,
+    first_block_of_blocks,
     resolve_first_block,
     resolve_teacache,
 )
 from .uniform import UniformConfig, resolve_uniform
 
-
-class Method(NamedTuple):
-    """A caching method.
-
-    config: dataclass with complete defaults and a `name`.
-    resolve: (config, policy, calibration or None) -> plan.
-    calibrated: whether `resolve` needs the calibration.
-    identity: (config, policy) -> what of the config changes an action, besides the calibration.
-    """
-
-    config: type
-    resolve: Callable[..., CachePlan]
-    calibrated: bool = False
-    identity: Callable[[Any, Accelerable], dict[str, Any]] = lambda config, policy: asdict(config)
-
+SCHEDULED = ("similarity", "spread", "volatility", "stream", "sensitivity")
 
 CACHES: dict[str, Method] = {
-    "none": Method(NoCacheConfig, resolve_none),
-    "uniform": Method(UniformConfig, resolve_uniform),
-    "bac": Method(BacConfig, resolve_bac, calibrated=True),
-    "hash_ab": Method(HashAbConfig, resolve_hash_ab, calibrated=True),
-    "interval": Method(IntervalConfig, resolve_interval),
-    "deepcache": Method(DeepCacheConfig, resolve_deepcache),
-    "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity),
-    "teacache": Method(TeaCacheConfig, resolve_teacache, calibrated=True),
-    "first_block": Method(FirstBlockConfig, resolve_first_block, calibrated=True),
+    "none": Method(NoCacheConfig, resolve_none, blocks=resolve_none),
+    "uniform": Method(UniformConfig, resolve_uniform, blocks=resolve_uniform),
+    "bac": Method(BacConfig, resolve_bac, SCHEDULED),
+    "hash_ab": Method(HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean")),
+    "interval": Method(IntervalConfig, resolve_interval, blocks=resolve_interval),
+    "deepcache": Method(DeepCacheConfig, resolve_deepcache, blocks=resolve_deepcache),
+    "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity, blocks=resolve_taylor),
+    "teacache": Method(
+        TeaCacheConfig, resolve_teacache, ("probe", "response"), blocks=resolve_teacache
+    ),
+    "first_block": Method(
+        FirstBlockConfig, resolve_first_block, ("depth_change",), blocks=first_block_of_blocks
+    ),
     "plan": Method(SavedPlanConfig, resolve_saved, identity=saved_identity),
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan
 from ..protocol import Accelerable
-from .calibrated import ScheduleConfig, check_calibration, schedule
+from .calibrated import ScheduleConfig, schedule
 
 
 @dataclass
@@ -21,10 +21,7 @@ class BacConfig(ScheduleConfig):
     name: str = "bac"
 
 
-def resolve_bac(
-    config: BacConfig, policy: Accelerable, calibration: Calibration | None
-) -> CachePlan:
-    """The plan; PlanError without a calibration of this policy."""
-    calibration = check_calibration(calibration, policy, config.name)
+def resolve_bac(config: BacConfig, policy: Accelerable, calibration: Calibration) -> CachePlan:
+    """The plan."""
     mask, _ = schedule(config, policy, calibration)
     return CachePlan(calibration.sites, mask, calibration.policy, config.words)

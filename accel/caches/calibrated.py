@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..calibration.branch_outputs import check_branches
-from ..calibration.calibration import METRICS, Calibration
+from ..calibration.calibration import Calibration
+from ..calibration.statistics import METRICS
 from ..plans.flops import site_costs
 from ..plans.plan import PlanError
 from ..protocol import Accelerable
@@ -128,25 +128,6 @@ BUDGETS: dict[str, Callable[[ScheduleConfig, np.ndarray, np.ndarray], list[int]]
     "block": same_for_blocks,
     "global": shared_among_blocks,
 }
-
-
-def check_calibration(
-    calibration: Calibration | None, policy: Accelerable, method: str
-) -> Calibration:
-    """The calibration, if it was made for this policy and sampler.
-
-    Raises:
-        PlanError: there is none, it is foreign, or the policy is a UNet.
-    """
-    check_branches(policy, f"cache={method}")
-    if calibration is None:
-        raise PlanError(
-            f"cache={method} needs a calibration of this checkpoint and sampler: make one with "
-            "`python run.py runner=calibrate` or accel.calibrate(policy, ...) and pass it as "
-            "`calibration`"
-        )
-    calibration.check(policy)
-    return calibration
 
 
 def schedule(

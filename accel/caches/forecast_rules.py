@@ -63,8 +63,6 @@ class Rule:
 
     Attributes:
         n_anchors: stored values that a forecast combines at most.
-        degree: polynomials of the step up to this degree are forecast exactly, on any anchors,
-            where there are enough of them and `trust` does not bind.
         alpha: (anchors, t, settings, gram) -> coefficients, one or more and at most n_anchors;
             their sum is 1. gram is (N, N), the mean inner products of the site's values.
         uses_gram: whether `alpha` reads gram.
@@ -73,7 +71,6 @@ class Rule:
     """
 
     n_anchors: Callable[[ForecastSettings], int]
-    degree: Callable[[ForecastSettings], int]
     alpha: Callable[[np.ndarray, float, ForecastSettings, np.ndarray | None], np.ndarray]
     uses_gram: bool = False
     derivative: Callable[[Anchors, float, int], np.ndarray] | None = None
@@ -99,30 +96,26 @@ def _fitted(
 
 
 RULES: dict[str, Rule] = {
-    "reuse": Rule(lambda s: 1, lambda s: 0, lambda anchors, t, s, gram: np.ones(1)),
+    "reuse": Rule(lambda s: 1, lambda anchors, t, s, gram: np.ones(1)),
     "linear": Rule(
         lambda s: 2,
-        lambda s: int(s.damping == 1),
         lambda anchors, t, s, gram: linear(anchors, t, s.damping),
     ),
     "lagrange": Rule(
         lambda s: s.order + 1,
-        lambda s: s.order if s.damping == 1 else 0,
         lambda anchors, t, s, gram: lagrange(anchors, _target(anchors, t, s), s.order),
     ),
     "adams_bashforth": Rule(
         lambda s: s.order + 1,
-        lambda s: int(s.damping == 1),
         lambda anchors, t, s, gram: adams_bashforth_online(
             anchors, _target(anchors, t, s), s.order
         ),
     ),
     "adams_bashforth_offline": Rule(  # degree `order` of the mean value, see `derivative`
         lambda s: 1,
-        lambda s: 0,
         lambda anchors, t, s, gram: np.ones(1),
         derivative=adams_bashforth,
     ),
-    "fitted": Rule(lambda s: s.order + 1, lambda s: 0, _fitted, uses_gram=True),
-    "has_compat": Rule(lambda s: s.order + 1, lambda s: 1, _compat_online),
+    "fitted": Rule(lambda s: s.order + 1, _fitted, uses_gram=True),
+    "has_compat": Rule(lambda s: s.order + 1, _compat_online),
 }

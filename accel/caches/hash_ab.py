@@ -11,7 +11,7 @@ import numpy as np
 from ..calibration.calibration import Calibration
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable
-from .calibrated import ScheduleConfig, check_calibration, schedule
+from .calibrated import ScheduleConfig, schedule
 from .forecast import step_derivative, within_trust
 from .forecast_rules import RULES, ForecastSettings
 from .schedules import finite
@@ -70,10 +70,9 @@ class HashAbConfig(ScheduleConfig):
 
 
 def resolve_hash_ab(
-    config: HashAbConfig, policy: Accelerable, calibration: Calibration | None
+    config: HashAbConfig, policy: Accelerable, calibration: Calibration
 ) -> CachePlan:
-    """The plan; PlanError without a calibration of this policy."""
-    calibration = check_calibration(calibration, policy, config.name)
+    """The plan."""
     mask, blocks = schedule(config, policy, calibration)
     chosen = SCOPES[config.scope](blocks, len(calibration.sites))
     if not chosen and (config.drift or config.forecast != "reuse"):

@@ -117,25 +117,26 @@ def adapt_plan(
             )
         done.append(f"schedule of another checkpoint (plan {plan.digest()})")
     if plan.sampler.settings != here.settings:
-        if not remap:
-            raise PlanError(
-                f"the plan was made for another sampler ({plan.sampler}, the policy has {here}): "
-                "cache.remap=true moves its update steps to this one's"
-            )
-        if plan.alpha is not None or plan.bias is not None:
-            raise PlanError(
-                "cache.remap=true: the plan forecasts, with coefficients for the distances between "
-                f"its own steps ({plan.sampler}, the policy has {here}); make it for this sampler"
-            )
+        mask = _remapped(plan, plan.sampler, here, remap)
         done.append(f"remapped from {plan.sampler} to {here} (plan {plan.digest()})")
-        mask = _remapped(mask, plan.sampler, here)
     adapted = (*plan.adapted, *done)
     return replace(plan, mask=mask, policy=policy.fingerprint(), sampler=here, adapted=adapted)
 
 
-def _remapped(mask: np.ndarray, there: PlanSampler, here: PlanSampler) -> np.ndarray:
+def _remapped(plan: CachePlan, there: PlanSampler, here: PlanSampler, allowed: bool) -> np.ndarray:
+    """The mask at this sampler's steps; PlanError where that is not allowed, or a forecast."""
+    if not allowed:
+        raise PlanError(
+            f"the plan was made for another sampler ({there}, the policy has {here}): "
+            "cache.remap=true moves its update steps to this one's"
+        )
+    if plan.alpha is not None or plan.bias is not None:
+        raise PlanError(
+            "cache.remap=true: the plan forecasts, with coefficients for the distances between "
+            f"its own steps ({there}, the policy has {here}); make it for this sampler"
+        )
     distance = np.abs(np.subtract.outer(there.alpha_bar, here.alpha_bar))
-    found = np.zeros((len(here.alpha_bar), mask.shape[1]), dtype=bool)
-    np.logical_or.at(found, distance.argmin(axis=1), mask)
+    found = np.zeros((len(here.alpha_bar), plan.mask.shape[1]), dtype=bool)
+    np.logical_or.at(found, distance.argmin(axis=1), plan.mask)
     found[0] = True
     return found

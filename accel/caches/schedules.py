@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration.calibration import METRICS, Calibration
+from ..calibration.calibration import Calibration
+from ..calibration.statistics import METRICS
 from ..plans.plan import PlanError
 from ..plans.sites import Site
 

@@ -35,7 +35,7 @@ class TaylorConfig:
         the last tenth.
     interval: steps from one computation to the next; more is faster and less accurate.
     low_order, high_order: of the bands of a branch along its tokens, the low one up to a tenth of
-        the highest frequency; null is `order`, 0 reuses.
+        the highest frequency; null is `order`, 0 reuses. Different ones need engine=reference.
     basis: newton interpolates the last order + 1 values, whatever their distances; compat is the
         libraries' recursion, which is exact for straight lines only (see `taylor_compat`).
     """

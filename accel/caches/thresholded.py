@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..calibration.calibration import Calibration
+from ..plans.decisions import MAX_DEGREE, Threshold
 from ..plans.plan import CachePlan, PlanError
-from ..plans.rows import blocks_plan, last_steps
-from ..plans.thresholds import MAX_DEGREE, Threshold
+from ..plans.rows import blocks_plan, last_steps, shared_plan
 from ..protocol import Accelerable
 from .bounds import check_least
-from .calibrated import check_calibration
 
 
 @dataclass
@@ -88,10 +87,9 @@ class FirstBlockConfig(ThresholdConfig):
 
 
 def resolve_teacache(
-    config: TeaCacheConfig, policy: Accelerable, calibration: Calibration | None
+    config: TeaCacheConfig, policy: Accelerable, calibration: Calibration
 ) -> CachePlan:
-    """The plan; PlanError without a calibration of this policy."""
-    calibration = check_calibration(calibration, policy, config.name)
+    """The plan."""
     change, response = calibration.probe[:, 1:], calibration.response[:, 1:]
     if not (np.isfinite(change).all() and np.isfinite(response).all()):
         raise PlanError("calibration.probe or calibration.response is not finite")
@@ -115,10 +113,9 @@ def resolve_teacache(
 
 
 def resolve_first_block(
-    config: FirstBlockConfig, policy: Accelerable, calibration: Calibration | None
+    config: FirstBlockConfig, policy: Accelerable, calibration: Calibration
 ) -> CachePlan:
-    """The plan; PlanError without a calibration of this policy, or with nothing left to skip."""
-    calibration = check_calibration(calibration, policy, config.name)
+    """The plan; PlanError with nothing left to skip."""
     rule = first_block_rule(config, policy)
     change = calibration.depth_change[config.blocks - 1]
     steps = [0]
@@ -138,6 +135,24 @@ def first_block_rule(config: FirstBlockConfig, policy: Accelerable) -> Threshold
     first = config.blocks * len(policy.sizes.branches)
     always = config.always(policy.n_inference_steps)
     return Threshold("residual", first, config.threshold, (1.0, 0.0), math.inf, False, always)
+
+
+def first_block_of_blocks(
+    config: FirstBlockConfig, stack: Accelerable, calibration: Calibration | None = None
+) -> CachePlan:
+    """By the threshold alone, so nothing is calibrated; the plan expects that all is computed.
+
+    Raises:
+        PlanError: the calibration is to decide.
+    """
+    if not config.dynamic:
+        raise PlanError(
+            "cache.dynamic must be true for a foreign model, whose blocks are not calibrated: run "
+            "it, and freeze what it decided (accel.freeze)"
+        )
+    words = f"first_block threshold={config.threshold} blocks={config.blocks}"
+    plan = shared_plan(stack, range(stack.n_inference_steps), words)
+    return replace(plan, decide=first_block_rule(config, stack))
 
 
 def _plan(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from .calibration import METRICS, MIN_QUERIES, Calibration, calibrate
+from .calibration import MIN_QUERIES, Calibration
+from .measure import calibrate, complete
+from .statistics import METRICS, STANDARD, STATISTICS, Statistic
 
 __all__ = [
     "METRICS",
     "MIN_QUERIES",
+    "STANDARD",
+    "STATISTICS",
     "Calibration",
+    "Statistic",
     "calibrate",
+    "complete",
 ]

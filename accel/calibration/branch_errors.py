@@ -12,10 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..action_errors import action_error
-from ..engines.reference import bias_of, session
+from ..engines.deciding import session
+from ..engines.sessions import bias_of
 from ..plans.plan import CachePlan
 from ..plans.sites import Site
-from .branch_outputs import Moments, check_branches, observe
+from .branch_outputs import Moments, check_branches, generators_at, observe
 
 if TYPE_CHECKING:
     from ..protocol import Transparent
@@ -79,10 +80,8 @@ def branch_errors(
     with tqdm(total=len(observations), desc="branches", unit="query", disable=hidden) as bar:
         for first in range(0, len(observations), batch):
             rows = slice(first, first + batch)
-            obs, states = observations[rows].float(), [g.get_state() for g in noise[rows]]
-            again = [torch.Generator() for _ in states]
-            for generator, state in zip(again, states, strict=True):
-                generator.set_state(state)
+            obs = observations[rows].float()
+            again = generators_at([g.get_state() for g in noise[rows]])
             with torch.inference_mode():
                 plain_actions, plain = observe(policy, obs, noise[rows])
                 with session(quantised or policy, plan, bias) as branch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,14 @@ def check_branches(policy: Accelerable, what: str) -> None:
             f"{what} needs a transformer; the policy is a UNet "
             "(caches that run it: none, uniform, deepcache, taylor, plan)"
         )
+
+
+def generators_at(states: Sequence[Tensor]) -> list[torch.Generator]:
+    """New generators with the states of others, which they leave alone."""
+    found = [torch.Generator() for _ in states]
+    for generator, state in zip(found, states, strict=True):
+        generator.set_state(state)
+    return found
 
 
 def live_tokens(policy: Transparent) -> int:
@@ -125,6 +134,23 @@ def layer_gram(features: Tensor, n_layers: int) -> np.ndarray:
     flat = (added - added.mean(dim=1, keepdim=True)).flatten(0, 1)
     gram = (flat @ flat.T).double().cpu().numpy()
     return np.asarray((gram + gram.T) / 2).reshape(n_layers, n_steps, n_layers, n_steps)
+
+
+def depth_changes(features: Tensor, n_layers: int) -> np.ndarray:
+    """(L, N, N) float64: [l, i, j], change from step i to j of what layers 0 to l add.
+
+    Args:
+        features: (n_sites, N, size) of one query, sites of a layer in a row.
+        n_layers: L.
+    """
+    n_steps = features.shape[1]
+    added = features.view(n_layers, -1, *features.shape[1:]).sum(dim=1).cumsum(dim=0)
+    found = torch.zeros((n_layers, n_steps, n_steps), dtype=torch.float64, device=features.device)
+    i, j = torch.triu_indices(n_steps, n_steps, offset=1, device=features.device)
+    for layer, values in enumerate(added):
+        found[layer, i, j] = torch.nn.functional.pdist(values, p=1).double()
+    found = found + found.mT
+    return np.asarray((found / added.abs().sum(dim=2).double()[:, :, None]).cpu().numpy())
 
 
 def squared_distances(gram: np.ndarray) -> np.ndarray:

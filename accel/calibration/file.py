@@ -1,4 +1,8 @@
-"""Calibrations on disk: JSON that a person can read, and safetensors beside it; no pickle."""
+"""Calibrations on disk: JSON that a person can read, and safetensors beside it; no pickle.
+
+The arrays are those of the statistics in "first" (where there is none: of `STANDARD`), and of those
+in "added", {name: digest}. So a statistic that joins later leaves "digest" as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from safetensors.numpy import load_file, save
 from ..atomic import write_whole
 from ..plans.plan import PlanError
 from ..plans.sites import Site
-from .calibration import METRICS, MIN_QUERIES, Calibration
+from .calibration import MIN_QUERIES, Calibration
+from .statistics import STANDARD, STATISTICS, Extent
 
 SCHEMA = "skipstep-calibration/3"
 FILE = "calibration.json"
@@ -27,11 +32,11 @@ KEYS = {
     "n_tokens",
     "width",
     "sites",
-    "volatility",
     "source",
     "versions",
     "digest",
 }
+OPTIONAL = {"volatility", "first", "added"}
 
 
 def json_path(path: str | Path) -> Path:
@@ -44,22 +49,30 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Write the arrays, then the JSON that vouches for them, each by rename."""
     path = json_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(a) for name, a in calibration.arrays().items()}
-    volatility = zip(calibration.sites, calibration.volatility.tolist(), strict=True)
-    content = {
+    arrays = {name: np.ascontiguousarray(a) for name, a in calibration.arrays.items()}
+    extent = calibration.extent
+    content: dict[str, Any] = {
         "schema": SCHEMA,
         "policy": calibration.policy,
-        "n_queries": calibration.n_queries,
-        "n_steps": calibration.n_steps,
-        "n_layers": len(calibration.stream),
-        "n_tokens": calibration.mean.shape[2],
-        "width": calibration.mean.shape[3],
+        "n_queries": extent.n_queries,
+        "n_steps": extent.n_steps,
+        "n_layers": extent.n_layers,
+        "n_tokens": extent.n_tokens,
+        "width": extent.width,
         "sites": [{"name": s.name, "op": s.op, "kind": s.kind} for s in calibration.sites],
-        "volatility": {site.name: value for site, value in volatility},
+    }
+    if "volatility" in arrays:
+        volatility = zip(calibration.sites, arrays["volatility"].tolist(), strict=True)
+        content["volatility"] = {site.name: value for site, value in volatility}
+    content |= {
         "source": calibration.source,
         "versions": {name: metadata.version(name) for name in ("torch", "numpy")},
         "digest": calibration.digest(),
     }
+    if calibration.first != STANDARD:
+        content["first"] = list(calibration.first)
+    if added := sorted(calibration.statistics - set(calibration.first)):
+        content["added"] = {name: calibration.digest([name]) for name in added}
     text = json.dumps(content, indent=1)  # before anything is written: it may refuse `source`
     write_whole(path.with_suffix(".safetensors"), save(arrays))
     write_whole(path, text.encode())
@@ -88,51 +101,43 @@ def load_calibration(path: str | Path) -> Calibration:
 def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise PlanError(f"schema must be {SCHEMA}")
-    if content.keys() != KEYS:
-        raise PlanError(
-            f"keys differ from the schema's: {', '.join(sorted(content.keys() ^ KEYS))}"
-        )
+    if content.keys() - OPTIONAL != KEYS:
+        wrong = sorted((content.keys() - OPTIONAL) ^ KEYS)
+        raise PlanError(f"keys differ from the schema's: {', '.join(wrong)}")
     if int(content["n_queries"]) < MIN_QUERIES:
         raise PlanError(f"n_queries must be at least {MIN_QUERIES}, got {content['n_queries']}")
     sites = tuple(Site(**site) for site in content["sites"])
-    n, steps, layers = len(sites), int(content["n_steps"]), int(content["n_layers"])
-    grid = np.dtype(np.float64), (n, steps, steps)
-    expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
-        **{f"{group}.{name}": grid for group in ("similarity", "spread") for name in METRICS},
-        "gram": grid,
-        "volatility": (np.dtype(np.float64), (n,)),
-        "mean": (np.dtype(np.float32), (n, steps, content["n_tokens"], content["width"])),
-        "stream": (np.dtype(np.float64), (layers, steps, layers, steps)),
-        "sensitivity": (np.dtype(np.float64), (steps,)),
-        "probe": (np.dtype(np.float64), (int(content["n_queries"]), steps)),
-        "response": (np.dtype(np.float64), (int(content["n_queries"]), steps)),
-        "depth_change": (np.dtype(np.float64), (layers, steps, steps)),
-    }
-    if arrays.keys() != expected.keys():
-        raise PlanError(
-            f"arrays differ from the schema's: {', '.join(sorted(arrays.keys() ^ expected.keys()))}"
-        )
-    for name, (dtype, shape) in expected.items():
-        if (arrays[name].dtype, arrays[name].shape) != (dtype, shape):
-            raise PlanError(
-                f"{name} must be {dtype} {shape}, got {arrays[name].dtype} {arrays[name].shape}"
-            )
+    sizes = ("n_queries", "n_steps", "n_layers", "n_tokens", "width")
     calibration = Calibration(
         sites=sites,
         policy=content["policy"],
-        n_queries=int(content["n_queries"]),
-        similarity={name: arrays[f"similarity.{name}"] for name in METRICS},
-        spread={name: arrays[f"spread.{name}"] for name in METRICS},
-        volatility=arrays["volatility"],
-        gram=arrays["gram"],
-        mean=arrays["mean"],
-        stream=arrays["stream"],
-        sensitivity=arrays["sensitivity"],
-        probe=arrays["probe"],
-        response=arrays["response"],
-        depth_change=arrays["depth_change"],
+        extent=Extent(n_sites=len(sites), **{name: int(content[name]) for name in sizes}),
+        arrays=arrays,
         source=content["source"],
+        first=tuple(content.get("first", STANDARD)),
     )
+    added = content.get("added", {})
+    _check_arrays(calibration, {*calibration.first, *added})
     if calibration.digest() != content["digest"]:
         raise PlanError("digest does not match the content")
+    for name, digest in added.items():
+        if calibration.digest([name]) != digest:
+            raise PlanError(f"digest does not match the content of {name}")
     return calibration
+
+
+def _check_arrays(calibration: Calibration, statistics: set[str]) -> None:
+    """Refuse others than these; those that nobody registered here may have any shape."""
+    expected: dict[str, Any] = {}
+    registered = [name for name in STATISTICS if name in statistics]
+    for name in registered:
+        expected |= STATISTICS[name].shapes(calibration.extent)
+    known = calibration.of(*registered)
+    wrong = sorted((calibration.statistics ^ statistics) | (known.keys() ^ expected.keys()))
+    if wrong:
+        raise PlanError(f"arrays differ from the schema's: {', '.join(wrong)}")
+    for name, (dtype, shape) in expected.items():
+        if (known[name].dtype, known[name].shape) != (dtype, shape):
+            raise PlanError(
+                f"{name} must be {dtype} {shape}, got {known[name].dtype} {known[name].shape}"
+            )

@@ -15,6 +15,7 @@ from ..engines import ENGINES, FusedConfig, resolve_engine
 from ..plans.plan import CachePlan
 from ..plans.sites import sites_of
 from ..protocol import Transparent
+from .branch_outputs import generators_at
 
 PLACES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # short runs at the end
 
@@ -72,10 +73,7 @@ def measure_sensitivity(
         with torch.inference_mode():
             for first in range(0, len(observations), batch):
                 rows = slice(first, first + batch)
-                generators = [torch.Generator() for _ in states[rows]]
-                for generator, state in zip(generators, states[rows], strict=True):
-                    generator.set_state(state)
-                actions = fast.act(observations[rows], generators)
+                actions = fast.act(observations[rows], generators_at(states[rows]))
                 normalised = policy.normalizer.normalize("action", actions)
                 squares.append(squared_action_error(normalised, target[rows]).cpu())
         each, stale = torch.cat(squares).numpy(), float(distances[a, a + 1 : b].sum())

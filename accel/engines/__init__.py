@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backend import FusedConfig, integers_of, kernel_times, kernels_of, resolve_engine
+from .backend import (
+    FusedConfig,
+    check_plan,
+    integers_of,
+    kernel_times,
+    kernels_of,
+    resolve_engine,
+)
 from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 
@@ -21,6 +28,7 @@ __all__ = [
     "FusedEngine",
     "ReferenceConfig",
     "ReferenceEngine",
+    "check_plan",
     "integers_of",
     "kernel_times",
     "kernels_of",

@@ -6,20 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..plans.thresholds import Threshold
 from .program import Key, StepProgram
 
-COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW = range(9)
-DELTA, PROBE, BEFORE = range(3)  # slots of a program that decides
+COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE = range(8)
 
 
 class Assembled(NamedTuple):
-    """What native.c runs: code, and coefficients in the order of their use."""
+    """What native.c runs: code, and coefficients in the order of their use.
+
+    alone: whether it is code for a batch of one row.
+    """
 
     code: list[int]
     coefficients: list[float]
     biases: list[np.ndarray]
     n_slots: int
+    alone: bool = False
 
 
 def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
@@ -34,10 +36,9 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
         if step.computes("ca", ops):
             code += [ATTEND, 0]
         for segment in step.segments:
-            for word, terms in ((REUSE, segment.add or ()), (LOW, segment.low)):
-                for key, coefficient in terms:
-                    code += [word, slots[key]]
-                    coefficients.append(coefficient)
+            for key, coefficient in segment.add or ():
+                code += [REUSE, slots[key]]
+                coefficients.append(coefficient)
             if segment.bias is not None:
                 code += [BIAS, len(biases)]
                 biases.append(segment.bias)
@@ -53,16 +54,3 @@ def assemble(steps: list[StepProgram], ops: tuple[str, ...]) -> Assembled:
         free += [slots.pop(key) for key in step.drops]
         code.append(END)
     return Assembled(code, coefficients, biases, n_slots)
-
-
-def assemble_decision(rule: Threshold, n_steps: int, ops: tuple[str, ...]) -> Assembled:
-    """The same instructions for every step: sites, the decision, and what it may skip."""
-    attend = [ATTEND, 0] if "ca" in ops else []
-
-    def sites(start: int, stop: int) -> list[int]:
-        return [word for site in range(start, stop) for word in (COMPUTE, site)]
-
-    first = rule.first
-    before = [*attend, OPEN, PROBE, *sites(0, first), CLOSE, PROBE] if first else []
-    rest = [*([] if first else attend), OPEN, DELTA, *sites(first, len(ops)), CLOSE, DELTA]
-    return Assembled([*before, DECIDE, len(rest), *rest, END] * n_steps, [], [], BEFORE + 1)

@@ -11,6 +11,7 @@ import torch
 
 from ..kernels.facts import known
 from ..kernels.native import half_works, is_compiled
+from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
 from ..quant.config import OFF, QuantConfig
@@ -111,6 +112,19 @@ def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None =
         log.info("engine=fused runs transformers; engine=reference runs this UNet")
         return ReferenceConfig()
     return replace(config, backend=choose_backend(cast("Transparent", policy), config, quant))
+
+
+def check_plan(config: Any, plan: CachePlan) -> None:
+    """Refuse a plan that this engine does not run.
+
+    Raises:
+        PlanError: it has bands.
+    """
+    if plan.bands is not None and isinstance(config, FusedConfig):
+        raise PlanError(
+            "cache.low_order and cache.high_order, bands along the tokens, need engine=reference, "
+            f"got engine={config.name}"
+        )
 
 
 def choose_backend(

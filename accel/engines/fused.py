@@ -18,7 +18,7 @@ from torch import Tensor
 from ..plans.flops import live_query_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
-from .backend import FusedConfig, choose_backend, kernels_of
+from .backend import FusedConfig, check_plan, choose_backend, kernels_of
 from .native_program import NativeProgram
 from .program import compile_plan
 from .torch_program import TorchProgram
@@ -40,6 +40,7 @@ class FusedEngine:
         config: FusedConfig,
         kernels: Mapping[str, str] | None = None,
     ) -> None:
+        check_plan(config, plan)
         self.policy, self.plan, self.config = policy, plan, config
         self.backend = choose_backend(policy, config)
         self._compile = PROGRAMS[self.backend]
@@ -71,19 +72,11 @@ class FusedEngine:
             )
             actions = policy.normalizer.unnormalize("action", trajectory[..., : policy.action_dim])
         self.trace = program.trace
-        self._count(self.trace)
+        self.computed = self.computed + self.plan.cells(self.trace)
         self.cache_bytes = program.cache_bytes
         first = 0 if policy.pred_action_steps_only else policy.n_obs_steps - 1
         executed: Tensor = actions[:, first : first + policy.n_action_steps].clone()
         return executed
-
-    def _count(self, trace: np.ndarray | None) -> None:
-        if trace is None or self.plan.decide is None:
-            self.computed += self.plan.mask
-            return
-        cells = np.ones(self.plan.mask.shape)
-        cells[:, self.plan.decide.first :] = trace.mean(axis=0)[:, None]
-        self.computed = self.computed + cells
 
     def flops(self, computed: np.ndarray) -> int:
         """Of one query of one row, from the mean of computed cells."""

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from ..kernels.native import Part, library, threads
 from ..kernels.packed import Linear, Net, Packed, Site
-from ..plans.bands import Bands, low_pass
 from ..plans.plan import CachePlan
-from ..plans.thresholds import MAX_DEGREE, Threshold, time_tokens
 from ..protocol import Noise, Transparent
 from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import pack
-from .assembler import assemble, assemble_decision
+from .deciding import assembled, rule_of
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
@@ -45,23 +43,19 @@ class NativeProgram:
         assert loaded is not None
         self.policy, self.batch = policy, batch
         self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
-        ops = tuple(site.op for site in plan.sites)
-        self.rule = plan.decide
-        self.assembled = (
-            assemble_decision(plan.decide, len(steps), ops) if plan.decide else assemble(steps, ops)
-        )
+        self.assembled, self.plan = assembled(plan, steps), plan
         self.packed = Packed(loaded, precision == "half")
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
         self.workers = min(torch.get_num_threads(), batch)
-        n_parts = self.workers if self.rule is None else batch  # a row decides alone
+        n_parts = batch if self.assembled.alone else self.workers
         edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        shared = self._shared(plan.bands)
+        shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
-        values = self.assembled.n_slots if self.rule else peak_values(steps)
+        values = self.assembled.n_slots if self.assembled.alone else peak_values(steps)
         self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb
         self.cache_bytes += sum(bias.nbytes for bias in self.assembled.biases)
 
@@ -93,7 +87,7 @@ class NativeProgram:
     @property
     def trace(self) -> np.ndarray | None:
         """(B, N) of the last query, see `Decisions`."""
-        if self.rule is None:
+        if not self.assembled.alone:
             return None
         return torch.stack([part.trace for part in self.parts]).bool().numpy()
 
@@ -118,14 +112,10 @@ class NativeProgram:
         first, second = (self._linear(f"{index}.{op}.{name}") for name in LINEARS[op])
         return Site(OPS[op], index, norm.eps, scale, shift, first, second)
 
-    def _shared(self, bands: Bands | None) -> dict[str, Any]:
+    def _shared(self) -> dict[str, Any]:
         """Everything of the C structure but the batch."""
-        policy, model, table, sizes = (
-            self.policy,
-            self.policy.model,
-            self.policy.table,
-            self.policy.sizes,
-        )
+        policy, model = self.policy, self.policy.model
+        table, sizes = policy.table, policy.sizes
         packed, pointer = self.packed, self.packed.pointer
         lead, live = int(sizes.encoder_only), policy.n_live
         tokens, inpaint = live + lead, not sizes.cond_dim
@@ -172,27 +162,7 @@ class NativeProgram:
             "sampler": pointer(sampler),
             "clip": -1.0 if table.clip is None else table.clip,
             "multistep": table.multistep,
-            **({} if self.rule is None else self._rule(self.rule)),
-            **({} if bands is None else {"low_pass": pointer(_low_pass(tokens, bands))}),
-        }
-
-    def _rule(self, rule: Threshold) -> dict[str, Any]:
-        """What DECIDE reads."""
-        pointer, n_steps = self.packed.pointer, len(self.policy.table)
-        changes = torch.zeros(n_steps, 2, dtype=torch.float64)
-        time = time_tokens(self.policy) if rule.probe == "norm" else None
-        if time is not None:
-            changes[1:, 0] = (time[1:] - time[:-1]).abs().sum(dim=1)
-            changes[1:, 1] = time[:-1].abs().sum(dim=1)
-        rescale = [0.0] * (MAX_DEGREE + 1 - len(rule.rescale)) + list(rule.rescale)
-        return {
-            "norm_probe": rule.probe == "norm",
-            "accumulates": rule.accumulates,
-            "limit": rule.limit,
-            "most": rule.most,
-            "rescale": pointer(torch.tensor(rescale, dtype=torch.float64)),
-            "time_change": pointer(changes),
-            "always": pointer(torch.tensor([s in rule.always for s in range(n_steps)]).int()),
+            **rule_of(self.plan, policy, packed),
         }
 
 
@@ -205,10 +175,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _low_pass(tokens: int, bands: Bands) -> Tensor:
-    return torch.from_numpy(low_pass(tokens, bands.cutoff)).float()
 
 
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:

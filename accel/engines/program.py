@@ -22,7 +22,6 @@ Key = tuple[int, int, int]
 class Segment:
     """Part of a step: sites start..stop computed (`add` is None), or one run of hits.
 
-    low: what it adds of the low band of tokens besides.
     bias: (live tokens, width), what the run adds besides; None is zero.
     """
 
@@ -30,7 +29,6 @@ class Segment:
     stop: int
     add: tuple[tuple[Key, float], ...] | None = None
     bias: np.ndarray | None = None
-    low: tuple[tuple[Key, float], ...] = ()
 
 
 @dataclass
@@ -60,7 +58,7 @@ def compile_plan(plan: CachePlan) -> list[StepProgram]:
     last_use: dict[Key, int] = {}
     for step, now in enumerate(program):
         for segment in now.segments:
-            for key, _ in (*(segment.add or ()), *segment.low):
+            for key, _ in segment.add or ():
                 last_use[key] = step
     for key, step in last_use.items():
         anchor, start, stop = key
@@ -74,8 +72,7 @@ def _segments(plan: CachePlan, step: int) -> list[Segment]:
     found: list[Segment] = []
     previous: object = None
     for site in range(len(plan.sites)):
-        hit = not plan.mask[step, site]
-        cell = (plan.forecast(step, site), plan.low_band(step, site)) if hit else None
+        cell = None if plan.mask[step, site] else plan.forecast(step, site)
         if found and cell == previous:
             found[-1].stop = site + 1
         else:
@@ -83,13 +80,8 @@ def _segments(plan: CachePlan, step: int) -> list[Segment]:
         previous = cell
     for segment in found:
         if segment.add is not None:
-            segment.add, segment.low = (
-                tuple(((anchor, segment.start, segment.stop), c) for anchor, c in cells)
-                for cells in (
-                    plan.forecast(step, segment.start),
-                    plan.low_band(step, segment.start),
-                )
-            )
+            cells = plan.forecast(step, segment.start)
+            segment.add = tuple(((anchor, segment.start, segment.stop), c) for anchor, c in cells)
             if plan.bias is not None:
                 bias = plan.bias[step, segment.start : segment.stop].sum(axis=0)
                 segment.bias = bias if bias.any() else None

@@ -16,7 +16,7 @@
 #endif
 #define FLOATS(p) *(const vec *)(p)
 
-enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE, LOW }; /* instructions */
+enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE }; /* instructions */
 enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
 enum { SAMPLER = 8 };                                             /* columns of a sampler */
@@ -36,6 +36,14 @@ typedef struct {
 } Site;
 
 typedef struct {
+  int32_t norm_probe, accumulates;
+  double limit, most;
+  const double *rescale;     /* 5 coefficients, the highest power first */
+  const double *time_change; /* (steps, 2): the time token's |m - m'| and |m'| */
+  const int32_t *always;     /* (steps,) */
+} Rule;
+
+typedef struct {
   int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps, n_sites;
   int32_t observed, observed_from; /* in-painting: steps and first column, or 0 */
   const int32_t *sees, *sees_memory; /* (tokens,) how many leading keys a token attends to */
@@ -51,12 +59,7 @@ typedef struct {
   const float *sampler;               /* (steps, SAMPLER), of in_x, in_out, x0, x, out, sigma and the last two x0 */
   float clip;                         /* negative: none */
   int32_t multistep;                  /* whether a step reads the x0 of earlier ones */
-  int32_t norm_probe, accumulates;    /* of DECIDE; batch is 1 */
-  double limit, most;
-  const double *rescale;              /* 5 coefficients, the highest power first */
-  const double *time_change;          /* (steps, 2): the time token's |m - m'| and |m'| */
-  const int32_t *always;              /* (steps,) */
-  const float *low_pass;              /* (tokens, tokens) of LOW */
+  const Rule *rule;                   /* of DECIDE; batch is 1 */
 } Net;
 
 int32_t panel_width(void) { return PANEL; }
@@ -288,13 +291,14 @@ static void set_time(const Net *n, int s, float *keys) {
                from + ((int64_t)l * n->heads + h) * d, 4 * d);
 }
 
-/* Whether this step's blocks are computed, see Threshold in thresholds.py; `sum` is kept. */
+/* Whether this step's blocks are computed, see decisions.py; `sum` is kept. */
 static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *sum) {
   const Site *u = n->sites;
+  const Rule *rule = n->rule;
   const float *now = w->slots + PROBE * size;
   float *before = w->slots + BEFORE * size;
-  double change = n->time_change[2 * s], extent = n->time_change[2 * s + 1], rescaled = 0;
-  if (n->norm_probe) {
+  double change = rule->time_change[2 * s], extent = rule->time_change[2 * s + 1], rescaled = 0;
+  if (rule->norm_probe) {
     now = w->normed;
     layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
                w->ld);
@@ -305,13 +309,13 @@ static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *s
       extent += fabsf(before[i]);
     }
   const double d = change / extent;
-  for (int i = 0; i < 5; i++) rescaled = rescaled * d + n->rescale[i];
+  for (int i = 0; i < 5; i++) rescaled = rescaled * d + rule->rescale[i];
   if (rescaled < 0) rescaled = 0; /* NaN stays, and computes */
-  if (d > n->most) rescaled = INFINITY;
-  *sum = (n->accumulates ? *sum : 0) + rescaled;
-  const int go = n->always[s] || !(*sum < n->limit);
+  if (d > rule->most) rescaled = INFINITY;
+  *sum = (rule->accumulates ? *sum : 0) + rescaled;
+  const int go = rule->always[s] || !(*sum < rule->limit);
   if (go) *sum = 0;
-  if (go || n->accumulates) memcpy(before, now, 4 * size);
+  if (go || rule->accumulates) memcpy(before, now, 4 * size);
   return go;
 }
 
@@ -355,17 +359,6 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
         case REUSE: {
           const float a = *c++;
           for (int64_t i = 0; i < size; i++) h[i] += a * slot[i];
-          break;
-        }
-        case LOW: { /* of the low band along the tokens */
-          const float a = *c++;
-          const int tokens = n->live + n->lead;
-          for (int64_t r = 0; r < rows; r++)
-            for (int t = 0; t < tokens; t++) {
-              const float *from = slot + (r - r % tokens + t) * w.ld;
-              const float p = a * n->low_pass[r % tokens * tokens + t];
-              for (int i = 0; i < n->dim; i++) h[r * w.ld + i] += p * from[i];
-            }
           break;
         }
         case BIAS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_void_p
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_void_p, pointer
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,20 @@ class Site(Structure):
     ]
 
 
+class Rule(Structure):
+    """Mirrors native.c."""
+
+    _fields_ = [
+        ("norm_probe", c_int32),
+        ("accumulates", c_int32),
+        ("limit", c_double),
+        ("most", c_double),
+        ("rescale", c_void_p),
+        ("time_change", c_void_p),
+        ("always", c_void_p),
+    ]
+
+
 SIZES = (
     *("dim", "heads", "hidden", "live", "lead", "width", "memory", "layers", "batch", "steps"),
     *("n_sites", "observed", "observed_from"),
@@ -83,14 +99,7 @@ class Net(Structure):
         ),
         ("clip", c_float),
         ("multistep", c_int32),
-        ("norm_probe", c_int32),
-        ("accumulates", c_int32),
-        ("limit", c_double),
-        ("most", c_double),
-        ("rescale", c_void_p),
-        ("time_change", c_void_p),
-        ("always", c_void_p),
-        ("low_pass", c_void_p),
+        ("rule", POINTER(Rule)),
     ]
 
 
@@ -131,6 +140,14 @@ class Packed:
             outputs,
             chosen.dtype == torch.float16,
         )
+
+    def rule(self, values: Mapping[str, Any]) -> Any:
+        """A pointer to a `Rule` of numbers and tensors."""
+        fields = {
+            name: self.pointer(value) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+        return pointer(Rule(**fields))
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,8 @@
-"""Low and high bands of a branch along its tokens, which may be forecast with different orders."""
+"""Low and high bands of a branch along its tokens, which may be forecast with different orders.
+
+The reference engine alone runs them: the shipped policies have some 11 tokens, and the low band of
+fewer than 20 is their mean.
+"""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from safetensors.numpy import save
 from ..atomic import write_whole
 from ..persist import check_digest, check_keys, check_schema
 from .bands import Bands
+from .decisions import Threshold
 from .plan import CachePlan, PlanError, PlanSampler
 from .sites import Site
-from .thresholds import Threshold
 
 SCHEMA = "skipstep-plan/1"
 KEYS = {

@@ -133,7 +133,7 @@ def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> f
 
     Args:
         policy: as it ran, with the sampler that it ran with.
-        computed: as in `query_flops`; of caches that decide at run time the mean over queries.
+        computed: as in `query_flops`; where rows choose, the mean over queries.
         of: the checkpoint's policy with the checkpoint's own sampler, so that 12 steps in place of
             100 are 12 %.
     """

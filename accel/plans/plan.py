@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bands import Bands
+from .checks import PlanError as PlanError
+from .checks import check_content
+from .decisions import Threshold
 from .sites import Site, sites_of
-from .thresholds import Threshold
 
 if TYPE_CHECKING:
     from ..protocol import Accelerable
-
-
-class PlanError(ValueError):
-    """The plan does not fit the policy, the sampler or itself."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class CachePlan:
             observation; None is zero. Live tokens are the leading ones on which an executed action
             depends (the time token among them, where it is one).
         sampler: whose steps these are; None where a file of an older version does not say.
-        bands: None, or what of it hits add besides, see `Bands`.
+        bands: None, or what of it hits add besides, see `Bands`; the reference engine runs them.
         decide: None, or which steps compute the sites from one on, chosen at run time by each row
             of a batch; `mask` is then what is expected, and the other hits reuse.
         adapted: what was done to a plan of another checkpoint or sampler to make this one.
@@ -76,86 +74,7 @@ class CachePlan:
     bands: Bands | None = None
 
     def __post_init__(self) -> None:
-        grid = (len(self.mask), len(self.sites))
-        if self.mask.dtype != bool or self.mask.shape != grid:
-            raise PlanError(
-                f"plan.mask must be bool (steps, {len(self.sites)}), "
-                f"got {self.mask.dtype} {self.mask.shape}"
-            )
-        if self.sampler is not None and len(self.sampler.alpha_bar) != len(self.mask):
-            raise PlanError(
-                f"plan.sampler must have alpha_bar of {len(self.mask)} steps, "
-                f"got {len(self.sampler.alpha_bar)}"
-            )
-        if not self.mask[:1].all():
-            site = self.sites[int(np.argmin(self.mask[0]))].name
-            raise PlanError(f"plan reuses {site} in step 0, before anything was computed")
-        lost = np.argwhere(self.mask & ~self.reached)
-        if len(lost):
-            step, site_index = lost[0]
-            around = self.sites[int(np.argmin(self.mask[step]))].name
-            raise PlanError(
-                f"plan computes {self.sites[site_index].name} in step {step}, inside of {around}, "
-                "which it reuses there"
-            )
-        if self.alpha is not None:
-            self._check_alpha(self.alpha, grid, "alpha")
-        if self.bands is not None:
-            self._check_alpha(self.bands.low, grid, "bands.low")
-            if self.n_slots != self.bands.low.shape[2] or self.sites[0].kind != "branch":
-                raise PlanError(
-                    f"plan.bands are of branches with {self.n_slots} slots, got "
-                    f"{self.sites[0].kind} and {self.bands.low.shape[2]}"
-                )
-        if self.bias is not None:
-            self._check_bias(self.bias, grid)
-        if self.decide is not None:
-            self._check_decide(self.decide)
-
-    def _check_decide(self, decide: Threshold) -> None:
-        if self.alpha is not None or self.bias is not None or self.bands is not None:
-            raise PlanError("a plan that decides at run time cannot forecast")
-        if not 0 <= decide.first < len(self.sites) or not self.mask[:, : decide.first].all():
-            raise PlanError(
-                f"plan.decide.first must be a site from 0 to {len(self.sites) - 1} with all sites "
-                f"before it computed, got {decide.first}"
-            )
-        if max(decide.always) >= len(self.mask):
-            raise PlanError(
-                f"plan.decide.always must be steps below {len(self.mask)}, got {max(decide.always)}"
-            )
-
-    def _check_bias(self, bias: np.ndarray, grid: tuple[int, int]) -> None:
-        if bias.dtype != np.float32 or bias.ndim != 4 or bias.shape[:2] != grid or not bias.size:
-            raise PlanError(
-                f"plan.bias must be float32 {(*grid, 'tokens', 'width')}, "
-                f"got {bias.dtype} {bias.shape}"
-            )
-        if any(site.kind != "branch" for site in self.sites):
-            raise PlanError(f"plan.bias is of branches, got {self.sites[0].name}")
-        wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & ~self.mask)
-        if len(wrong):
-            step, site = wrong[0]
-            raise PlanError(f"plan.bias of {self.sites[site].name} in step {step} is not finite")
-
-    def _check_alpha(self, alpha: np.ndarray, grid: tuple[int, int], name: str) -> None:
-        if alpha.ndim != 3 or alpha.shape[:2] != grid or not alpha.shape[2]:
-            raise PlanError(f"plan.{name} must be {(*grid, 'slots')}, got {alpha.shape}")
-        hits = alpha * ~self.mask[..., None]
-        wrong = np.argwhere(~np.isfinite(hits).all(axis=2))
-        if len(wrong):
-            step, site_index = wrong[0]
-            raise PlanError(
-                f"plan.{name} of {self.sites[site_index].name} in step {step} is not finite"
-            )
-        stored = np.cumsum(self.mask, axis=0)[..., None]
-        early = np.argwhere((hits != 0) & (np.arange(alpha.shape[2]) >= stored))
-        if len(early):
-            step, site_index, slot = early[0]
-            raise PlanError(
-                f"plan.{name} of {self.sites[site_index].name} in step {step} uses {slot + 1} "
-                f"stored values, there are {stored[step, site_index, 0]}"
-            )
+        check_content(self)
 
     @property
     def n_steps(self) -> int:
@@ -176,15 +95,15 @@ class CachePlan:
 
     def forecast(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
         """What a hit adds: ((anchor step, coefficient), ...), newest first, zeros left out."""
-        return self._cells(step, site, (1.0,) if self.alpha is None else self.alpha[step, site])
-
-    def low_band(self, step: int, site: int) -> tuple[tuple[int, float], ...]:
-        """What of the low band it adds besides, likewise."""
-        return () if self.bands is None else self._cells(step, site, self.bands.low[step, site])
-
-    def _cells(self, step: int, site: int, alpha: Any) -> tuple[tuple[int, float], ...]:
+        alpha = (1.0,) if self.alpha is None else self.alpha[step, site]
         anchors = np.flatnonzero(self.mask[:step, site])[::-1]
         return tuple((int(a), float(c)) for a, c in zip(anchors, alpha, strict=False) if c != 0)
+
+    def cells(self, trace: np.ndarray | None) -> np.ndarray:
+        """(N, n_sites) what a query computed: the mask, or shares of rows where they decided."""
+        if self.decide is None or trace is None:
+            return self.mask
+        return self.decide.cells(trace, len(self.sites))
 
     def hit_bias(self) -> np.ndarray | None:
         """`bias` with zeros where the branch is computed; None if there is none."""
@@ -212,7 +131,7 @@ class CachePlan:
         return content.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, and a bias beside it, see plan_file.py.
+        """Write JSON, and a bias beside it, see file.py.
 
         Example:
             >>> from tempfile import TemporaryDirectory

@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from accel import CACHES, CachePlan, Calibration, PlanError, accelerated, calibrate, resolve
+from accel import (
+    CACHES,
+    CachePlan,
+    Calibration,
+    PlanError,
+    accelerated,
+    calibrate,
+    complete,
+    resolve,
+)
 from accel.calibration.file import json_path
 from policies import DiffusionPolicy
 
@@ -34,7 +43,7 @@ def plan_of(job: Job) -> tuple[CachePlan, dict[str, str] | None]:
     if not CACHES[job.cache.name].calibrated:
         return resolve(job.policy, job.cache), None
     calibration, path = calibration_of(job)
-    where = {"path": str(path), "digest": calibration.digest()}
+    where = {"path": str(path), "digest": calibration.digest(CACHES[job.cache.name].needs)}
     return resolve(job.policy, job.cache, calibration), where
 
 
@@ -42,7 +51,8 @@ def calibration_of(job: Job) -> tuple[Calibration, Path]:
     """The calibration that a job uses, and its JSON file.
 
     The automatic one is made under a lock, so two processes never make it at once; its queries are
-    written first, and a process that was killed goes on after them.
+    written first, and a process that was killed goes on after them. One that lacks a statistic of
+    the job's cache is given it.
     """
     recipe = job.recipe
     calibration = recipe.forced()
@@ -51,7 +61,7 @@ def calibration_of(job: Job) -> tuple[Calibration, Path]:
         return calibration, json_path(recipe.choice.path)
     with locked(recipe.folder):
         found = None if recipe.choice.force else find(recipe, job.policy)
-        return found or _make(job), json_path(recipe.folder)
+        return _completed(job, found or _make(job)), json_path(recipe.folder)
 
 
 def find(recipe: Recipe, policy: DiffusionPolicy) -> Calibration | None:
@@ -143,6 +153,31 @@ def _make(job: Job) -> Calibration:
     return calibration
 
 
+def _completed(job: Job, calibration: Calibration) -> Calibration:
+    missing = calibration.lacks(CACHES[job.cache.name].needs)
+    if not missing:
+        return calibration
+    queries = queries_of(job)
+    if any(calibration.source.get(n) != v for n, v in queries_in_source(queries).items()):
+        log.warning("its queries are others by now: the calibration is made anew")
+        calibration = _make(job)
+    log.info("measuring %s of the queries in %s", ", ".join(missing), job.recipe.folder)
+    found = complete(
+        calibration,
+        job.policy,
+        torch.from_numpy(queries.obs),
+        queries.noise(job.settings.noise_seed),
+        missing,
+    )
+    found.save(job.recipe.folder)
+    return found
+
+
+def queries_in_source(queries: Queries) -> dict[str, list[int]]:
+    """Which queries they are, as a calibration's source says it."""
+    return {"seeds": queries.seeds.tolist(), "queries": queries.numbers.tolist()}
+
+
 def source_of(job: Job, queries: Queries) -> dict[str, Any]:
     """Where the queries of a calibration come from, for people and for its file."""
     recipe, policy = job.recipe, job.policy
@@ -157,8 +192,7 @@ def source_of(job: Job, queries: Queries) -> dict[str, Any]:
         "threads": job.settings.threads,
         "device": job.settings.device,
         "data": recipe.choice.data,
-        "seeds": queries.seeds.tolist(),
-        "queries": queries.numbers.tolist(),
+        **queries_in_source(queries),
     }
 
 

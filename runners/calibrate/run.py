@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from accel import BranchErrors, Quantized, branch_errors, resolve
+from accel import CACHES, BranchErrors, Quantized, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
@@ -82,13 +82,16 @@ def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
 def _stands(job: Job, done: Mapping[str, Any]) -> bool:
     """Whether a finished run rests on the calibration and the statistics that are there now."""
     recipe = job.recipe
-    now: dict[str, Any] = {"calibration": recipe.forced() or find(recipe, job.policy)}
+    calibration = recipe.forced() or find(recipe, job.policy)
+    needs = CACHES[job.cache.name].needs
+    now = {"calibration": calibration.digest(needs) if calibration else None}
     if job.quant.name != "none":
-        now["statistics"] = recipe.forced_statistics() or find_statistics(recipe, job.policy)
+        statistics = recipe.forced_statistics() or find_statistics(recipe, job.policy)
+        now["statistics"] = statistics.digest() if statistics else None
     for name, found in now.items():
         if found is None:
             return False
-        if found.digest() != done[name]["digest"]:
+        if found != done[name]["digest"]:
             log.info("finished with another %s: %s", name, done[name]["digest"])
             return False
     return True
@@ -99,15 +102,16 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     describe(job)
     calibration, path = calibration_of(job)
-    volatility = zip(calibration.sites, calibration.volatility.tolist(), strict=True)
+    needs = CACHES[job.cache.name].needs
+    volatile = calibration.of("volatility").get("volatility", np.zeros(0)).tolist()
     result = {
         "task": job.task.name,
         "runner": job.runner.name,
         "cache": job.cache.name,
         "adapted": list(job.adapted),
-        "calibration": {"path": str(path), "digest": calibration.digest()},
+        "calibration": {"path": str(path), "digest": calibration.digest(needs)},
         "n_queries": calibration.n_queries,
-        "volatility": {site.name: value for site, value in volatility},
+        "volatility": {s.name: v for s, v in zip(calibration.sites, volatile, strict=False)},
         "quant": job.quant.name,
         "branch_errors": None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,10 +72,14 @@ class Recipe:
         """What a quantisation rests on in the folder that calibration.path names, if any."""
         return None if self.choice.path is None else load_statistics(self.chosen_folder)
 
-    def identity(self) -> str:
-        """What of the calibration changes an episode: the content, or what it will follow from."""
+    def identity(self, needs: Sequence[str] = ()) -> str:
+        """What of the calibration changes an episode: the content, or what it will follow from.
+
+        Args:
+            needs: statistics of the cache.
+        """
         calibration = self.forced()
-        return self.key if calibration is None else calibration.digest()
+        return self.key if calibration is None else calibration.digest(needs)
 
     def statistics_identity(self) -> str:
         """The same of a quantisation's statistics."""

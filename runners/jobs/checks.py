@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from accel import CACHES, resolve
+from accel import CACHES, check_plan, resolve
 from accel.calibration.branch_outputs import check_branches
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
@@ -42,11 +42,13 @@ def check_method(chosen: Chosen) -> tuple[str, ...]:
         check_recipe(recipe, policy, chosen.settings, evaluates=not chosen.calibrates)
     if chosen.quantizes:
         check_quant(policy, chosen.quant, recipe)
-    return check_cache(policy, chosen.cache, recipe)
+    return check_cache(policy, chosen.cache, recipe, chosen.engine)
 
 
-def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[str, ...]:
-    """Refuse a cache that does not fit the policy's sampler, or its forced calibration.
+def check_cache(
+    policy: DiffusionPolicy, cache: Any, recipe: Recipe, engine: Any = None
+) -> tuple[str, ...]:
+    """Refuse a cache that does not fit the policy's sampler, its forced calibration or the engine.
 
     Returns:
         What had to be done to a saved plan, see `CachePlan.adapted`.
@@ -59,7 +61,9 @@ def check_cache(policy: DiffusionPolicy, cache: Any, recipe: Recipe) -> tuple[st
         )
     calibration = recipe.forced()
     if calibration or not CACHES[cache.name].calibrated:
-        return resolve(policy, cache, calibration).adapted
+        plan = resolve(policy, cache, calibration)
+        check_plan(engine, plan)
+        return plan.adapted
     return ()
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.caches.method import check_calibration
 from accel.caches.saved import PLAN_FILE
+from accel.calibration import METRICS, Calibration
 from accel.calibration.branch_outputs import check_branches
-from accel.calibration.calibration import METRICS, Calibration
 from policies import DiffusionPolicy
 
 from ..acceleration.calibration import find
@@ -175,6 +176,8 @@ def calibration_for(
             f"cache={needing[0]} needs a calibration, which is not in {recipe.folder}; make it "
             f"with: python run.py runner=calibrate task={recipe.task} and the same settings"
         )
+    for name in needing if calibration else ():
+        check_calibration(calibration, policy, name, CACHES[name].needs)
     return calibration
 
 

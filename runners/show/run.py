@@ -18,6 +18,7 @@ from .plan_view import arm, differing_computed, summary
 from .prepare import ShowConfig, ShowJob, plans_of, prepare_show
 
 PAGE, PICTURE, COMPARED = "plan.html", "plan.svg", "plan_compared.json"
+DRAWN = ("similarity", "volatility")  # of a calibration that holds both
 
 
 def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
 
 def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
     plans, calibration = plans_of(job), job.calibration
+    if calibration and calibration.lacks(DRAWN):
+        calibration = None
     letters = ("A: ", "B: ") if plans[1:] else ("",)
     arms = [
         arm(letter + source.label, plan, job.policy, job.plain)

@@ -24,7 +24,7 @@ from accel import (
     attach,
     freeze,
 )
-from accel.attach.attach import Attached
+from accel.attach.attached import Attached
 from tests.helpers.foreign_models import MODELS, N_STEPS, TIMESTEPS, Foreign
 
 INPUTS = [1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0]

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from accel import Calibration, PlanError, UniformConfig, branch_errors, calibrate, resolve, sites_of
 from accel.calibration.branch_outputs import compare
 from policies import DiffusionPolicy, from_reference
+from tests.helpers.features import changed
 from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
 
 M = 9
@@ -124,8 +125,8 @@ def test_batches_change_rounding_only_and_the_policy_not_at_all() -> None:
     policy = small_policy()
     before = policy.act(observations(), noise())
     one, all_at_once = made(policy, batch=1), made(policy, batch=100)
-    for name, array in one.arrays().items():
-        other = all_at_once.arrays()[name]
+    for name, array in one.arrays.items():
+        other = all_at_once.arrays[name]
         assert np.abs(array - other).max() < 1e-5 * np.abs(array).max(), name
     assert made(policy).digest() == made(policy).digest()
     assert torch.equal(policy.act(observations(), noise()), before)
@@ -165,17 +166,17 @@ def test_a_saved_calibration_is_read_back(tmp_path: Path) -> None:
         assert again.digest() == found.digest()
         assert again.sites == found.sites
         assert again.source == {"seeds": [1, 2]}
-        for name, array in found.arrays().items():
-            assert np.array_equal(again.arrays()[name], array), name
+        for name, array in found.arrays.items():
+            assert np.array_equal(again.arrays[name], array), name
 
 
 def test_the_digest_is_of_the_content() -> None:
     found = made(small_policy())
     assert replace(found, source={"other": 1}).digest() == found.digest()
     others = [
-        replace(found, volatility=found.volatility * 2),
+        changed(found, volatility=found.volatility * 2),
         replace(found, policy="other"),
-        replace(found, n_queries=M + 1),
+        replace(found, extent=replace(found.extent, n_queries=M + 1)),
         replace(found, sites=found.sites[::-1]),
     ]
     assert len({c.digest() for c in others} | {found.digest()}) == 5

@@ -22,7 +22,7 @@ from accel.caches.prefix import early_layers, stale_errors
 from accel.calibration.branch_outputs import layer_gram, squared_distances
 from accel.calibration.sensitivity import measure_sensitivity, runs_of
 from policies import from_reference
-from tests.helpers.features import calibration_of, features_of
+from tests.helpers.features import calibration_of, changed, features_of
 from tests.helpers.stock import OBS, TO, live_policy
 
 POLICY = from_reference(live_policy("causal"))
@@ -154,13 +154,11 @@ def test_a_setting_of_the_other_layout_is_refused(config: dict[str, object], wor
 
 
 def test_a_calibration_that_is_not_finite_is_refused() -> None:
-    from dataclasses import replace
-
     stream = CALIBRATION.stream.copy()
     stream[1, 2, 0, 3] = np.nan
     with pytest.raises(PlanError, match=r"calibration.stream of .*layers.1.* is not finite"):
-        resolve(POLICY, BacConfig(), replace(CALIBRATION, stream=stream))
-    broken = replace(CALIBRATION, sensitivity=np.full(N, np.nan))
+        resolve(POLICY, BacConfig(), changed(CALIBRATION, stream=stream))
+    broken = changed(CALIBRATION, sensitivity=np.full(N, np.nan))
     with pytest.raises(PlanError, match=r"calibration.sensitivity is not finite"):
         resolve(POLICY, BacConfig(), broken)
 

@@ -48,7 +48,7 @@ CACHES: dict[str, Any] = {
     "hash_ab": HashAbConfig(steps=4, extra=0.5),
     "interval": IntervalConfig(start=2, interval=3, first_block=1),
     "deepcache": DeepCacheConfig(compute_interval=3),
-    "taylor": TaylorConfig(warm_up=2, interval=3, low_order=0),
+    "taylor": TaylorConfig(warm_up=2, interval=3),
     "teacache": TeaCacheConfig(threshold=1.0),
     "first_block": FirstBlockConfig(threshold=0.5),
 }

@@ -32,11 +32,12 @@ from accel import (
     shared_plan,
 )
 from accel.caches.thresholded import fitted_polynomial
-from accel.engines.reference import DecidingSession
-from accel.plans.thresholds import Decisions, time_tokens
+from accel.engines.deciding import DecidingSession
+from accel.plans.decisions import Decisions, time_tokens
 from policies import DiffusionPolicy, from_reference
 from runners.episodes.loop import evaluate
-from tests.helpers.features import calibration_of, features_of
+from tests.helpers.features import calibration_of, changed, features_of
+from tests.helpers.places import PROJECT
 from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
 from tests.helpers.toy import ToyTask
 from tests.helpers.toy_stack import ToyStack
@@ -47,7 +48,8 @@ RULE = Threshold("norm", 0, 0.5, (1.0, 0.0), math.inf, True, (0, 5))
 def decided(rule: Threshold, probes: Any, time: Any = None) -> list[list[bool]]:
     decisions = Decisions(rule, time)
     for step, probe in enumerate(probes):
-        decisions(step, torch.tensor(probe, dtype=torch.float32)[:, None])
+        seen = torch.tensor(probe, dtype=torch.float32)[:, None]
+        decisions.ask(step, {rule.probe: lambda seen=seen: seen})
     return [row.tolist() for row in decisions.trace]
 
 
@@ -113,6 +115,13 @@ def test_a_toy_stack_by_hand() -> None:
     assert found == pytest.approx([24, 2.4 + 22, 48, 4.4 + 44, 4.8 + 44])
     assert session.decisions.trace.tolist() == [[True, False, True, False, False]]
     assert session.computed.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 1], [1, 0, 0], [1, 0, 0]]
+
+
+def test_engines_ask_and_do_not_know_how_a_rule_decides() -> None:
+    for room in ("engines", "attach"):
+        for file in sorted((PROJECT / "accel" / room).glob("*.py")):
+            for word in ("accumulates", "rescale", ".limit", ".always", ".probe =="):
+                assert word not in file.read_text(), f"{file.name} knows {word}"
 
 
 def inputs(n: int = 3) -> tuple[torch.Tensor, list[torch.Generator]]:
@@ -271,7 +280,7 @@ def test_calibrated_changes_are_those_of_their_definitions(
 def test_teacache_fits_and_freezes_the_mean(policy: DiffusionPolicy) -> None:
     made = calibration_of(policy, features_of(policy, 8))
     change = np.random.default_rng(0).uniform(0.1, 0.4, (8, 10))
-    made = replace(made, probe=change, response=change**2 + 0.1)
+    made = changed(made, probe=change, response=change**2 + 0.1)
     plan = resolve(policy, TeaCacheConfig(threshold=0.35, degree=2, cool_down=1), made)
     rule = plan.decide
     assert rule is not None

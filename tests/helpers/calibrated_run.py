@@ -39,7 +39,7 @@ def resolve_toy(config: ToyConfig, policy: Any, calibration: Any) -> Any:
 def register(caches: dict[str, Any]) -> None:
     from accel.caches import Method
 
-    caches["toy"] = Method(ToyConfig, resolve_toy, True)
+    caches["toy"] = Method(ToyConfig, resolve_toy, ("volatility",))
 
 
 def wait(*args: Any, **kwargs: Any) -> None:

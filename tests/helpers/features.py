@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from accel import Calibration, sites_of
+from accel.calibration.statistics import Extent
 from policies import DiffusionPolicy
 from tests.helpers.stock import OBS, TO
 
@@ -48,16 +50,30 @@ def calibration_of(policy: DiffusionPolicy, features: np.ndarray) -> Calibration
     return Calibration(
         sites=sites_of(policy),
         policy=policy.fingerprint(),
-        n_queries=len(features),
-        similarity={metric: values.mean(0) for metric, values in queries.items()},
-        spread={metric: values.std(0) for metric, values in queries.items()},
-        volatility=queries["l1"][:, :, pairs[0], pairs[1]].mean((0, 2)),
-        gram=gram.mean(0),
-        mean=features.mean(0),
-        stream=np.einsum("qlix,qmjx->limj", layers, layers) / len(features),
-        sensitivity=late**2,
-        probe=np.full((len(features), len(late)), 0.1) * (late > late[0]),
-        response=np.full((len(features), len(late)), 0.1) * (late > late[0]),
-        depth_change=np.abs(late[:, None] - late) * np.ones((policy.sizes.n_layer, 1, 1)),
+        extent=Extent(
+            len(features),
+            len(late),
+            features.shape[1],
+            policy.sizes.n_layer,
+            features.shape[3],
+            features.shape[4],
+        ),
+        arrays={
+            **{f"similarity.{metric}": values.mean(0) for metric, values in queries.items()},
+            **{f"spread.{metric}": values.std(0) for metric, values in queries.items()},
+            "volatility": queries["l1"][:, :, pairs[0], pairs[1]].mean((0, 2)),
+            "gram": gram.mean(0),
+            "mean": features.mean(0),
+            "stream": np.einsum("qlix,qmjx->limj", layers, layers) / len(features),
+            "sensitivity": late**2,
+            "probe": np.full((len(features), len(late)), 0.1) * (late > late[0]),
+            "response": np.full((len(features), len(late)), 0.1) * (late > late[0]),
+            "depth_change": np.abs(late[:, None] - late) * np.ones((policy.sizes.n_layer, 1, 1)),
+        },
         source={},
     )
+
+
+def changed(calibration: Calibration, **arrays: np.ndarray) -> Calibration:
+    """The same with other values of some arrays."""
+    return replace(calibration, arrays={**calibration.arrays, **arrays})

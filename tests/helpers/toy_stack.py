@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from accel import CachePlan
-from accel.engines.reference import Session
+from accel.engines.sessions import Session
 
 
 class ToyStack:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from accel import Calibration
+from accel.calibration import STANDARD
 from envs import make_task
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
@@ -19,6 +20,7 @@ from runners.episodes.queries import Queries
 from runners.jobs.calibration_choice import Recipe
 from runners.jobs.demonstrations import Demonstrated, demonstrated
 from runners.jobs.settings import CalibrationChoice, UserError, digest
+from tests.helpers.features import changed
 from tests.helpers.places import FIXTURES
 from tests.helpers.train_files import write_npz, write_robomimic
 
@@ -194,8 +196,8 @@ def test_what_rests_on_a_calibration_notices_that_it_is_another(
     assert "finished already" in said
 
     calibration = Calibration.load(folder)
-    similarity = {**calibration.similarity, "cos": calibration.similarity["cos"] ** 9}
-    other = replace(calibration, similarity=similarity, volatility=calibration.volatility[::-1])
+    cos = {"similarity.cos": calibration.similarity["cos"] ** 9}
+    other = changed(calibration, volatility=calibration.volatility[::-1], **cos)
     other.save(folder)
     assert run(errors) == 0
     said = capfd.readouterr().out
@@ -215,3 +217,30 @@ def test_what_rests_on_a_calibration_notices_that_it_is_another(
     named = [f"calibration.path={folder}", "calibration.seeds=[100000,100001]"]
     assert run([*SMALL, *BAC, "runner=calibrate", *named]) == 0
     assert "of seeds 100000, 100001" in capfd.readouterr().out
+
+
+def test_what_a_calibration_lacks_is_measured_on_its_own_queries_and_added(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An automatic one; one that was named is refused, and never written."""
+    teacache = [*SMALL, "cache=teacache", *SEEDS]
+    assert run([*SMALL, "runner=calibrate", *SEEDS]) == 0
+    (folder,) = calibrations()
+    whole = Calibration.load(folder)
+    older = tuple(name for name in STANDARD if name not in ("probe", "response", "depth_change"))
+    few = replace(whole, arrays=whole.of(*older), first=older)
+    few.save(folder)
+    capfd.readouterr()
+    named = [f"calibration.path={folder}", "cache=teacache", "threads=1"]
+    assert run([*SMALL, *named]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "cache=teacache needs probe, response, which this calibration does not hold" in line
+    assert "`python run.py runner=calibrate cache=teacache` measures it" in line
+    assert run(teacache) == 0
+    assert "measuring probe, response of the queries in" in capfd.readouterr().out
+    more = Calibration.load(folder)
+    assert more.statistics == {*older, "probe", "response"}
+    assert more.digest() == few.digest()
+    assert np.array_equal(more.probe, whole.probe)
+    where = result("kitchen_teacache_*")["calibration"]
+    assert where["digest"] == more.digest(["probe", "response"]) != more.digest()

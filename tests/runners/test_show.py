@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from accel import CachePlan, UniformConfig, query_flops, resolve, shared_plan, sites_of
-from accel.calibration.calibration import METRICS, Calibration
+from accel import CachePlan, Calibration, UniformConfig, query_flops, resolve, shared_plan, sites_of
+from accel.calibration.statistics import METRICS, Extent
 from accel.plans.flops import flops_by_step
 from policies import DiffusionPolicy, load_policy
 from runners.cli import run
@@ -165,17 +165,11 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
     calibration = Calibration(
         sites=sites,
         policy=policy.fingerprint(),
-        n_queries=8,
-        similarity=dict.fromkeys(METRICS, similarity),
-        spread=dict.fromkeys(METRICS, similarity),
-        volatility=np.arange(n, dtype=np.float64),
-        gram=similarity,
-        mean=np.zeros((n, 100, 1, 1), dtype=np.float32),
-        stream=np.zeros((8, 100, 8, 100)),
-        sensitivity=np.ones(100),
-        probe=np.zeros((8, 100)),
-        response=np.zeros((8, 100)),
-        depth_change=np.zeros((8, 100, 100)),
+        extent=Extent(8, 100, n, 8, 1, 1),
+        arrays={
+            **{f"similarity.{metric}": similarity for metric in METRICS},
+            "volatility": np.arange(n, dtype=np.float64),
+        },
         source={},
     )
     monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ..protocol import Transparent
-    from .plan import CachePlan
 
 MAX_DEGREE = 4
+PROBES = ("norm", "residual")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Threshold:
     always: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.probe not in ("norm", "residual"):
-            raise ValueError(f"decide.probe must be norm or residual, got {self.probe!r}")
+        if self.probe not in PROBES:
+            raise ValueError(f"decide.probe must be {' or '.join(PROBES)}, got {self.probe!r}")
         if 0 not in self.always:
             raise ValueError(f"decide.always must hold step 0, got {list(self.always)}")
         if not 1 <= len(self.rescale) <= MAX_DEGREE + 1:
@@ -78,16 +78,31 @@ class Threshold:
         lists = {key: tuple(values[key]) for key in ("rescale", "always")}
         return cls(**{**values, **lists, "most": most})
 
+    def cells(self, trace: np.ndarray, n_sites: int) -> np.ndarray:
+        """(N, n_sites) shares of rows that computed each cell.
+
+        Args:
+            trace: (rows, N), see `Decisions`.
+            n_sites: of the plan.
+        """
+        found = np.ones((trace.shape[1], n_sites))
+        found[:, self.first :] = trace.mean(axis=0)[:, None]
+        return found
+
+    def time(self, policy: Transparent) -> Tensor | None:
+        """(N, width) what of the probe is known before the query, or None."""
+        return time_tokens(policy) if self.probe == "norm" else None
+
 
 class Decisions:
-    """The decisions of one query, as a matrix that grows by a column a step.
+    """The decisions of one query: what its probe was, what adds up, and which rows compute.
 
     Args:
         rule: of the plan.
-        time: (N, width) the time token of every step, or None.
+        time: (N, width) the time token of every step, or None; see `Threshold.time`.
     """
 
-    def __init__(self, rule: Threshold, time: Tensor | None) -> None:
+    def __init__(self, rule: Threshold, time: Tensor | None = None) -> None:
         self.rule, self.time = rule, time
         self.columns: list[Tensor] = []
         self.before: Tensor | None = None
@@ -98,11 +113,22 @@ class Decisions:
         """(B, steps so far) bool, true where the sites were computed."""
         return np.asarray(torch.stack(self.columns, dim=1).cpu().numpy())
 
-    def __call__(self, step: int, probe: Tensor) -> Tensor:
-        """(B, ...) -> (B,) bool: rows that compute."""
-        rule, now = self.rule, probe.reshape(len(probe), -1)
+    @property
+    def nbytes(self) -> int:
+        """What is kept between steps."""
+        return 0 if self.before is None else self.before.nbytes
+
+    def ask(self, step: int, probes: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+        """(B,) bool: rows that compute the sites from `rule.first` on.
+
+        Args:
+            step: the next one.
+            probes: how an engine measures each of `PROBES`, (B, ...); the rule's is taken.
+        """
+        rule, probe = self.rule, probes[self.rule.probe]()
+        now = probe.reshape(len(probe), -1)
         before = now if self.before is None else self.before
-        change, size = (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+        change, size = change_of(now, before)
         if self.time is not None and step:
             change = change + (self.time[step] - self.time[step - 1]).abs().sum()
             size = size + self.time[step - 1].abs().sum()
@@ -117,20 +143,43 @@ class Decisions:
         return go
 
 
-def freeze(plan: CachePlan, traces: np.ndarray) -> CachePlan:
-    """The static plan of what was decided: a step is computed where most queries computed it.
+def change_of(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K), (B, K) -> (B,) |now - before| and |before|, float64; a change is their ratio."""
+    return (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+
+
+def probe_changes(inputs: Tensor, live: int, time: Tensor | None) -> np.ndarray:
+    """(B, N) float64: change of the norm probe from the step before, 0 in step 0; as `ask` has it.
 
     Args:
-        plan: one that decides.
-        traces: (queries, N) bool, as engines record them.
+        inputs: (B, N, tokens, width).
+        live: leading tokens that count.
+        time: (N, width) token of each step that counts besides, or None.
     """
-    assert plan.decide is not None, "the plan decides nothing"
-    if traces.shape[1:] != (plan.n_steps,):
-        raise ValueError(f"traces must be (queries, {plan.n_steps}), got {traces.shape}")
-    mask = plan.mask.copy()
-    mask[:, plan.decide.first :] = (2 * traces.mean(axis=0) >= 1)[:, None]
-    mask[list(plan.decide.always)] = True
-    return replace(plan, mask=mask, decide=None, method=f"{plan.method}, frozen")
+    m = inputs[:, :, :live].flatten(2).double()
+    if time is not None:
+        m = torch.cat([m, time.double().expand(len(m), -1, -1)], dim=2)
+    change = (m[:, 1:] - m[:, :-1]).abs().sum(dim=2) / m[:, :-1].abs().sum(dim=2)
+    return np.asarray(torch.nn.functional.pad(change, (1, 0)).cpu().numpy())
+
+
+def compiled_rule(rule: Threshold, policy: Transparent) -> dict[str, Any]:
+    """The rule as native.c reads it: numbers, and tensors that stay where they are."""
+    n_steps, time = policy.n_inference_steps, rule.time(policy)
+    changes = torch.zeros(n_steps, 2, dtype=torch.float64)
+    if time is not None:
+        changes[1:, 0] = (time[1:] - time[:-1]).abs().sum(dim=1)
+        changes[1:, 1] = time[:-1].abs().sum(dim=1)
+    rescale = [0.0] * (MAX_DEGREE + 1 - len(rule.rescale)) + list(rule.rescale)
+    return {
+        "norm_probe": rule.probe == "norm",
+        "accumulates": rule.accumulates,
+        "limit": rule.limit,
+        "most": rule.most,
+        "rescale": torch.tensor(rescale, dtype=torch.float64),
+        "time_change": changes,
+        "always": torch.tensor([s in rule.always for s in range(n_steps)]).int(),
+    }
 
 
 def time_tokens(policy: Transparent) -> Tensor | None:

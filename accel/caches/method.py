@@ -1,0 +1,70 @@
+"""What a caching method is to everything that runs one, and the check of what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from ..calibration.branch_outputs import check_branches
+from ..calibration.calibration import Calibration
+from ..plans.plan import CachePlan, PlanError
+from ..protocol import Accelerable
+
+
+class Method(NamedTuple):
+    """A caching method.
+
+    config: dataclass with complete defaults and a `name`.
+    resolve: (config, policy, calibration or None) -> plan.
+    needs: names in `STATISTICS`, what `resolve` reads of the calibration.
+    identity: (config, policy) -> what of the config changes an action, besides the calibration.
+    blocks: as `resolve`, for the blocks of a model that is no policy (see `attach`); another
+        function where it needs no calibration there, None where the method is not offered.
+    """
+
+    config: type
+    resolve: Callable[..., CachePlan]
+    needs: tuple[str, ...] = ()
+    identity: Callable[[Any, Accelerable], dict[str, Any]] = lambda config, policy: asdict(config)
+    blocks: Callable[..., CachePlan] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        return bool(self.needs)
+
+    def plan(
+        self, config: Any, policy: Accelerable, calibration: Calibration | None = None
+    ) -> CachePlan:
+        """The plan of a config.
+
+        Raises:
+            PlanError: no calibration of this policy that holds what is needed, or as `resolve`.
+        """
+        if self.needs:
+            check_calibration(calibration, policy, config.name, self.needs)
+        return self.resolve(config, policy, calibration)
+
+
+def check_calibration(
+    calibration: Calibration | None, policy: Accelerable, method: str, needs: Sequence[str]
+) -> None:
+    """Refuse what a method cannot be made from.
+
+    Raises:
+        PlanError: there is no calibration, it is foreign or lacks a statistic, or the policy is a
+            UNet.
+    """
+    check_branches(policy, f"cache={method}")
+    if calibration is None:
+        raise PlanError(
+            f"cache={method} needs a calibration of this checkpoint and sampler: make one with "
+            "`python run.py runner=calibrate` or accel.calibrate(policy, ...) and pass it as "
+            "`calibration`"
+        )
+    calibration.check(policy)
+    if missing := calibration.lacks(needs):
+        raise PlanError(
+            f"cache={method} needs {', '.join(missing)}, which this calibration does not hold: "
+            f"`python run.py runner=calibrate cache={method}` measures it, or accel.complete"
+        )
