@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +14,7 @@ from .config import PolicyConfig
 from .data.normalizer import Normalizer
 from .denoiser import Compute
 from .families import family_named
+from .fingerprints import Fingerprints
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 
@@ -44,6 +43,7 @@ class DiffusionPolicy(nn.Module):
         self.horizon = config.network.horizon
         self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
         self.table = sampler_table(config.sampler)
+        self._fingerprints = Fingerprints()
 
     @property
     def pred_action_steps_only(self) -> bool:
@@ -116,6 +116,7 @@ class DiffusionPolicy(nn.Module):
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
         twin = DiffusionPolicy(config)
         twin.load_state_dict(self.state_dict(), assign=True)
+        twin._fingerprints = self._fingerprints
         return twin.to(self.device).train(self.training)
 
     @property
@@ -136,15 +137,7 @@ class DiffusionPolicy(nn.Module):
         """
         settings = self.config.settings()
         settings |= {} if sampler is None else {"sampler": dict(sampler)}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            if isinstance(value, Tensor):
-                value = value.detach().float().cpu().contiguous().numpy().tobytes()
-            else:  # what a layer is besides its tensors
-                value = json.dumps(value, sort_keys=True).encode()
-            digest.update(value)
-        return digest.hexdigest()
+        return self._fingerprints.of(settings, self.state_dict())
 
     def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
         """Observations to the actions to execute.

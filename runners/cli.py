@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .jobs.settings import PROJECT, UserError, check_writable
-from .launch.summary import summary
+from .errors import UserError
+from .launch.composing import compose_checked, first_lines
+from .launch.prepared import Prepared
 from .launch.sweeps import (
     Launch,
     check_launcher,
@@ -32,19 +32,20 @@ from .launch.sweeps import (
     unaccelerated,
 )
 from .overrides import key_of
+from .places import PROJECT, check_writable
 from .plugins import load_plugins
-from .registry import RUNNERS, prepare
+from .registry import prepare, runner_of
 from .store.folder import StoreError, note_failure
 from .store.shards import within
 
 CONF = PROJECT / "conf"
-UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
+PREPARED = Prepared(lambda cfg: prepare(cfg))
 
 
 def run_name(*, _root_: DictConfig) -> str:
     """Resolver `${run_name:}`: the run's folder; it ends in a hash of what changes an episode."""
-    return within(prepare(_root_).name, _root_.shard)
+    return within(PREPARED.job(_root_).name, _root_.shard)
 
 
 def expand(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -66,7 +67,7 @@ def expand(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
 
 
 def validate(argv: Sequence[str]) -> list[Launch]:
-    """Compose and check every job of a command line; nothing is written.
+    """Compose and check every job of a command line; nothing is written, and nothing compiled.
 
     Returns:
         What Hydra is to be called with; none for words like --help, which run nothing.
@@ -94,7 +95,7 @@ def validate(argv: Sequence[str]) -> list[Launch]:
                 return launches
             return [_checked_sweep(unaccelerated(sweeps[0])), *launches]
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_lines(error)) from error
+        raise UserError(first_lines(error)) from error
 
 
 def _experiment(
@@ -104,7 +105,7 @@ def _experiment(
     own = [w for w in words if key_of(w) == "experiment" or key_of(w).startswith("hydra")]
     if not own:
         return False, {}, ()
-    cfg = _compose(own)
+    cfg = compose_checked(own)
     is_study = cfg.hydra.mode == RunMode.MULTIRUN
     return is_study, cfg.hydra.sweeper.get("params") or {}, cfg.also or ()
 
@@ -115,17 +116,17 @@ def _checked_sweep(words: Sequence[str]) -> Launch:
 
 
 def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) -> Launch:
-    """Prepare every job, and forget it again: each may hold another policy."""
+    """Prepare every job; only the last one is kept: each may hold another policy."""
+    composed = [compose_checked(overrides) for overrides in jobs]
+    from accel.kernels.facts import expecting  # a mistake that is found by now needs no torch
+
     folders, baselines = [], set()
-    for overrides in jobs:
-        cfg = _compose(list(overrides))
-        with open_dict(cfg):
-            hydra_cfg = cfg.pop("hydra")
-        job = prepare(cfg)
-        where = OmegaConf.create({**cfg, "hydra": hydra_cfg}).hydra
-        study = Path(where.sweep.dir)
-        folders.append(study / within(job.name, cfg.shard) if multirun else Path(where.run.dir))
-        check_writable(folders[-1])
+    for cfg in composed:
+        with expecting():
+            job, study = PREPARED.job(cfg), Path(cfg.hydra.sweep.dir)
+            folder = study / run_name(_root_=cfg) if multirun else Path(cfg.hydra.run.dir)
+        folders.append(folder)
+        check_writable(folder)
         if cfg.baseline and cfg.runner.name == "evaluate":
             baselines.add(study / job.baseline_name)
     return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
@@ -136,47 +137,10 @@ def job_of(overrides: Sequence[str]) -> Any:
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     load_plugins(overrides, CONF)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = _compose(list(overrides))
+        cfg = compose_checked(overrides)
     with open_dict(cfg):
         cfg.pop("hydra")
     return prepare(cfg)
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    _check_choices(overrides)
-    try:
-        return compose("config", overrides, return_hydra_config=True)
-    except ConfigCompositionException as error:
-        unknown = UNKNOWN_KEY.search(str(error))
-        if unknown is None:
-            raise
-        key = unknown[1]
-        cfg = compose("config", [o for o in overrides if not o.startswith(f"{key}=")])
-        parent = key.rpartition(".")[0]
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        allowed = ", ".join(node) if isinstance(node, DictConfig) else "nothing below it"
-        raise UserError(f"{key}: unknown key, allowed: {allowed}") from error
-
-
-def _check_choices(words: Sequence[str]) -> None:
-    """Refuse null, numbers and mappings for a group, for which Hydra has a traceback."""
-    loader = GlobalHydra.instance().config_loader()
-    for given in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
-        value, allowed = given.value(), loader.get_group_options(given.key_or_group)
-        if allowed and not given.is_delete() and not isinstance(value, str | list):
-            got = "null" if value is None else value
-            raise UserError(f"{given.key_or_group} must be one of {', '.join(allowed)}, got {got}")
-
-
-def _first_lines(error: Exception) -> str:
-    """Hydra's message without its hints on internals."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("full_key", "object_type", "Config search", "provider"))
-    ]
-    return " ".join(kept)
 
 
 def app(cfg: DictConfig) -> None:
@@ -196,8 +160,8 @@ def app(cfg: DictConfig) -> None:
 
 
 def _run_job(cfg: DictConfig, folder: Path) -> None:
-    job = prepare(cfg)
-    runner = RUNNERS[job.runner.name]
+    job = PREPARED.take(cfg)
+    runner = runner_of(job.runner.name)
     try:
         result = runner.run(job, folder)
     except StoreError as error:  # Hydra would show a traceback and end with 1
@@ -213,6 +177,7 @@ def _short(folder: Path) -> Path:
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     argv = spelled_out(argv)
+    PREPARED.forget()
     # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
     warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
@@ -222,6 +187,8 @@ def run(argv: Sequence[str]) -> int:
         return 2
     if not launches:
         return _hydra(argv)
+    if launches[0].multirun:
+        PREPARED.forget()  # its job's turn has not come
     let_children_import(argv)
     code = 0
     for launch in launches:
@@ -229,6 +196,8 @@ def run(argv: Sequence[str]) -> int:
         if code > 1 or (code and launch.fail_fast):
             break
     if launches[-1].multirun and code < 2:
+        from .launch.summary import summary
+
         text, whole = summary([folder for launch in launches for folder in launch.folders])
         print(text)
         code = max(code, int(not whole))

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 NOTHING = "-"  # what was not measured, or cannot be told
+
+
+def underlined(title: str, lines: Iterable[str]) -> str:
+    """What a run ends with in a terminal."""
+    return "\n".join(["", title, "-" * len(title), *lines])
+
+
+def named(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines of a name and what it says."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells, each as wide as its column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def rate(value: float) -> str:

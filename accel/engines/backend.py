@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 
 from ..families import family_of
-from ..kernels.native import library
+from ..kernels.facts import known
+from ..kernels.native import half_works, is_compiled
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
@@ -71,7 +72,7 @@ def unsupported(
         quant: how it will be.
     """
     width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
-    loaded = library()
+    compiled = known(is_compiled)
     quantised = {f"layer {n}": unrunnable(layer) for n, layer in quantised_of(policy).items()}
     if quant is not None:
         quantised[f"quant={quant.name}"] = refused_settings(quant)
@@ -81,10 +82,10 @@ def unsupported(
         "weights are not float32": policy.model.head.weight.dtype != torch.float32,
         "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
         f"heads are {width} wide, no multiple of 8": width % 8 != 0,
-        "no compiled code": loaded is None,
+        "no compiled code": not compiled,
         refused: bool(refused),
         "this CPU loads no half precision": (
-            precision == "half" and loaded is not None and not loaded.half_works()
+            precision == "half" and compiled and not known(half_works)
         ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

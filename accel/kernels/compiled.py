@@ -62,8 +62,8 @@ def load(code: Code) -> ctypes.CDLL:
         FileNotFoundError: there is no compiler.
         CompileError: it does not work.
     """
-    command = shlex.split(os.environ.get("CC", "")) or ["cc"]  # CC="ccache gcc" is usual
-    if shutil.which(command[0]) is None:
+    command = _compiler()
+    if not has_compiler():
         raise FileNotFoundError("no C compiler (cc, or what $CC names)")
     version, content = _said([*command, "--version"], VERSION_TIMEOUT_S), code.content()
     key = hashlib.sha256(content + repr((code.flags, command[1:])).encode() + version)
@@ -85,6 +85,14 @@ def load(code: Code) -> ctypes.CDLL:
         if code.content() == content:  # nobody edited the source meanwhile
             _publish(made, path)
         return loaded
+
+
+def has_compiler() -> bool:
+    return shutil.which(_compiler()[0]) is not None
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]  # CC="ccache gcc" is usual
 
 
 def _said(command: list[str], timeout_s: float) -> bytes:

@@ -54,6 +54,17 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def is_compiled() -> bool:
+    """Whether there is compiled code."""
+    return library() is not None
+
+
+def half_works() -> bool:
+    """Whether it loads weights of half precision."""
+    loaded = library()
+    return loaded is not None and bool(loaded.half_works())
+
+
 def _agrees(loaded: ctypes.CDLL) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, before = (

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..atomic import write_whole
+from ..persist import check_digest, check_keys, check_schema
 from .bands import Bands
 from .decisions import Threshold
 from .plan import CachePlan, PlanError, PlanSampler
@@ -153,11 +154,8 @@ def load_plan(path: str | Path) -> CachePlan:
 
 
 def _parse(content: Any, beside: Path) -> CachePlan:
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise PlanError(f"schema must be {SCHEMA}")
-    if content.keys() - OPTIONAL != KEYS:
-        wrong = sorted((content.keys() - OPTIONAL) ^ KEYS)
-        raise PlanError(f"keys differ from the schema's: {', '.join(wrong)}")
+    check_schema(content, SCHEMA)
+    check_keys(content, KEYS, OPTIONAL)
     sites = tuple(Site(**site) for site in content["sites"])
     for site in sites:
         kinds = KINDS.get(site.op, ("branch",))
@@ -190,6 +188,5 @@ def _parse(content: Any, beside: Path) -> CachePlan:
         decide,
         bands,
     )
-    if plan.digest() != content["digest"]:
-        raise PlanError("digest does not match the content")
+    check_digest(content, plan.digest())
     return plan

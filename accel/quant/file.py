@@ -5,17 +5,16 @@ It holds the codes and what was not quantised, and no weight that was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
-from ..atomic import write_whole
+from ..persist import check_digest, read_header, write_tensors
 from .attention import Attention
 from .config import DuQuantConfig, QuantConfig
 from .duquant import LayerReport, Quantized, replace_layers
@@ -50,7 +49,7 @@ def save_quantized(quantised: Quantized, path: str | Path) -> None:
         "layers": [asdict(report) for report in quantised.layers],
         "digest": sha256(tensors),
     }
-    write_whole(Path(path), save(tensors, {"skipstep": json.dumps(header, sort_keys=True)}))
+    write_tensors(Path(path), tensors, header)
 
 
 def load_quantized(
@@ -76,12 +75,7 @@ def load_quantized(
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            header: Any = json.loads((file.metadata() or {}).get("skipstep", "null"))
-        if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-            raise ValueError(f"schema must be {SCHEMA}")
-        if header.keys() != KEYS:
-            raise ValueError(f"header must have {', '.join(sorted(KEYS))}")
+        header = read_header(path, SCHEMA, KEYS)
         made_with = DuQuantConfig(**header["config"])
         if config is not None:
             refuse_difference(made_with, config.full())
@@ -90,8 +84,7 @@ def load_quantized(
         if statistics not in (None, header["statistics"]):
             raise ValueError("it was fitted to other statistics")
         tensors = dict(load_file(path))
-        if sha256(tensors) != header["digest"]:
-            raise ValueError("digest does not match the content")
+        check_digest(header, sha256(tensors))
         return _restore(header, made_with, tensors, model)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels.facts import known
 from ..kernels.native import library
 from ..kernels.packed import STORE, Linear, Packed, Quant
 from .codes import pack4, top
@@ -43,7 +44,7 @@ def _refused(how: str, turned: bool) -> str | None:
     reasons = {
         f"{how} arithmetic": how != "integer",
         "row_rot is restore": turned,
-        "no compiled code for integers": not works(),
+        "no compiled code for integers": not known(works),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from ..atomic import write_whole
+from ..persist import check_digest, read_header, write_tensors
 from .statistics import LayerStatistics, Statistics
 
 SCHEMA = "skipstep-statistics/1"
@@ -36,9 +35,8 @@ def save_statistics(statistics: Statistics, path: str | Path) -> Path:
         "source": statistics.source,
         "digest": statistics.digest(),
     }
-    text = json.dumps(header, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(statistics.tensors(), {"skipstep": text}))
+    write_tensors(path, statistics.tensors(), header)
     return path
 
 
@@ -53,18 +51,12 @@ def load_statistics(path: str | Path) -> Statistics:
     if not path.exists():
         raise ValueError(f"no statistics at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            header: Any = json.loads((file.metadata() or {}).get("skipstep", "null"))
-        return _parse(header, load_file(path))
+        return _parse(read_header(path, SCHEMA, KEYS), load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _parse(header: Any, tensors: dict[str, Tensor]) -> Statistics:
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise ValueError(f"schema must be {SCHEMA}")
-    if header.keys() != KEYS:
-        raise ValueError(f"header must have {', '.join(sorted(KEYS))}")
+def _parse(header: dict[str, Any], tensors: dict[str, Tensor]) -> Statistics:
     layers = {
         name: LayerStatistics(
             maximum=tensors[f"{name}/maximum"],
@@ -75,6 +67,5 @@ def _parse(header: Any, tensors: dict[str, Tensor]) -> Statistics:
         for name in header["layers"]
     }
     statistics = Statistics(layers, header["attentions"], header["model"], header["source"])
-    if statistics.digest() != header["digest"]:
-        raise ValueError("digest does not match the content")
+    check_digest(header, statistics.digest())
     return statistics

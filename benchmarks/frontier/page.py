@@ -21,7 +21,8 @@ from typing import Any
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.metrics import Paired, paired, wilson
 from runners.statistics import noninferiority
-from runners.store.folder import dump, write_whole
+from runners.store.atomic import write_whole
+from runners.store.folder import dump
 from runners.store.published import STUDIES, Published, published
 from runners.store.reading import Run, is_baseline
 from runners.studies.arms import quant_label, sampler_label

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from ..task import FloatArray, Floats
 
@@ -26,6 +25,8 @@ def pose_command(action: FloatArray) -> FloatArray:
     The six numbers are the first two rows of a rotation matrix, made orthonormal by Gram-Schmidt
     (Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural Networks").
     """
+    from scipy.spatial.transform import Rotation  # not at the top: it takes half a second
+
     first, second = action[3:6], action[6:9]
     x = first / np.linalg.norm(first)
     y = second - (x @ second) * x
@@ -56,6 +57,8 @@ def lift_absolute(obs: Floats, action: Floats, abs_action: bool) -> tuple[Floats
         )
     if not absolute:
         return obs, action
+    from scipy.spatial.transform import Rotation
+
     rows = Rotation.from_rotvec(action[:, 3:6]).as_matrix()[:, :2].reshape(-1, 6)
     return obs, np.concatenate([action[:, :3], rows, action[:, 6:]], 1).astype(np.float32)
 

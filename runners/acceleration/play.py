@@ -9,11 +9,13 @@ from typing import Any
 from tqdm import tqdm
 
 from ..episodes.clock import Clock
-from ..episodes.loop import EpisodeResult, evaluate
+from ..episodes.episode import EpisodeResult
+from ..episodes.loop import evaluate
 from ..jobs.job import Job
 from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
-from ..store.folder import TIME, RunStore, dump, film_of, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import TIME, RunStore, dump, film_of
 
 OUTCOME = ("status", "success", "score", "n_steps")
 

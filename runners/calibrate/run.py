@@ -19,12 +19,15 @@ from accel import CACHES, BranchErrors, Quantized, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
+from ..formatting import named, underlined
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe, prepare_job
+from ..jobs.prepare import prepare_job
+from ..jobs.runner import Runner
+from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
-from ..jobs.versions import versions
-from ..overrides import command
-from ..store.folder import BRANCH_ERRORS, RunStore, write_whole
+from ..store.atomic import write_whole
+from ..store.folder import BRANCH_ERRORS, RunStore
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +71,12 @@ def _plain(job: Job) -> bool:
 
 def run_calibrate(job: Job, folder: Path) -> dict[str, Any]:
     """Find or make the calibration; with a cache, measure its branches on the same queries."""
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
-        done = store.result()
-        if done and not job.recipe.choice.force and _stands(job, done):
-            log.info("finished already: %s", folder)
-            return done
-        with store.running():
-            return _run(job, store)
-    finally:
-        store.close()
+    force = job.recipe.choice.force
+
+    def stands(done: Mapping[str, Any]) -> bool:
+        return not force and _stands(job, done)
+
+    return run_unless_done(job, folder, lambda store: _run(job, store), stands)
 
 
 def _stands(job: Job, done: Mapping[str, Any]) -> bool:
@@ -137,9 +136,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     result |= {
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "fingerprint": job.fingerprint,
-        "command": command(),
-        "versions": versions(),
+        **signature(job),
     }
     store.write_result(result)
     return result
@@ -213,6 +210,7 @@ def render_calibrate(result: Mapping[str, Any], folder: Path) -> str:
         ("calibration", result["calibration"]["path"]),
         ("files", str(folder)),
     ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join(["", title, "-" * len(title), *lines])
+    return underlined(title, named(rows))
+
+
+CALIBRATE = Runner(CalibrateConfig, prepare_calibrate, run_calibrate, render_calibrate)

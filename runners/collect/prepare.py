@@ -15,7 +15,8 @@ from envs import TASKS
 
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
-from ..jobs.settings import SamplerChoice, Settings, check_writable
+from ..jobs.settings import SamplerChoice, Settings
+from ..places import check_writable
 from . import lerobot_folder, robomimic_file
 from .demos import DemoSet
 from .sources import SOURCES

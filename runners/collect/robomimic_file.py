@@ -7,12 +7,12 @@ expert meant, and the attributes `seed`, `success` and `sigma`.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..store.atomic import replacing
 from .demos import Demo, DemoSet
 
 
@@ -20,24 +20,19 @@ def write(path: Path, content: DemoSet) -> None:
     """Write by rename; the same episodes give the same bytes."""
     import h5py
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["skipstep_run"] = content.fingerprint
-            data = file.create_group("data")
-            data.attrs["env_args"] = json.dumps(content.task.env_args(), indent=4)
-            lengths = [
-                _write_demo(data.create_group(f"demo_{i}"), demo, content)
-                for i, demo in enumerate(content.demos)
-            ]
-            data.attrs["total"] = sum(lengths)
-            valid = content.valid()
-            train = [i for i in range(len(lengths)) if i not in valid]
-            for name, indices in (("train", train), ("valid", valid)):
-                file[f"mask/{name}"] = np.array([f"demo_{i}" for i in indices], dtype="S16")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["skipstep_run"] = content.fingerprint
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(content.task.env_args(), indent=4)
+        lengths = [
+            _write_demo(data.create_group(f"demo_{i}"), demo, content)
+            for i, demo in enumerate(content.demos)
+        ]
+        data.attrs["total"] = sum(lengths)
+        valid = content.valid()
+        train = [i for i in range(len(lengths)) if i not in valid]
+        for name, indices in (("train", train), ("valid", valid)):
+            file[f"mask/{name}"] = np.array([f"demo_{i}" for i in indices], dtype="S16")
 
 
 def _write_demo(group: Any, demo: Demo, content: DemoSet) -> int:

@@ -17,14 +17,15 @@ from accel import AcceleratedPolicy
 
 from ..episodes.loop import evaluate
 from ..episodes.trajectory import Trajectory
+from ..formatting import named, underlined
 from ..jobs.job import Job
-from ..jobs.versions import versions
-from ..loggers import LOGGERS, NullLogger, wandb_run
+from ..jobs.runner import Runner
+from ..jobs.session import logged, run_unless_done, signature
+from ..loggers import NullLogger
 from ..metrics import wilson
-from ..overrides import command
 from ..store.folder import TRAJECTORIES, RunStore
 from .demos import Demo, DemoSet
-from .prepare import FORMATS, CollectConfig
+from .prepare import FORMATS, CollectConfig, prepare_collect
 from .sources import SOURCES
 
 log = logging.getLogger(__name__)
@@ -52,22 +53,15 @@ def disturbance(noise_seed: int, noise: float) -> Callable[[int, int, np.ndarray
 
 def run_collect(job: Job, folder: Path) -> dict[str, Any]:
     """Run the episodes that are missing, write the dataset, write and return the result."""
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
-        with store.running():
-            return _run(job, store)
-    finally:
-        store.close()
+    return run_unless_done(job, folder, lambda store: _run(job, store), lambda done: False)
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     config: CollectConfig = job.runner
     seeds = config.seeds(job.settings)
-    about = wandb_run(job, "collect", f"source={config.source}", f"cache={job.cache.name}")
-    logger = LOGGERS[job.logger.name](store.folder, about, job.config)
-    exit_code = 1
-    try:
+    tags = f"source={config.source}", f"cache={job.cache.name}"
+    with logged(job, store.folder, "collect", *tags) as logger:
         started = time.perf_counter()
         _episodes(job, config, store, logger, seeds)
         records = [store.episodes[seed] for seed in seeds]
@@ -77,10 +71,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         low, high = result["success_interval"]
         numbers = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
         logger.finish({**numbers, "success_low": low, "success_high": high}, records, store.folder)
-        exit_code = 0
         return result
-    finally:
-        logger.close(exit_code)
 
 
 def _write(
@@ -123,9 +114,7 @@ def _write(
         "n_success": successes,
         "n_errors": len(records) - len(ok),
         "errors": [{"seed": r["seed"], "error": r["error"]} for r in records if r not in ok],
-        "fingerprint": job.fingerprint,
-        "command": command(),
-        "versions": versions(),
+        **signature(job),
     }
 
 
@@ -196,5 +185,7 @@ def render_collect(result: Mapping[str, Any], folder: Path) -> str:
     }
     if adapted := result.get("adapted"):
         rows["plan"] = "; ".join(adapted)
-    lines = [f"{name:<9}  {value}" for name, value in rows.items()]
-    return "\n".join(["", title, "-" * len(title), *lines])
+    return underlined(title, named(rows.items()))
+
+
+COLLECT = Runner(CollectConfig, prepare_collect, run_collect, render_collect)

@@ -14,8 +14,8 @@ from envs import Expert
 
 from ..acceleration.quantization import accelerate, acceleration_of
 from ..episodes.loop import Acting
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe
 
 
 class Scripted:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 from envs import EnvPool, Event, Task
 
 from .clock import Clock
-from .embodied import Gathered
+from .episode import EpisodeResult, Slot, observe, result_of
 from .realtime import Delays, Timeline
-from .trajectory import Recorder, Trajectory
+from .trajectory import Recorder
 
 ATTEMPTS = 2
 
@@ -30,51 +30,6 @@ class Acting(Protocol):
     n_action_steps: int
 
     def act(self, obs: Tensor, noise: Sequence[torch.Generator]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """One episode; `success`, `score` and `details` are None for status "error".
-
-    embodied: time, motion and energy, as `Gathered.measured` says; None for status "error".
-    observations: (n_queries, n_obs_steps, obs_dim), what the policy saw.
-    trajectory: step by step, where asked for.
-    """
-
-    seed: int
-    status: str  # "ok" or "error"
-    success: bool | None
-    score: float | None
-    n_steps: int
-    n_queries: int
-    seconds: float
-    attempts: int
-    details: dict[str, Any] | None = None
-    embodied: dict[str, Any] | None = None
-    error: str | None = None
-    video: str | None = None
-    observations: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-    trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
-
-    def record(self) -> dict[str, Any]:
-        """What goes to episodes.jsonl."""
-        arrays = ("observations", "trajectory")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
-
-
-@dataclass
-class Slot:
-    """The episode that a worker is running."""
-
-    seed: int
-    attempt: int
-    started: float
-    history: deque[np.ndarray]
-    rewards: list[float] = field(default_factory=list)
-    observations: list[np.ndarray] = field(default_factory=list)
-    gathered: Gathered = field(default_factory=Gathered)
-    recorder: Recorder | None = None
-    timeline: Timeline | None = None
 
 
 def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
@@ -154,62 +109,110 @@ def evaluate(
         >>> episode.status, episode.n_steps, episode.n_queries
         ('ok', 8, 1)
     """
-    clock = clock or Clock()
-    queue = deque((seed, 1) for seed in seeds)
-    slots: dict[int, Slot] = {}
-    waiting: deque[int] = deque()
-    with EnvPool(task, min(n_envs, len(queue)), timeout_s, record) as pool:
+    rules = _Rules(policy_batch, noise_seed, video_of, disturb, record, delays)
+    with EnvPool(task, min(n_envs, len(seeds)), timeout_s, record) as pool:
+        yield from _Episodes(policy, task, pool, seeds, rules, clock or Clock()).played(n_envs)
 
-        def start(index: int) -> None:
-            if queue:
-                seed, attempt = queue.popleft()
-                history: deque[np.ndarray] = deque(maxlen=policy.n_obs_steps)
-                recorder = Recorder() if record else None
-                slots[index] = Slot(
-                    seed,
-                    attempt,
-                    time.perf_counter(),
-                    history,
-                    recorder=recorder,
-                    timeline=_timeline(task, delays, noise_seed, seed),
-                )
-                pool.reset(index, seed, video_of(seed))
 
-        for index in range(min(n_envs, len(queue))):
-            start(index)
-        while slots:
-            if waiting and (len(waiting) >= policy_batch or len(waiting) == len(slots)):
-                batch = [waiting.popleft() for _ in range(min(policy_batch, len(waiting)))]
-                with clock.acting():
-                    chunks = _query(policy, [slots[i] for i in batch], noise_seed, policy_batch)
-                for index, actions in zip(batch, chunks, strict=True):
-                    slot = slots[index]
-                    query = len(slot.observations) - 1
-                    executed = disturb(slot.seed, query, actions)
-                    sources = np.full(len(executed), query)
-                    if slot.timeline:
-                        executed = slot.timeline.execute(executed)
-                        sources = slot.timeline.sources
-                    slot.gathered.ask(executed, sources)
-                    if slot.recorder:
-                        slot.recorder.ask(actions, executed)
-                    pool.step(index, executed)
+@dataclass(frozen=True)
+class _Rules:
+    """How episodes are played, see `evaluate`."""
+
+    policy_batch: int
+    noise_seed: int
+    video_of: Callable[[int], Path | None]
+    disturb: Callable[[int, int, np.ndarray], np.ndarray]
+    record: bool
+    delays: Delays | None
+
+
+class _Episodes:
+    """Episodes in a pool: those that wait for a worker, that run, and that wait for the policy."""
+
+    def __init__(
+        self,
+        policy: Acting,
+        task: Task,
+        pool: EnvPool,
+        seeds: Sequence[int],
+        rules: _Rules,
+        clock: Clock,
+    ) -> None:
+        self.policy, self.task, self.pool = policy, task, pool
+        self.rules, self.clock = rules, clock
+        self.queue = deque((seed, 1) for seed in seeds)
+        self.slots: dict[int, Slot] = {}
+        self.waiting: deque[int] = deque()
+
+    def played(self, n_envs: int) -> Iterator[EpisodeResult]:
+        """All of them, in the order in which they finish."""
+        for index in range(min(n_envs, len(self.queue))):
+            self._start(index)
+        while self.slots:
+            n_waiting = len(self.waiting)
+            if n_waiting and n_waiting >= min(self.rules.policy_batch, len(self.slots)):
+                self._act()
                 continue
-            with clock.waiting():
-                events = pool.wait()
+            with self.clock.waiting():
+                events = self.pool.wait()
             for event in events:
-                slot = slots[event.slot]
-                _observe(slot, event)
-                if event.kind != "error" and not event.done:
-                    waiting.append(event.slot)
-                    continue
-                del slots[event.slot]
-                if event.kind == "error" and slot.attempt < ATTEMPTS:
-                    queue.appendleft((slot.seed, slot.attempt + 1))
-                    start(event.slot)
-                    continue
-                start(event.slot)
-                yield _result(task, slot, event)
+                ended = self._answered(event)
+                if ended is not None:
+                    yield result_of(self.task, ended, event)
+
+    def _start(self, index: int) -> None:
+        """Give a worker the next seed, if there is one."""
+        if not self.queue:
+            return
+        seed, attempt = self.queue.popleft()
+        rules = self.rules
+        self.slots[index] = Slot(
+            seed,
+            attempt,
+            time.perf_counter(),
+            deque(maxlen=self.policy.n_obs_steps),
+            recorder=Recorder() if rules.record else None,
+            timeline=_timeline(self.task, rules.delays, rules.noise_seed, seed),
+        )
+        self.pool.reset(index, seed, rules.video_of(seed))
+
+    def _act(self) -> None:
+        """Ask the policy once, for as many as its batch has room for."""
+        rules = self.rules
+        n = min(rules.policy_batch, len(self.waiting))
+        batch = [self.waiting.popleft() for _ in range(n)]
+        with self.clock.acting():
+            slots = [self.slots[index] for index in batch]
+            chunks = _query(self.policy, slots, rules.noise_seed, rules.policy_batch)
+        for index, slot, actions in zip(batch, slots, chunks, strict=True):
+            self.pool.step(index, self._executed(slot, actions))
+
+    def _executed(self, slot: Slot, actions: np.ndarray) -> np.ndarray:
+        """What the simulator is to do of the policy's answer, noted where it is gathered."""
+        query = len(slot.observations) - 1
+        executed = self.rules.disturb(slot.seed, query, actions)
+        sources = np.full(len(executed), query)
+        if slot.timeline:
+            executed = slot.timeline.execute(executed)
+            sources = slot.timeline.sources
+        slot.gathered.ask(executed, sources)
+        if slot.recorder:
+            slot.recorder.ask(actions, executed)
+        return executed
+
+    def _answered(self, event: Event) -> Slot | None:
+        """Take a worker's answer; the episode, if it has ended for good."""
+        slot = self.slots[event.slot]
+        observe(slot, event)
+        if event.kind != "error" and not event.done:
+            self.waiting.append(event.slot)
+            return None
+        del self.slots[event.slot]
+        again = event.kind == "error" and slot.attempt < ATTEMPTS
+        if again:
+            self.queue.appendleft((slot.seed, slot.attempt + 1))
+        self._start(event.slot)
+        return None if again else slot
 
 
 def _timeline(task: Task, delays: Delays | None, noise_seed: int, seed: int) -> Timeline | None:
@@ -218,43 +221,9 @@ def _timeline(task: Task, delays: Delays | None, noise_seed: int, seed: int) -> 
     return Timeline(lambda query: delays.of(noise_seed, seed, query), delays.lead, task.hold)
 
 
-def _observe(slot: Slot, event: Event) -> None:
-    if event.kind != "error":
-        slot.gathered.answer(event)
-        if slot.recorder:
-            slot.recorder.answer(event)
-    if event.kind == "ready":  # the history before the episode is the reset's observation
-        slot.history.extend([event.obs[0]] * (slot.history.maxlen or 1))
-    elif event.kind == "chunk":
-        slot.history.extend(event.obs)
-        slot.rewards.extend(event.rewards.tolist())
-
-
 def _query(policy: Acting, slots: list[Slot], noise_seed: int, batch: int) -> np.ndarray:
     noise = [query_noise(noise_seed, slot.seed, len(slot.observations)) for slot in slots]
     obs = np.stack([np.stack(slot.history) for slot in slots]).astype(np.float32)
     for slot, row in zip(slots, obs, strict=True):
         slot.observations.append(row)
     return act_padded(policy, obs, noise, batch)
-
-
-def _result(task: Task, slot: Slot, event: Event) -> EpisodeResult:
-    rewards = np.array(slot.rewards)
-    score = None if event.kind == "error" else task.score(rewards, event.info)
-    measured = slot.gathered.measured
-    return EpisodeResult(
-        seed=slot.seed,
-        status="ok" if score else "error",
-        success=score.success if score else None,
-        score=score.score if score else None,
-        n_steps=len(slot.rewards),
-        n_queries=len(slot.observations),
-        seconds=round(time.perf_counter() - slot.started, 3),
-        attempts=slot.attempt,
-        details=score.details if score else None,
-        embodied=measured(task, rewards, event.info, score.success) if score else None,
-        error=event.error,
-        video=event.video,
-        observations=np.array(slot.observations),
-        trajectory=slot.recorder.trajectory() if slot.recorder and score else None,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from hydra.errors import CompactHydraException
 
 from accel.calibration.calibration import MIN_QUERIES
 
+from ..store.atomic import replacing
 from .loop import query_noise
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,8 @@ class Queries:
 
     def save(self, path: Path) -> None:
         """Write by rename."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, obs=self.obs, seeds=self.seeds, numbers=self.numbers)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Queries:

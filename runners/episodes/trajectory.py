@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import Event
+
+from ..store.atomic import replacing
 
 FloatArray = NDArray[np.float64]
 
@@ -44,8 +45,7 @@ class Trajectory:
 
     def save(self, path: Path) -> None:
         """Write by rename; the same episode gives the same bytes."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 obs=self.obs,
@@ -55,7 +55,6 @@ class Trajectory:
                 states=self.states,
                 model=np.asarray(self.model),
             )
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Trajectory:

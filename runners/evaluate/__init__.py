@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..episodes.loop import EpisodeResult, evaluate, query_noise
+from ..episodes.episode import EpisodeResult
+from ..episodes.loop import evaluate, query_noise
 
 __all__ = [
     "EpisodeResult",

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from ..jobs.job import Job
-from ..jobs.settings import PUBLISHED, RESULTS
 from ..machine import warn_of_others
+from ..places import PUBLISHED, RESULTS
 from ..store.folder import (
     EPISODES,
     OBSERVATIONS,

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, accelerated
+from accel import CACHES, AcceleratedPolicy, accelerated
 
 from ..acceleration.play import film, play_missing, save_time, unfilmed
 from ..acceleration.quantization import Acceleration, accelerate, acceleration_of, described
 from ..episodes.clock import Clock
 from ..episodes.latency import measure
 from ..episodes.loop import Acting, act_padded, query_noise
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe
-from ..jobs.versions import versions
-from ..loggers import LOGGERS, NullLogger, summary_values, wandb_run
+from ..jobs.session import logged, signature
+from ..loggers import NullLogger, summary_values
 from ..machine import machines_of
 from ..metrics import paired, wilson
-from ..overrides import baseline_command, command
+from ..overrides import baseline_command
 from ..store.folder import TIME, RunStore, read_episodes
 from ..store.shards import merge
 from ..studies.embodied import as_json, differences, means
@@ -49,13 +49,10 @@ def run_evaluate(job: Job, folder: Path) -> dict[str, Any]:
 
     A run that is finished already is recognised, and its result returned.
     """
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
+    with RunStore(folder, job.config, job.settings.force) as store:
         accept(job, store)
         merge(store)
         return run_missing(job, store, store.missing(job.seeds))
-    finally:
-        store.close()
 
 
 def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
@@ -113,30 +110,16 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     describe(job)
     cheaper = kept_acceleration(job, store)
-    logger = LOGGERS[job.logger.name](
-        store.folder,
-        wandb_run(job, "eval", f"cache={job.cache.name}", f"quant={job.quant.name}"),
-        job.config,
-    )
-    exit_code = 1
-    try:
+    tags = f"cache={job.cache.name}", f"quant={job.quant.name}"
+    with logged(job, store.folder, "eval", *tags) as logger:
         with accelerate(job, cheaper) as fast:
             play_missing(job, store, logger, fast, clock, job.seeds, missing)
             film(job, store, fast, unfilmed(job, store))
-            observations = store.observations()
             previous = store.result() or {}
-            with clock.measuring():
-                latency = previous.get("latency") or latency_of(job, fast, observations)
-                latency = latency and with_times(job, latency)
-            save_time(store, clock)
-            if not fast.n_queries and len(observations):
-                act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
-            stats = fast.stats()
-            layers = stats.pop("quantised")
-        if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
-            stats = previous.get("stats", stats)
+            latency, stats, layers = _measured(job, store, fast, clock, previous)
+        episodes = [store.episodes[s] for s in job.seeds]
         result = {
-            **summarise(job, [store.episodes[s] for s in job.seeds]),
+            **summarise(job, episodes),
             "latency": latency,
             "flops": flops_of(job, stats),
             "baseline": compare(job, store.folder, store.episodes),
@@ -148,16 +131,29 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
             "time": clock.seconds(),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "fingerprint": job.fingerprint,
-            "command": command(),
-            "versions": versions(),
+            **signature(job),
         }
         store.write_result(result)
-        logger.finish(summary_values(result), [store.episodes[s] for s in job.seeds], store.folder)
-        exit_code = 0
+        logger.finish(summary_values(result), episodes, store.folder)
         return result
-    finally:
-        logger.close(exit_code)
+
+
+def _measured(
+    job: Job, store: RunStore, fast: AcceleratedPolicy, clock: Clock, previous: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
+    """Latency, what the policy counted, and its quantised layers."""
+    observations = store.observations()
+    with clock.measuring():
+        latency = previous.get("latency") or latency_of(job, fast, observations)
+        latency = latency and with_times(job, latency)
+    save_time(store, clock)
+    if not fast.n_queries and len(observations):
+        act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
+    stats = fast.stats()
+    layers = stats.pop("quantised")
+    if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
+        stats = previous.get("stats", stats)
+    return latency, stats, layers
 
 
 def latency_of(job: Job, fast: Acting, observations: np.ndarray) -> dict[str, Any] | None:

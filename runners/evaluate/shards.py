@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..jobs.job import Job
-from ..store.folder import MERGING, STATUS, RunStore, dump, write_whole
+from ..jobs.prepare import prepare_job
+from ..jobs.runner import Runner
+from ..store.atomic import write_whole
+from ..store.folder import MERGING, STATUS, RunStore, dump
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept
-from .run import play, run_evaluate, run_missing
+from .run import EvaluateConfig, play, run_evaluate, run_missing
 from .table import render
 
 
@@ -25,27 +28,19 @@ def run_evaluation(job: Job, folder: Path) -> dict[str, Any]:
 
 def _play_share(job: Job, folder: Path) -> None:
     run = whole_run(folder)
-    whole = RunStore(run, job.config, lock=MERGING)  # its settings are there from the beginning
-    try:
+    with RunStore(run, job.config, lock=MERGING) as whole:  # its settings are there from the start
         accept(job, whole)
-    finally:
-        whole.close()
     shard = Shard.parse(job.settings.shard or "")
     elsewhere = known_episodes(run)
     seeds = [s for s in shard.share(job.seeds) if elsewhere.get(s, {}).get("status") != "ok"]
-    store = RunStore(folder, job.config)
-    try:
-        with store.running():
-            if seeds:
-                play(job, store, seeds)
-    finally:
-        store.close()
+    with RunStore(folder, job.config) as store, store.running():
+        if seeds:
+            play(job, store, seeds)
 
 
 def _finish(job: Job, folder: Path) -> dict[str, Any]:
     """Put the shards together where no seed is missing; the first shard to see that does it."""
-    store = RunStore(folder, job.config, lock=MERGING)
-    try:
+    with RunStore(folder, job.config, lock=MERGING) as store:
         done = sum(seed in known_episodes(folder) for seed in job.seeds)
         if done < len(job.seeds):
             said = f"{done} of {len(job.seeds)} episodes, in shards"
@@ -53,10 +48,11 @@ def _finish(job: Job, folder: Path) -> dict[str, Any]:
             return {"waiting": f"{job.name}: {said}; the last shard puts them together"}
         merge(store)
         return run_missing(job, store, [])
-    finally:
-        store.close()
 
 
 def render_evaluation(result: Mapping[str, Any], folder: Path) -> str:
     """A result, or how far a run in shards is."""
     return str(result["waiting"]) if "waiting" in result else render(result, folder)
+
+
+EVALUATE = Runner(EvaluateConfig, prepare_job, run_evaluation, render_evaluation)

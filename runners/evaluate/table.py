@@ -10,11 +10,13 @@ from ..formatting import (
     changes,
     conditions,
     flops_words,
+    named,
     p_is,
     quantisation_words,
     rates,
     share,
     speed,
+    underlined,
     yes_no,
 )
 from ..studies.embodied import table_rows
@@ -78,10 +80,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
             f"{result['n_episodes']} episodes",
         ]
     )
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(
-        ["", title, "-" * len(title), *(f"{name:<{width}}  {value}" for name, value in rows)]
-    )
+    return underlined(title, named(rows))
 
 
 def _ms(percentiles: Mapping[str, float]) -> str:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from envs import TASKS, Task, make_task, task_in
 from policies import DiffusionPolicy, load_policy
 
-from .settings import PROJECT, CheckpointChoice, SamplerChoice, UserError, build
+from ..places import PROJECT
+from .settings import CheckpointChoice, SamplerChoice, UserError, build
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,10 +19,8 @@ from policies import SamplerConfig, choose_sampler
 
 from ..episodes.latency import LatencyConfig
 from ..errors import UserError as UserError
+from ..places import PUBLISHED
 from ..store.shards import Shard
-
-PROJECT = Path(__file__).resolve().parents[2]
-RESULTS, PUBLISHED = PROJECT / "results", "published"
 
 
 @dataclass
@@ -228,15 +225,3 @@ def check_device(name: str) -> None:
         raise ValueError(
             f"device {name} is not there: {torch.cuda.device_count()} CUDA devices found"
         )
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a run folder that cannot be made, without making it."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror} ({existing})") from error

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from importlib import metadata
 
-from .settings import PROJECT
+from ..places import PROJECT
 
 PACKAGES = (
     "torch",

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
-from ..formatting import changes, ms, rates, share, speed, yes_no
+from ..formatting import changes, columns, ms, rates, share, speed, underlined, yes_no
 from ..store.folder import TRACEBACK
 from ..store.reading import FINISHED, Run, read_run
 from ..store.shards import whole_run
@@ -36,16 +36,11 @@ def summary(folders: Sequence[Path]) -> tuple[str, bool]:
                 names[run.folder] = f"{study.strata[run.name]}: {study.labels[run.name]}"
             arms |= {arm.run.folder: arm for arm in findings(study, ReportConfig())}
     rows = [HEADER, *(_row(run, names, arms) for run in runs.values())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     failed = [run for run in runs.values() if run.status != FINISHED or run.error]
     count = f"{len(runs) - len(failed)} of {len(runs)} jobs finished"
     again = "; the same command runs the others again" if failed else ""
     title = f"{', '.join(map(str, studies))}: {count}{again}"
-    return "\n".join(["", title, "-" * len(title), *lines, *_tracebacks(failed)]), not failed
+    return underlined(title, [*columns(rows), *_tracebacks(failed)]), not failed
 
 
 def _row(run: Run, names: Mapping[Path, str], arms: Mapping[Path, Arm]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import UserError
-from ..jobs.settings import PROJECT
 from ..overrides import UNACCELERATED, key_of, without_method
+from ..places import PROJECT
 
 LAUNCHER = "hydra/launcher"
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"

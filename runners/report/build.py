@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import UserError
-from ..store.folder import write_whole
+from ..store.atomic import replacing, write_whole
 from ..studies.comparisons import Arm, ReportConfig, findings
 from ..studies.study import read_study
 from . import embodied as report_embodied
@@ -118,9 +117,8 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
 class Parser(argparse.ArgumentParser):

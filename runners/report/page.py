@@ -22,6 +22,9 @@ from . import (
     maps as report_maps,
 )
 from . import (
+    runs as report_runs,
+)
+from . import (
     tables as report_tables,
 )
 from .charts import named
@@ -77,14 +80,14 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
         found.append(_discordant(arms, here))
     if arms:
         found.append(Part("Cache maps", html=_maps(arms, colour)))
-    jobs = report_tables.jobs(study)
+    jobs = report_runs.jobs(study)
     if jobs.rows:
         found.insert(0, Part("Missing, failed and incomplete", [jobs]))
-    lines = report_tables.commands(study)
+    lines = report_runs.commands(study)
     said = f"<pre>{escape(chr(10).join(lines))}</pre>"
     found.append(Part("Commands", html=said, lines=["```sh", *lines, "```"]))
     if arms:
-        found.append(Part("Versions", [report_tables.versions(arms)]))
+        found.append(Part("Versions", [report_runs.versions(arms)]))
     return found
 
 

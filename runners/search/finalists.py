@@ -25,16 +25,13 @@ def success_of(job: Job, store: RunStore, plan: CachePlan | None) -> dict[str, A
     first, n = job.runner.start_seed, job.runner.episodes
     seeds = range(first, first + n)
     config = {**job.config, "fingerprint": digest({"run": job.fingerprint, "plan": found.digest()})}
-    part = RunStore(store.folder / "episodes" / found.digest(), config)
     quiet = replace(job, settings=replace(job.settings, videos=0, film=None))
-    try:
+    with RunStore(store.folder / "episodes" / found.digest(), config) as part:
         with accelerated(job.policy, found, engine=job.engine) as fast:
             logger = NullLogger(part.folder, {}, {})
             play_missing(quiet, part, logger, fast, Clock(), seeds, part.missing(seeds))
         whole = summarise(job, [part.episodes[seed] for seed in seeds])
         return {key: whole[key] for key in KEYS}
-    finally:
-        part.close()
 
 
 def best_of(finalists: Sequence[Mapping[str, Any]]) -> int | None:

@@ -20,15 +20,18 @@ from accel.attach.search import exact_ratio, windows
 from ..acceleration.calibration import locked, queries_of
 from ..episodes.latency import measure
 from ..episodes.queries import Queries
+from ..jobs.description import describe
 from ..jobs.job import Job
-from ..jobs.prepare import describe, prepare_job
+from ..jobs.prepare import prepare_job
+from ..jobs.runner import Runner
+from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
-from ..jobs.versions import versions
-from ..overrides import command, job_words, key_of
-from ..store.folder import RunStore, dump, write_whole
+from ..overrides import job_words, key_of
+from ..store.atomic import write_whole
+from ..store.folder import RunStore, dump
 from .finalists import best_of, success_of
 from .judge import Judge, pareto
-from .table import FOUND
+from .table import FOUND, render_search
 
 log = logging.getLogger(__name__)
 
@@ -102,16 +105,7 @@ def _candidates(job: Job, ratio: float) -> list[IntervalConfig]:
 
 def run_search(job: Job, folder: Path) -> dict[str, Any]:
     """Score every candidate, then the finalists on all queries; write plans and numbers."""
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
-        done = store.result()
-        if done:
-            log.info("finished already: %s", folder)
-            return done
-        with store.running():
-            return _run(job, store)
-    finally:
-        store.close()
+    return run_unless_done(job, folder, lambda store: _run(job, store))
 
 
 def _run(job: Job, store: RunStore) -> dict[str, Any]:
@@ -123,39 +117,14 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     config: SearchConfig = job.runner
     judge = Judge(job, queries)
     some = np.unique(np.linspace(0, len(queries) - 1, config.screen).round().astype(int))
-    tried: dict[str, list[dict[str, Any]]] = {}
-    chosen: list[IntervalConfig] = []
-    for ratio in config.ratios:
-        candidates = _candidates(job, ratio)
-        scores = [
-            judge.errors(resolve(job.policy, c), some).mean()
-            for c in tqdm(candidates, desc=f"ratio {ratio:g}", unit="window", disable=None)
-        ]
-        order = np.argsort(scores, kind="stable")
-        tried[f"{ratio:g}"] = [_record(job, candidates[i]) | {"error": scores[i]} for i in order]
-        chosen += [candidates[i] for i in order[: config.finalists]]
+    tried = {f"{ratio:g}": _screened(job, judge, ratio, some) for ratio in config.ratios}
+    chosen = [_key(c) for found in tried.values() for _, c in found[: config.finalists]]
     if config.imported is not None:
-        chosen.append(import_interval(config.imported))
-    everything = np.arange(len(queries))
-    finalists = []
-    for number, candidate in enumerate(dict.fromkeys(map(_key, chosen))):
-        settings = IntervalConfig("interval", *candidate)
-        plan = resolve(job.policy, settings)
-        errors = judge.errors(plan, everything)
-        path = store.folder / f"finalist_{number}.json"
-        plan.save(path)
-        finalists.append(
-            {
-                **_record(job, settings),
-                "plan": path.name,
-                "digest": plan.digest(),
-                "flops_share": summarize(plan, job.policy, job.plain).flops_share,
-                "error_mean": float(errors.mean()),
-                "error_p95": float(np.percentile(errors, 95)),
-                "latency": _latency(job, plan, queries),
-                **({"success": success_of(job, store, plan)} if config.episodes else {}),
-            }
-        )
+        chosen.append(_key(import_interval(config.imported)))
+    finalists = [
+        _finalist(job, store, judge, queries, number, IntervalConfig("interval", *key))
+        for number, key in enumerate(dict.fromkeys(chosen))
+    ]
     plain = success_of(job, store, None) if config.episodes else None
     front = pareto([(f["flops_share"], f["error_mean"]) for f in finalists])
     for index, finalist in enumerate(finalists):
@@ -167,27 +136,69 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         "best": best_of(finalists),
         "plain_success": plain,
         "n_candidates": sum(map(len, tried.values())),
-        "provenance": {
-            "policy": job.policy.fingerprint(),
-            "sampler": job.policy.sampler_settings,
-            "objective": "mean over queries of the RMS distance of executed actions, normalised "
-            "units, from the plain policy's on the same noise",
-            "seeds": sorted(set(queries.seeds.tolist())),
-            "success_seeds": [config.start_seed, config.start_seed + config.episodes],
-            "noise_seed": job.settings.noise_seed,
-            "n_queries": len(queries),
-            "n_screened": len(some),
-            "search": asdict(config),
-        },
+        "provenance": _provenance(job, queries, len(some)),
         "words": _kept(job_words()),
         "wall_s": round(time.perf_counter() - started, 1),
-        "fingerprint": job.fingerprint,
-        "command": command(),
-        "versions": versions(),
+        **signature(job),
     }
-    write_whole(store.folder / FOUND, dump({**result, "candidates": tried}))
+    candidates = {ratio: [record for record, _ in found] for ratio, found in tried.items()}
+    write_whole(store.folder / FOUND, dump({**result, "candidates": candidates}))
     store.write_result(result)
     return result
+
+
+def _screened(
+    job: Job, judge: Judge, ratio: float, some: np.ndarray
+) -> list[tuple[dict[str, Any], IntervalConfig]]:
+    """The windows of a ratio with their errors on some queries, the best first."""
+    candidates = _candidates(job, ratio)
+    scores = [
+        judge.errors(resolve(job.policy, c), some).mean()
+        for c in tqdm(candidates, desc=f"ratio {ratio:g}", unit="window", disable=None)
+    ]
+    order = np.argsort(scores, kind="stable")
+    return [(_record(job, candidates[i]) | {"error": scores[i]}, candidates[i]) for i in order]
+
+
+def _finalist(
+    job: Job,
+    store: RunStore,
+    judge: Judge,
+    queries: Queries,
+    number: int,
+    settings: IntervalConfig,
+) -> dict[str, Any]:
+    """One window on all queries, with its plan's file, its latency and, if asked for, success."""
+    plan = resolve(job.policy, settings)
+    errors = judge.errors(plan, np.arange(len(queries)))
+    path = store.folder / f"finalist_{number}.json"
+    plan.save(path)
+    return {
+        **_record(job, settings),
+        "plan": path.name,
+        "digest": plan.digest(),
+        "flops_share": summarize(plan, job.policy, job.plain).flops_share,
+        "error_mean": float(errors.mean()),
+        "error_p95": float(np.percentile(errors, 95)),
+        "latency": _latency(job, plan, queries),
+        **({"success": success_of(job, store, plan)} if job.runner.episodes else {}),
+    }
+
+
+def _provenance(job: Job, queries: Queries, n_screened: int) -> dict[str, Any]:
+    config: SearchConfig = job.runner
+    return {
+        "policy": job.policy.fingerprint(),
+        "sampler": job.policy.sampler_settings,
+        "objective": "mean over queries of the RMS distance of executed actions, normalised "
+        "units, from the plain policy's on the same noise",
+        "seeds": sorted(set(queries.seeds.tolist())),
+        "success_seeds": [config.start_seed, config.start_seed + config.episodes],
+        "noise_seed": job.settings.noise_seed,
+        "n_queries": len(queries),
+        "n_screened": n_screened,
+        "search": asdict(config),
+    }
 
 
 def _kept(words: Sequence[str]) -> list[str]:
@@ -220,3 +231,6 @@ def _latency(job: Job, plan: CachePlan, queries: Queries) -> dict[str, float] | 
         "uncached_p50_ms": ms["plain"],
         "ratio": found["times_as_fast"],
     }
+
+
+SEARCH = Runner(SearchConfig, prepare_search, run_search, render_search)

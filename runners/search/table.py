@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..formatting import underlined
+
 FOUND = "search.json"
 
 
 def render_search(result: Mapping[str, Any], folder: Path) -> str:
     """The finalists as lines of text, and the command that plays them."""
     title = f"{result['task']}  search  {result['n_candidates']} windows"
-    lines = ["", title, "-" * len(title)]
-    lines.append("  start interval first blocks  ratio  FLOPs   error    p95  success  latency")
+    lines = ["  start interval first blocks  ratio  FLOPs   error    p95  success  latency"]
     for index, f in enumerate(result["finalists"]):
         said = f"{f['success']['success_rate'] or 0:.2f}" if "success" in f else ""
         ms = (
@@ -35,11 +36,12 @@ def render_search(result: Mapping[str, Any], folder: Path) -> str:
         )
     plans = ",".join(str(folder / f["plan"]) for f in result["finalists"] if f["pareto"])
     play = shlex.join(["python", "run.py", "-m", *result["words"], "cache=plan"])
-    return "\n".join(
+    return underlined(
+        title,
         [
             *lines,
             "* on the Pareto front of FLOPs and action error (RMS, normalised units)",
             f"success  {play} cache.path={plans}",
             f"files    {folder / FOUND}",
-        ]
+        ],
     )

@@ -20,7 +20,8 @@ from policies import DiffusionPolicy
 from ..acceleration.calibration import find
 from ..jobs.calibration_choice import Recipe, check_recipe, recipe_of
 from ..jobs.checkpoint import load, policy_and_task
-from ..jobs.prepare import check_cache, settings_and_logger
+from ..jobs.checks import check_cache
+from ..jobs.chosen import settings_and_logger
 from ..jobs.settings import SamplerChoice, Settings, UserError, build, choose, digest
 from ..store.folder import CONFIG, RESULT
 

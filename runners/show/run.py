@@ -8,12 +8,14 @@ from typing import Any
 
 from accel.caches.saved import PLAN_FILE
 
-from ..jobs.versions import versions
-from ..overrides import command
-from ..store.folder import RunStore, write_whole
+from ..formatting import columns, underlined
+from ..jobs.runner import Runner
+from ..jobs.session import run_unless_done, signature
+from ..store.atomic import write_whole
+from ..store.folder import RunStore
 from .page import plan_page, plan_picture
 from .plan_view import arm, differing_computed, summary
-from .prepare import ShowJob, plans_of
+from .prepare import ShowConfig, ShowJob, plans_of, prepare_show
 
 PAGE, PICTURE, COMPARED = "plan.html", "plan.svg", "plan_compared.json"
 DRAWN = ("similarity", "volatility")  # of a calibration that holds both
@@ -21,12 +23,7 @@ DRAWN = ("similarity", "volatility")  # of a calibration that holds both
 
 def run_show(job: ShowJob, folder: Path) -> dict[str, Any]:
     """Write the plan as JSON, page and picture, with what it is compared with, and the numbers."""
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
-        with store.running():
-            return _run(job, store)
-    finally:
-        store.close()
+    return run_unless_done(job, folder, lambda store: _run(job, store), lambda done: False)
 
 
 def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
@@ -67,9 +64,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
             for a in arms
         ],
         "differing_cells": differing_computed(*plans) if plans[1:] else None,
-        "fingerprint": job.fingerprint,
-        "command": command(),
-        "versions": versions(),
+        **signature(job),
     }
     store.write_result(result)
     return result
@@ -78,11 +73,11 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
 def render_show(result: Mapping[str, Any], folder: Path) -> str:
     """The numbers of the plans side by side, and where the files are."""
     rows = [["", *result["labels"]], *([name, *values] for name, values in result["table"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines = columns(rows)
+    width = max(len(row[0]) for row in rows)
     files = [str(folder / name) for name in (PAGE, PICTURE, PLAN_FILE)]
-    return "\n".join(
-        ["", result["title"], "-" * len(result["title"])]
-        + [line.rstrip() for line in lines]
-        + [f"{'files' if i == 0 else '':<{widths[0]}}  {f}" for i, f in enumerate(files)]
-    )
+    lines += [f"{'' if i else 'files':<{width}}  {file}" for i, file in enumerate(files)]
+    return underlined(result["title"], lines)
+
+
+SHOW = Runner(ShowConfig, prepare_show, run_show, render_show)

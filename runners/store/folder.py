@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from .atomic import replacing, write_whole
+
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
 OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
 MERGING, SHARDS = ".lock.merge", "shards"
@@ -39,13 +41,6 @@ MAX_OBSERVATIONS = 128
 
 class StoreError(ValueError):
     """The folder holds something else, or is in use."""
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write by rename, so that the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def dump(record: dict[str, Any]) -> str:
@@ -110,6 +105,12 @@ class RunStore:
         write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
         self.episodes = read_episodes(folder)
 
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._lock.close()
 
@@ -172,10 +173,8 @@ class RunStore:
         if len(known) >= MAX_OBSERVATIONS or not len(observations):
             return
         merged = np.concatenate([known, observations]) if len(known) else observations
-        temporary = self.folder / f".{OBSERVATIONS}.tmp"
-        with temporary.open("wb") as file:
+        with replacing(self.folder / OBSERVATIONS) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, obs=merged[:MAX_OBSERVATIONS])
-        os.replace(temporary, self.folder / OBSERVATIONS)
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_whole(self.folder / RESULT, dump(result))

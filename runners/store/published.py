@@ -21,7 +21,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..errors import UserError
-from .folder import CONFIG, EPISODES, RESULT, TIME, read_episodes, write_whole
+from .atomic import replacing, write_whole
+from .folder import CONFIG, EPISODES, RESULT, TIME, read_episodes
 from .reading import Run, read_run
 
 RUNS, STUDIES = "runs", "studies"
@@ -98,9 +99,8 @@ def write_episodes(folder: Path, episodes: Mapping[int, Mapping[str, Any]]) -> N
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copy by rename, so that the file is there whole or not at all."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def read_list(path: Path) -> dict[str, Entry]:

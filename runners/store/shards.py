@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .atomic import write_whole
 from .folder import (
     EPISODES,
     LOCK,
@@ -24,7 +25,6 @@ from .folder import (
     StoreError,
     dump,
     read_episodes,
-    write_whole,
 )
 
 

@@ -27,8 +27,8 @@ from policies.data.datasets import Integers
 from policies.data.normalizer import Normalizer
 
 from ..jobs.checkpoint import check_simulator, public, task_of
+from ..jobs.chosen import settings_and_logger
 from ..jobs.dataset import read_content
-from ..jobs.prepare import settings_and_logger
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
 from .initial import initial_policy
@@ -72,22 +72,16 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         UserError, or one of MISTAKES: with one line that names the setting or the file.
     """
     settings, logger = settings_and_logger(cfg)
-    for group in ("cache", "quant"):
-        if cfg[group].name != "none":
-            raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
-    task = task_of(cfg.task, {})
+    task = _checked_task(cfg, asked)
     if asked.data is None:
         asked = replace(asked, data=collected(settings.study, task.name))
-    if asked.rollout_every:
-        check_simulator(task, f"runner.rollout_every with task={task.name}")
     runner = fill(asked, task)
     data, content = _load(runner, task)
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     config = _policy_config(runner, task, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
-    pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
-    train, valid = (Windows(data, side, config.network.horizon, *pads) for side in chosen)
+    train, valid = (_windows(data, side, config) for side in chosen)
     if not len(train):
         raise DatasetError(
             f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
@@ -97,22 +91,19 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     normalizer = initial.normalizer if initial else fitted(runner, values)
     clip = clipped(runner, config, normalizer, values)
     config = replace(config, sampler=replace(config.sampler, **clip))
-    settings_of_weights = {
-        k: v
-        for k, v in asdict(runner).items()
-        if k not in (*OF_THE_REPORT, *OF_THE_SAMPLER) and not k.startswith("rollout_")
-    }
     fingerprint = digest(
         {
             "data": content,
             "task": public(task),
             "policy": config.settings(),
-            "runner": {**settings_of_weights, "precision": precision(runner, settings.device)},
+            "runner": _of_weights(runner, settings.device),
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
             **({"init": initial.fingerprint()} if initial else {}),
         }
     )
+    groups = {"task": public(task), "runner": asdict(runner), "policy": asdict(config)}
+    groups["logger"] = asdict(logger)
     return TrainJob(
         settings=settings,
         task=task,
@@ -125,24 +116,47 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         valid=valid,
         normalizer=normalizer,
         initial=initial,
-        n_envs=resolve_n_envs(
-            settings.n_envs,
-            runner.rollout_episodes,
-            task.memory_mb,
-            settings.max_envs,
-            settings.policy_batch,
-        ),
+        n_envs=_n_envs(settings, runner, task),
         fingerprint=fingerprint,
         name=f"{task.name}_train_s{runner.seed}_{fingerprint}",
-        config={
-            **asdict(settings),
-            "task": public(task),
-            "runner": asdict(runner),
-            "policy": asdict(config),
-            "logger": asdict(logger),
-            "fingerprint": fingerprint,
-        },
+        config={**asdict(settings), **groups, "fingerprint": fingerprint},
     )
+
+
+def _checked_task(cfg: DictConfig, asked: TrainConfig) -> Task:
+    """The task, where nothing accelerates and what rollouts need is there."""
+    for group in ("cache", "quant"):
+        if cfg[group].name != "none":
+            raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
+    task = task_of(cfg.task, {})
+    if asked.rollout_every:
+        check_simulator(task, f"runner.rollout_every with task={task.name}")
+    return task
+
+
+def _n_envs(settings: Settings, runner: Training, task: Task) -> int:
+    """Of rollouts."""
+    return resolve_n_envs(
+        settings.n_envs,
+        runner.rollout_episodes,
+        task.memory_mb,
+        settings.max_envs,
+        settings.policy_batch,
+    )
+
+
+def _windows(data: Demonstrations, episodes: Integers, config: PolicyConfig) -> Windows:
+    pads = config.network.n_obs_steps - 1, config.n_action_steps - 1
+    return Windows(data, episodes, config.network.horizon, *pads)
+
+
+def _of_weights(runner: Training, device: str) -> dict[str, Any]:
+    """What of the settings changes the trained weights."""
+    others = (*OF_THE_REPORT, *OF_THE_SAMPLER)
+    counting = {
+        k: v for k, v in asdict(runner).items() if k not in others and not k.startswith("rollout_")
+    }
+    return {**counting, "precision": precision(runner, device)}
 
 
 def collected(study: str, task: str) -> str:

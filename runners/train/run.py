@@ -16,12 +16,15 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from ..jobs.versions import versions
-from ..loggers import LOGGERS, NullLogger, wandb_run
+from ..formatting import named, underlined
+from ..jobs.runner import Runner
+from ..jobs.session import logged, run_unless_done, signature
+from ..loggers import NullLogger
 from ..metrics import wilson
-from ..overrides import command
-from ..store.folder import RunStore, write_whole
-from .prepare import TrainJob, precision
+from ..store.atomic import write_whole
+from ..store.folder import RunStore
+from .prepare import TrainJob, precision, prepare_training
+from .settings import TrainConfig
 from .state import load_state, save_state
 from .trainer import Trainer
 
@@ -35,16 +38,7 @@ def run_train(job: TrainJob, folder: Path) -> dict[str, Any]:
 
     A training that is finished already is recognised, and its result returned.
     """
-    store = RunStore(folder, job.config, job.settings.force)
-    try:
-        done = store.result()
-        if done:
-            log.info("finished already: %s", folder)
-            return done
-        with store.running():
-            return _run(job, store)
-    finally:
-        store.close()
+    return run_unless_done(job, folder, lambda store: _run(job, store))
 
 
 def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
@@ -55,9 +49,7 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
     n_done = load_state(store.folder / STATE, model, average, trainer.optimizer)
     rows = [row for row in read_metrics(store.folder) if row["step"] <= n_done]
     _describe(job, n_done)
-    logger = LOGGERS[job.logger.name](store.folder, wandb_run(job, "train", "train"), job.config)
-    exit_code = 1
-    try:
+    with logged(job, store.folder, "train", "train") as logger:
         for row in rows:
             logger.metrics(row["step"], row)
         _steps(trainer, store, logger, rows, n_done)
@@ -74,17 +66,12 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
             "policy": POLICY,
             "policy_fingerprint": trainer.ema.policy.fingerprint(),
             "wall_s": round(time.perf_counter() - started, 1),
-            "fingerprint": job.fingerprint,
-            "command": command(),
-            "versions": versions(),
+            **signature(job),
         }
         store.write_result(result)
         numbers = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
         logger.finish(numbers, [], store.folder)
-        exit_code = 0
         return result
-    finally:
-        logger.close(exit_code)
 
 
 def _steps(
@@ -188,5 +175,7 @@ def render_training(result: Mapping[str, Any], folder: Path) -> str:
     policy = folder / result["policy"]
     words = ["python", "run.py", f"task={result['task']}", f"task.checkpoint={policy}"]
     rows += [("policy", str(policy)), ("evaluate", shlex.join(words))]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(["", title, "-" * len(title), *(f"{k:<{width}}  {v}" for k, v in rows)])
+    return underlined(title, named(rows))
+
+
+TRAIN = Runner(TrainConfig, prepare_training, run_train, render_training)

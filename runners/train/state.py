@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..store.atomic import replacing
 from ..store.folder import StoreError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -24,12 +25,11 @@ def save_state(
         tensors |= {f"model.{name}": parameter.detach(), f"ema.{name}": mean.detach()}
         tensors |= {f"{m}.{name}": optimizer.state[parameter][m] for m in MOMENTS}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    save_file(whole, temporary, metadata={"n_updates": str(n_updates)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(whole, temporary, metadata={"n_updates": str(n_updates)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @torch.no_grad()

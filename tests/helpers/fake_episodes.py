@@ -13,7 +13,7 @@ import pytest
 
 from runners import cli
 from runners.acceleration import play as playing
-from runners.episodes.loop import EpisodeResult
+from runners.episodes.episode import EpisodeResult
 from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from runners.jobs.settings import RESULTS
+from runners.places import RESULTS
 from runners.store.folder import read_episodes
 from runners.store.published import OWN, Entry, published, published_run, read_list
 from tools.keep_runs import main

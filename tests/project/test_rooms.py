@@ -15,7 +15,7 @@ from tests.helpers.places import PROJECT
 ORDER = {
     "accel": [
         ["atomic", "protocol", "action_errors", "kernels"],
-        ["families"],
+        ["persist", "families"],
         ["plans"],
         ["quant"],
         ["engines"],
@@ -24,7 +24,7 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "data", "denoiser", "family"],
+        ["sampling", "data", "denoiser", "family", "fingerprints"],
         ["transformer", "unet"],
         ["families"],
         ["config"],
@@ -40,7 +40,7 @@ ORDER = {
     ],
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
-        ["statistics", "html", "plugins"],
+        ["statistics", "html", "plugins", "places"],
         ["svg"],
         ["store"],
         ["studies"],

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from runners.cli import validate
-from runners.jobs.settings import RESULTS
+from runners.places import RESULTS
 from runners.store.published import Entry, read_list, write_list
 from tests.helpers import fake_episodes
 from tests.helpers.places import PROJECT

@@ -19,7 +19,8 @@ from envs.lift.env import LiftEnv
 from envs.motion import EnergyMeter
 from envs.task import Env, FloatArray
 from runners.episodes.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length
-from runners.episodes.loop import EpisodeResult, evaluate
+from runners.episodes.episode import EpisodeResult
+from runners.episodes.loop import evaluate
 from runners.episodes.realtime import Delays, Timeline
 from tests.runners.test_evaluate import toy, toy_policy
 

@@ -15,7 +15,8 @@ import torch
 
 from accel import UniformConfig, accelerated
 from policies import DiffusionPolicy, from_reference
-from runners.episodes.loop import EpisodeResult, evaluate, query_noise
+from runners.episodes.episode import EpisodeResult
+from runners.episodes.loop import evaluate, query_noise
 from tests.helpers.stock import live_policy
 from tests.helpers.toy import ToyTask
 

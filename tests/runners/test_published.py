@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runners.errors import UserError
-from runners.jobs.settings import RESULTS
+from runners.places import RESULTS
 from runners.report.build import write_report
 from runners.store.folder import read_episodes
 from runners.store.published import (

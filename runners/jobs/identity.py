@@ -1,0 +1,72 @@
+"""What a run is: hashes of everything that changes one of its episodes, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from accel import CACHES, integers_of
+
+from ..episodes.realtime import Delays
+from .chosen import Chosen
+from .settings import digest
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of a run and of its baseline.
+
+    Attributes:
+        method: what of the cache, of its calibration and of a quantisation's statistics counts.
+        fingerprint: of the run.
+        baseline: fingerprint of the unaccelerated run under the same conditions.
+    """
+
+    method: Mapping[str, Any]
+    fingerprint: str
+    baseline: str
+
+
+def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None) -> Identity:
+    """The identity of a checked choice.
+
+    Args:
+        chosen: what fits together.
+        of_runner: what of the runner's settings changes an episode.
+        delays: of its queries.
+    """
+    conditions = {
+        **of_runner,
+        **chosen.recipe.depends_on,
+        "quant": asdict(chosen.quant),
+        "engine": asdict(chosen.engine),
+    }
+    method = _method(chosen)
+    delayed = {"delays": delays.steps} if delays else {}
+    unaccelerated = {
+        "policy": chosen.plain.fingerprint() if chosen.plain else None,
+        "quant": {"name": "none"},
+        "cache": {"name": "none"},
+        "engine": asdict(chosen.plain_engine),
+    }
+    return Identity(
+        method,
+        digest({**conditions, **method, **delayed}),
+        digest({**conditions, **unaccelerated}),
+    )
+
+
+def _method(chosen: Chosen) -> dict[str, Any]:
+    policy, cache, recipe = chosen.policy, chosen.cache, chosen.recipe
+    if policy is None:
+        return {"cache": asdict(cache)}
+    counts: dict[str, Any] = {"cache": CACHES[cache.name].identity(cache, policy)}
+    if chosen.quantizes:
+        counts["statistics"] = recipe.statistics_identity()
+        counts["integers"] = integers_of(chosen.engine, policy, chosen.quant)
+    if chosen.uses_calibration:
+        counts["calibration"] = recipe.identity(CACHES[cache.name].needs)
+        if recipe.choice.path is not None and chosen.calibrates:
+            counts["queries"] = recipe.key
+    return counts

@@ -1,0 +1,23 @@
+"""Where this project is, and whether a run can write where it is to."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from .errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESULTS, PUBLISHED = PROJECT / "results", "published"
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a run folder that cannot be made, without making it."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror} ({existing})") from error

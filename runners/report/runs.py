@@ -1,0 +1,91 @@
+"""What ran in a study: its jobs, the commands that make them, and in which versions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..store.reading import FINISHED, Run
+from ..studies.comparisons import Arm
+from ..studies.study import Study
+from .tables import Table
+
+OVERRIDES = ".hydra/overrides.yaml"
+
+
+def jobs(study: Study) -> Table:
+    """What did not finish, and which methods have gaps."""
+    rows = []
+    for run in study.runs:
+        done = sum(seed in run.episodes for seed in run.seeds)
+        if not run.whole:
+            state = [run.status, f"{done} of {len(run.seeds)}" if run.config else ""]
+            rows.append((run.name, [*state, run.error, command(run)]))
+        elif run.n_errors:
+            errors = [f"seed {e['seed']}: {e['error']}" for e in run.result["errors"]]
+            state = [f"errors: {run.n_errors}", f"{done} of {len(run.seeds)}"]
+            rows.append((run.name, [*state, "; ".join(errors), command(run)]))
+        elif run.status != FINISHED:  # its result is whole; what came after it was not
+            rows.append((run.name, [run.status, f"{done} of {len(run.seeds)}", run.error, ""]))
+    rows += [
+        (f"on {stratum}", ["not in the study", "", "", "; ".join(absent)])
+        for stratum in dict.fromkeys(study.strata.values())
+        if (absent := _absent(study, stratum))
+    ]
+    rows += [
+        (run.name, ["no baseline", "", "", str((run.result["baseline"] or {}).get("command", ""))])
+        for run in study.whole
+        if run.result["baseline"] and study.baseline(run) is None
+    ]
+    return Table(
+        ["job", "state", "episodes", "error", "what, or how to go on"],
+        rows,
+        "The same command goes on where a run stopped. A run with missing seeds enters no other "
+        "table: the first episodes to end are the successful ones.",
+    )
+
+
+def _absent(study: Study, stratum: str) -> list[str]:
+    """Methods that other strata have."""
+    here = {study.labels[name] for name, where in study.strata.items() if where == stratum}
+    return [label for label in dict.fromkeys(study.labels.values()) if label not in here]
+
+
+def commands(study: Study) -> list[str]:
+    """A line per run, as it was typed."""
+    found = (command(run) for run in study.runs)
+    return list(dict.fromkeys(line for line in found if line))
+
+
+def command(run: Run) -> str:
+    """From its result, or from what Hydra noted before the run began."""
+    if run.result:
+        return str(run.result["command"])
+    noted = run.folder / OVERRIDES
+    words: Any = OmegaConf.to_container(OmegaConf.load(noted)) if noted.exists() else []
+    return shlex.join(["python", "run.py", *words]) if words else ""
+
+
+def versions(arms: Sequence[Arm]) -> Table:
+    """Of the packages that the runs had; where they differ, which arm had what."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for arm in arms:
+        for name, version in arm.run.result["versions"].items():
+            found.setdefault(name, {}).setdefault(version, []).append(str(arm.number))
+    return Table(
+        ["of", "version"],
+        [
+            (
+                name,
+                [
+                    "; ".join(
+                        v if len(had) == 1 else f"{v} (arms {', '.join(a)})" for v, a in had.items()
+                    )
+                ],
+            )
+            for name, had in found.items()
+        ],
+    )
