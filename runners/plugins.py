@@ -39,7 +39,7 @@ Entry = TypeVar("Entry")
 
 
 def register(table: dict[str, Entry], name: str, entry: Entry) -> None:
-    """Add to a table: CACHES, QUANTIZERS, ENGINES, TASKS, KINDS (of samplers), RUNNERS, LOGGERS.
+    """Add to a table, of which docs/how-to/plugins.md has a list: CACHES, TASKS, FAMILIES, ...
 
     Raises:
         ValueError: the name is taken.
