@@ -28,9 +28,13 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 class Paired:
     """An arm against its baseline on the seeds that both have.
 
-    wins: seeds only the arm solved; losses: only the baseline; p_value: exact McNemar, two-sided;
-        difference: success
-    rate minus the baseline's, with its 95 % interval.
+    Attributes:
+        n: common seeds.
+        wins: seeds that only the arm solved.
+        losses: seeds that only the baseline solved.
+        p_value: exact McNemar, two-sided.
+        difference: the arm's success rate minus the baseline's.
+        difference_interval: Tango's, 95 %.
     """
 
     n: int
@@ -43,6 +47,11 @@ class Paired:
 
 def paired(arm: Mapping[int, bool], baseline: Mapping[int, bool]) -> Paired | None:
     """Compare {seed: success} of two arms; None where they share no seed.
+
+    The p-value is McNemar's (1947) in its exact form: where the arms are alike, each of the d seeds
+    on which they differ is a win with probability 1/2, so that W ~ Binomial(d, 1/2), and
+    p = min(1, 2 P(W <= min(wins, losses))); 1 where d = 0. Seeds on which both end alike say
+    nothing of the difference, and do not enter it. The interval is `tango`'s.
 
     Example:
         >>> found = paired({1: True, 2: True, 3: True}, {1: False, 2: True, 3: True})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from .choosing import choose_sampler, sampler_warnings
 from .config import SamplerConfig
 from .noise_schedule import alphas_cumprod
+from .samplers import KINDS as SAMPLERS
 from .table import SamplerTable, sampler_table, timesteps
 
 __all__ = [
+    "SAMPLERS",
     "SamplerConfig",
     "SamplerTable",
     "alphas_cumprod",

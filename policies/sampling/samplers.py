@@ -180,3 +180,7 @@ KINDS: dict[str, Callable[[SamplerConfig, Visits], Rows]] = {
     "ddim": ddim,
     "dpmpp": dpmpp,
 }
+"""The table of samplers: name -> a function from settings and visits to rows; plug-ins add to it.
+
+`policies.sampling` shows it as `SAMPLERS`, the same object.
+"""
