@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,13 @@ def test_examples_say_what_happens(
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_entry_point_has_an_example(name: str) -> None:
     assert ">>> " in (inspect.getdoc(PUBLIC[name]) or "")
+
+
+def test_the_library_example_of_the_readme_runs_as_pasted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    block = re.search(r"^```python\n(.*?)^```", Path("README.md").read_text(), re.M | re.DOTALL)
+    assert block
+    exec(block[1], {})
+    assert capsys.readouterr().out.startswith("torch.Size([2, 8, 9]) ")
