@@ -1,4 +1,4 @@
-"""Where modules were before they had rooms: the old names work until 0.2, with a warning."""
+"""Where modules were before they had rooms: their old names work until 0.2, with a warning."""
 
 from __future__ import annotations
 
