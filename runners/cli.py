@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -130,10 +131,18 @@ def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) 
         check_writable(folder)
         if cfg.baseline and cfg.runner.name == "evaluate":
             baselines.add(study / job.baseline_name)
+        _collect_again()
     plain = not multirun and argv == jobs[0]  # without options of Hydra's
     return Launch(
         argv, folders, baselines, multirun, cfg.fail_fast, Composed.here(cfg) if plain else None
     )
+
+
+def _collect_again() -> None:
+    """Where `skipstep.run` has turned the collector off; what is there by now is left out of it."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def job_of(overrides: Sequence[str]) -> Any:
