@@ -121,7 +121,7 @@ class CachePlan:
         bias = self.hit_bias()
         if bias is not None:
             content.update(repr(bias.shape).encode())
-            content.update(np.ascontiguousarray(bias, "<f4"))
+            content.update(np.ascontiguousarray(bias, "<f4").data)
         if self.bands is not None:
             low = self.bands.low * ~self.mask[..., None]
             content.update(repr((self.bands.cutoff, low.shape)).encode())
