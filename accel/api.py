@@ -145,8 +145,8 @@ class AcceleratedPolicy:
         Returns:
             computed, hits: (steps, sites) how often each cell was computed and how often not (it
                 was reused, or inside of a site that was), as lists; n_queries;
-            flops: of one query of one row, int; cache_bytes: held by the last query; kernels:
-                {layer: name};
+            flops: of one query of one row, int; None where they are not known. cache_bytes: held by
+                the last query; kernels: {layer: name};
             plan: hash of the plan;
             trace: (B, steps) of the last query where the plan decides at run time, true where a row
                 computed; `computed` and `hits` are then means over rows.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Run = Callable[[], Tensor]
 
 
-def cachable(model: nn.Module) -> Callable[[Run], Run]:
+def cacheable(model: nn.Module) -> Callable[[Run], Run]:
     """Give a model diffusers' `enable_cache` and `cache_context`; each query starts anew."""
     from diffusers.models.cache_utils import CacheMixin
 
@@ -37,7 +37,7 @@ def taylorseer(model: Any, blocks: str, interval: int) -> Callable[[Run], Run]:
     """
     from diffusers import TaylorSeerCacheConfig
 
-    around, last = cachable(model), len(getattr(model, blocks)) - 1
+    around, last = cacheable(model), len(getattr(model, blocks)) - 1
     model.enable_cache(
         TaylorSeerCacheConfig(
             cache_interval=interval,

@@ -74,7 +74,7 @@ def first_block(setting: Setting) -> Arm:
     def attach(threshold: float) -> Arm:
         live = stock_policy(setting.policy)
         decoder = live.model.decoder
-        around = libraries.cachable(decoder)
+        around = libraries.cacheable(decoder)
         for layer in decoder.layers:
             layer.__class__ = Block
         decoder.enable_cache(FirstBlockCacheConfig(threshold=threshold))
@@ -99,7 +99,7 @@ def attention_only(setting: Setting) -> Arm:
     from diffusers import PyramidAttentionBroadcastConfig
 
     decoder = stock_policy(setting.policy).model.decoder
-    libraries.cachable(decoder)
+    libraries.cacheable(decoder)
     decoder.enable_cache(
         PyramidAttentionBroadcastConfig(
             cross_attention_block_skip_range=2, current_timestep_callback=lambda: 0

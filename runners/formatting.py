@@ -68,6 +68,11 @@ def flops_words(query: float | None, of: float | None) -> str:
     return NOTHING if query is None else f"{query / 1e9:.3f} G ({share(of)})"
 
 
+def steps_words(value: float | None) -> str:
+    """How many steps of a schedule that all sites share cost as much."""
+    return NOTHING if value is None else f"{value:.1f}"
+
+
 def speed(value: float | None, bounds: Sequence[float] | None = None) -> str:
     """How many times as fast: 7.38x [7.21, 7.60], 36.1x."""
     if value is None:

@@ -23,8 +23,6 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from envs.worker import PLUGINS as OF_WORKERS
-
 from .errors import UserError
 from .overrides import key_of
 
@@ -39,7 +37,7 @@ Entry = TypeVar("Entry")
 
 
 def register(table: dict[str, Entry], name: str, entry: Entry) -> None:
-    """Add to a table: CACHES, QUANTIZERS, ENGINES, TASKS, KINDS (of samplers), RUNNERS, LOGGERS.
+    """Add to a table, of which docs/how-to/plugins.md has a list: CACHES, TASKS, FAMILIES, ...
 
     Raises:
         ValueError: the name is taken.
@@ -82,7 +80,9 @@ def _load(name: str, setting: str) -> None:
             raise UserError(
                 f"{setting}: {name} cannot be imported: {reason}{_where(error)}"
             ) from error
-        OF_WORKERS.append(name)
+        from envs.worker import PLUGINS  # not at the top: without plug-ins, no simulator is needed
+
+        PLUGINS.append(name)
         log.debug("plugin %s", name)
 
 

@@ -34,7 +34,6 @@ MOVED = {
     "accel.step_counter": "accel.attach.counter",
     "accel.summary": "accel.plans.summary",
     "accel.thresholds": "accel.plans.decisions",
-    "accel.unet_flops": "accel.plans.unet_flops",
     "accel.window_search": "accel.attach.search",
     "policies.choosing": "policies.sampling.choosing",
     "policies.dataset_files": "policies.data.dataset_files",

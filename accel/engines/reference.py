@@ -51,7 +51,7 @@ class ReferenceEngine:
         self.cache_bytes += 0 if self._bias is None else self._bias.nbytes
         return actions
 
-    def flops(self, computed: np.ndarray) -> int:
+    def flops(self, computed: np.ndarray) -> int | None:
         """Of one query of one row, from the mean of computed cells."""
         return query_flops(self.policy, computed)
 

@@ -52,7 +52,7 @@ class Family:
     Attributes:
         called: in messages, with its article.
         sites: sizes -> what a cache can fill, in the order in which the network runs it.
-        costs: None: FLOPs are not counted.
+        costs: None: FLOPs are not counted, and tables have a dash for them.
         engines: names in `ENGINES` that run it; the first one stands in for those that do not.
         stack: what its sites are of. "layers": a run of layers, each with as many sites; "levels":
             each site is inside of the one before; "": anything else.

@@ -1,6 +1,7 @@
 """Analytic FLOPs of a query, 2 per multiply-add, from the cells that ran.
 
-What a site costs is in the record of a policy's family; the sampler is not counted.
+What a site costs is in the record of a policy's family; the sampler is not counted. Of a family
+whose record has no costs they are None.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def costs_of(policy: Accelerable) -> Costs:
-    """FLOPs of a policy's network.
+    """FLOPs of a policy's network, for what cannot do without.
 
     Raises:
         ValueError: they are not known.
@@ -38,19 +39,21 @@ def live_flops(policy: Accelerable, computed: np.ndarray) -> int | None:
 
     None where that does not run the network.
     """
-    fused = costs_of(policy).fused
-    return None if fused is None else fused(policy, computed)
+    known = family_of(policy).costs
+    return None if known is None or known.fused is None else known.fused(policy, computed)
 
 
-def equivalent_steps(policy: Accelerable, computed: np.ndarray) -> float:
+def equivalent_steps(policy: Accelerable, computed: np.ndarray) -> float | None:
     """Steps of the whole network that cost as much as cells, arguments as in `query_flops`."""
-    costs = site_costs(policy)
-    if not costs.size:
+    if not computed.shape[1]:
         return float(len(computed))
+    if family_of(policy).costs is None:
+        return None
+    costs = site_costs(policy)
     return float(computed.sum(axis=0) @ costs / costs.sum())
 
 
-def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
+def query_flops(policy: Accelerable, computed: np.ndarray) -> int | None:
     """FLOPs of one query of one row.
 
     Args:
@@ -58,17 +61,20 @@ def query_flops(policy: Accelerable, computed: np.ndarray) -> int:
         computed: (N, n_sites) how often each cell was computed in the query (0 or 1; a mean over
             queries is fine).
     """
-    fixed = len(computed) * costs_of(policy).rest(policy)
-    return round(float(computed.sum(axis=0) @ site_costs(policy))) + fixed
+    known = family_of(policy).costs
+    if known is None:
+        return None
+    cells = round(float(computed.sum(axis=0) @ known.sites(policy)))
+    return cells + len(computed) * known.rest(policy)
 
 
-def plain_flops(policy: Accelerable) -> int:
+def plain_flops(policy: Accelerable) -> int | None:
     """FLOPs of one query of one row with nothing accelerated, all tokens."""
     n_sites = len(sites_of(policy))
     return query_flops(policy, np.ones((policy.n_inference_steps, n_sites)))
 
 
-def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> float:
+def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> float | None:
     """What a project means by a share of FLOPs, wherever it shows one.
 
     The cells that were computed, over all tokens and every stage of the network, divided by the
@@ -81,7 +87,8 @@ def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> f
         of: the checkpoint's policy with the checkpoint's own sampler, so that 12 steps in place of
             100 are 12 %.
     """
-    return query_flops(policy, computed) / plain_flops(of)
+    ours, plain = query_flops(policy, computed), plain_flops(of)
+    return None if ours is None or plain is None else ours / plain
 
 
 def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.ndarray]:
@@ -89,8 +96,11 @@ def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.nda
 
     Returns:
         {"sa" | "ca" | "ff" | "deep" | "rest": (N,) float64}; rest is what a cache does not save:
-        the condition encoder, the embeddings and the head, or the shallow part of a UNet.
+        the condition encoder, the embeddings and the head, or the shallow part of a UNet. Empty
+        where they are not known.
     """
+    if family_of(policy).costs is None:
+        return {}
     ops, costs = np.array([site.op for site in sites_of(policy)]), site_costs(policy)
     parts = {
         str(op): (computed[:, ops == op] @ costs[ops == op]).astype(np.float64)

@@ -19,16 +19,17 @@ class PlanSummary:
         updates: {site name: computed steps}.
         mean_updates: over sites.
         flops_share: as `flops_share` counts it, parts that no cache saves included; not a speed-up.
+            None where FLOPs are not known.
         equivalent_steps: mean of `updates` weighted by the FLOPs of a site: a plan that computes
-            all sites on the same steps costs as much with this many.
+            all sites on the same steps costs as much with this many. None likewise.
         noise_gain: largest |alpha|_2 of a hit: how much independent noise on stored values, such as
             that of a quantisation, grows; 1 for reuse.
     """
 
     updates: dict[str, int]
     mean_updates: float
-    flops_share: float
-    equivalent_steps: float
+    flops_share: float | None
+    equivalent_steps: float | None
     noise_gain: float
 
 

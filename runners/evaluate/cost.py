@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 
 def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:
-    """`flops` of result.json, see `cost.Flops`; where nothing was asked there are no shares."""
+    """`flops` of result.json, see `cost.Flops`.
+
+    Where nothing was asked there are no shares, and nothing at all where the FLOPs of the policy's
+    family are not known.
+    """
     assert job.plain is not None
     plain, n = plain_flops(job.plain), stats["n_queries"]
+    if plain is None:
+        return dict.fromkeys(("query", "plain", "share", "executed_share"))
     computed = np.asarray(stats["computed"]) / max(n, 1)
     return {
         "query": stats["flops"],

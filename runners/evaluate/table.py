@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formatting import (
+    NOTHING,
     changes,
     conditions,
     flops_words,
@@ -57,7 +58,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
             )
         )
     flops = result["flops"]
-    rows.append(("FLOPs", f"{share(flops['share'])} of the checkpoint's unaccelerated policy"))
+    of = f"{share(flops['share'])} of the checkpoint's unaccelerated policy"
+    rows.append(("FLOPs", NOTHING if flops["share"] is None else of))
     rows.append(("  as run here", flops_words(flops["query"], flops["executed_share"])))
     if quantisation := result.get("quantisation"):
         rows += [("quant", words) for words in quantisation_words(quantisation)]

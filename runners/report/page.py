@@ -78,8 +78,8 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
         found.append(Part("How much these seeds can show", [seeds]))
     if any(arm.versus for arm in arms):
         found.append(_discordant(arms, here))
-    if arms:
-        found.append(Part("Cache maps", html=_maps(arms, colour)))
+    if mapped := [arm for arm in arms if report_maps.computed_share(arm).size]:
+        found.append(Part("Cache maps", html=_maps(mapped, colour)))
     jobs = report_runs.jobs(study)
     if jobs.rows:
         found.insert(0, Part("Missing, failed and incomplete", [jobs]))

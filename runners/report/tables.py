@@ -24,6 +24,8 @@ from ..statistics import ALPHA, MIN_DIFFERING
 from ..studies.comparisons import Arm, Method
 from .charts import named
 
+_UNKNOWN = ", or the FLOPs of the policy's family are not known."
+
 
 @dataclass(frozen=True)
 class Table:
@@ -137,7 +139,8 @@ def cost(arms: Sequence[Arm]) -> Table:
         "interval of this measurement alone; beside it, as this engine without the acceleration. "
         "FLOPs: of the cells that the plan computes, all tokens, over those of the plain policy; "
         "what they allow is its inverse; as run by this engine: without the tokens that no "
-        "executed action depends on. A dash: an older run does not tell.",
+        "executed action depends on. A dash: an older run does not tell"
+        + (_UNKNOWN if any(arm.flops.query is None for arm in arms) else "."),
     )
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarize
 from accel.attach.search import exact_ratio, windows
+from accel.plans.flops import costs_of
 
 from ..acceleration.calibration import locked, queries_of
 from ..episodes.latency import measure
@@ -87,6 +88,10 @@ def prepare_search(cfg: DictConfig, config: SearchConfig) -> Job:
     for name, choice in (("cache", job.cache), ("quant", job.quant)):
         if choice.name != "none":
             raise UserError(f"{name} must be none with runner=search, got {choice.name}")
+    try:
+        costs_of(job.policy)
+    except ValueError as error:
+        raise UserError(f"runner=search ranks windows by FLOPs: {error}") from error
     for ratio in config.ratios:
         try:
             _candidates(job, ratio)

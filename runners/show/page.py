@@ -39,7 +39,9 @@ def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, 
     body += [section(f"Plan {arm.label}", _grid(arm)) for arm in arms]
     if arms[1:]:
         body.append(section("Where the plans differ", _difference(arms)))
-    body += [section("Update steps of each site", _updates(arms)), section("FLOPs", _flops(arms))]
+    body.append(section("Update steps of each site", _updates(arms)))
+    if arms[0].query is not None:
+        body.append(section("FLOPs", _flops(arms)))
     if calibration is not None:
         body += [
             section("Similarity between steps", _similarity(calibration, metric)),
@@ -68,7 +70,9 @@ def plan_picture(
         said = f"A against B: {n} cells computed in one only"
         drawings.append((said, difference_grid(a, b)))
     said = f"{arms[0].label}: {share(arms[0].share)} of the unaccelerated FLOPs"
-    drawings += [("Update steps of each site", update_bars(arms)), (said, flops_by_step(arms))]
+    drawings.append(("Update steps of each site", update_bars(arms)))
+    if arms[0].query is not None:
+        drawings.append((said, flops_by_step(arms)))
     if calibration is not None:
         matrices = similarity_matrices(calibration, metric, COLUMNS)
         drawings += [
@@ -134,7 +138,7 @@ def _flops(arms: Sequence[Arm]) -> str:
     ]
     in_all = [f"{total(first.plain) / 1e9:.3f} G", *(flops_words(a.query, a.share) for a in arms)]
     return flops_by_step(arms).html(
-        f"FLOPs by denoising step, {first.label}: {first.query / 1e9:.3f} GFLOP a query",
+        f"FLOPs by denoising step, {first.label}: {total(first.flops) / 1e9:.3f} GFLOP a query",
         f"Two FLOPs per multiply-add, one row, engine=reference; bars are {first.label}. "
         "The rest (condition encoder, embeddings and head, or the shallow part of a UNet) is "
         "computed in every step.",

@@ -14,7 +14,7 @@ from accel.plans.flops import flops_by_step, live_flops
 from accel.plans.sites import nested
 from policies import DiffusionPolicy
 
-from ..formatting import flops_words
+from ..formatting import flops_words, steps_words
 
 COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4
@@ -48,7 +48,8 @@ class Arm:
 
     Attributes:
         label: "cache=uniform", or the file or folder that it comes from.
-        flops: {kind: (N,) float64} of one query of one row, see `KINDS`.
+        flops: {kind: (N,) float64} of one query of one row, see `KINDS`; all numbers of FLOPs are
+            empty or None where those of the policy's family are not known.
         plain: the same of the checkpoint's unaccelerated policy with its own sampler.
         live: FLOPs of a query in the fused engine; None where it does not run.
         query: FLOPs of a query in the reference engine.
@@ -64,10 +65,10 @@ class Arm:
     flops: dict[str, np.ndarray]
     plain: dict[str, np.ndarray]
     live: int | None
-    query: int
-    of: int
-    share: float
-    equivalent_steps: float
+    query: int | None
+    of: int | None
+    share: float | None
+    equivalent_steps: float | None
     noun: str = "network"
 
     @property
@@ -79,7 +80,7 @@ class Arm:
     @property
     def live_share(self) -> float | None:
         """As run by the fused engine, over the same as `share`."""
-        return None if self.live is None else self.live / self.of
+        return None if self.live is None or self.of is None else self.live / self.of
 
 
 def arm(label: str, plan: CachePlan, policy: DiffusionPolicy, of: DiffusionPolicy) -> Arm:
@@ -184,7 +185,7 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         row("grid", (f"{len(first.mask)} steps x {len(first.sites)} sites" for _ in arms)),
         row("cells computed", (f"{a.plan.mask.sum()} ({a.plan.mask.mean():.1%})" for a in arms)),
         row("updates per site", (_updates(a.updates) for a in arms)),
-        row("equivalent uniform S", (f"{a.equivalent_steps:.1f}" for a in arms)),
+        row("equivalent uniform S", (steps_words(a.equivalent_steps) for a in arms)),
         row("steps that compute nothing", ((~a.plan.mask.any(axis=1)).sum() for a in arms)),
         row("last step computed", (_fully(a.plan.mask[-1]) for a in arms)),
         row("hits", (_hits(a.plan) for a in arms)),

@@ -38,7 +38,7 @@ class Flops:
         executed_share: `query` over `plain`.
     """
 
-    query: int
+    query: int | None
     plain: int | None
     share: float | None
     executed_share: float | None

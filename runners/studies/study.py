@@ -87,7 +87,7 @@ def runs_of(path: Path) -> list[Run]:
 
 
 def _cost(run: Run) -> float:
-    return float(run.result.get("flops", {}).get("query", 0))
+    return float(run.result.get("flops", {}).get("query") or 0)
 
 
 def _cache(run: Run) -> str:

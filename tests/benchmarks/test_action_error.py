@@ -225,3 +225,8 @@ def test_quantised_arms_are_settings_of_a_run_and_their_layers_are_counted() -> 
     words = [" ".join(line.split()) for line in said.splitlines()]
     assert words[2].endswith("| 0% | 1.00% | 2 duquant |")
     assert words[-1] == "| linear1 | 2 | 3.5 | 3.5 | 3.0 | 3.0 | 2.0 |"
+
+
+def test_a_sampler_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert quant_error.main(["--sampler", "euler"]) == 2
+    assert capsys.readouterr().err.startswith("error: --samplers must be")

@@ -175,6 +175,19 @@ def test_a_family_from_outside_is_accelerated(mlp: DiffusionPolicy) -> None:
     assert (summary.flops_share, summary.mean_updates, summary.equivalent_steps) == (1, 10, 10)
 
 
+def test_flops_that_are_not_known_are_none(
+    mlp: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(accel.FAMILIES, "mlp", accel.Family(called="an MLP"))
+    with accelerated(mlp) as fast:
+        fast.act(*query())
+        assert fast.stats()["flops"] is None
+    plan = resolve(mlp, None)
+    assert accel.flops_share(mlp, plan.mask, mlp) is None
+    summary = accel.summarize(plan, mlp)
+    assert (summary.flops_share, summary.mean_updates, summary.equivalent_steps) == (None, 10, 10)
+
+
 def test_a_family_from_outside_says_what_it_cannot_do(mlp: DiffusionPolicy, tmp_path: Path) -> None:
     obs, noise = query(8)
     plan = resolve(mlp, None)

@@ -40,7 +40,7 @@ def test_the_wheel_holds_our_package_and_nothing_beside_it(wheel: Path) -> None:
     kinds = ("*.py", "*.yaml", "*.[ch]")
     sources = [p for top in packages for s in kinds for p in (PROJECT / top).rglob(s)]
     missing = {f"skipstep/{p.relative_to(PROJECT)}" for p in sources} - set(names)
-    assert not missing, "name new subpackages in pyproject.toml"
+    assert not missing, "a folder of modules needs an __init__.py, or setup.py does not find it"
     own = {f"skipstep/{p.name}" for p in (PROJECT / "skipstep").glob("*.py")}
     assert own <= set(names)
 

@@ -17,6 +17,7 @@ from policies import save_policy as save
 from runners import plugins
 from runners.cli import job_of, run
 from runners.errors import UserError
+from runners.report import build
 from tests.helpers.fake_episodes import FIXTURE
 from tests.helpers.places import PROJECT
 
@@ -66,6 +67,11 @@ def test_the_page_has_two_files_for_each_thing() -> None:
         ]
 
 
+def test_a_family_is_one_file_and_what_makes_a_checkpoint() -> None:
+    names = [name for name, _ in FILE.findall((PROJECT / "docs/how-to/plugins.md").read_text())]
+    assert [n for n in names if "mlp" in n] == ["my_lab/mlp.py", "my_lab/save_mlp.py"]
+
+
 @pytest.mark.timeout(600)
 def test_a_sweep_of_a_cache_on_a_task_with_a_sampler(lab: Path, tmp_path: Path) -> None:
     """Everything of it is of the package; its environments are in two workers."""
@@ -104,6 +110,47 @@ def test_a_runner(lab: Path, tmp_path: Path) -> None:
     done = child(lab, tmp_path, *words, *policy, *QUICK)
     assert done.returncode == 0, done.stderr
     assert re.search(r"cells_point_every_none_s0_\w+: 6 of 18 cells are computed", done.stdout)
+
+
+@pytest.fixture(scope="module")
+def mlp(lab: Path) -> Path:
+    """A checkpoint of the page's family, which gives no FLOPs."""
+    command = [sys.executable, "-m", "my_lab.save_mlp", str(lab / "mlp")]
+    env = {**os.environ, "PYTHONPATH": f"{lab}{os.pathsep}{PROJECT}"}
+    subprocess.run(command, cwd=lab, env=env, check=True)
+    return lab / "mlp"
+
+
+def test_a_family_without_flops_is_evaluated_and_reported(
+    lab: Path, mlp: Path, tmp_path: Path
+) -> None:
+    words = ("plugins=[my_lab.mlp,my_lab.point]", "task=point", f"task.checkpoint={mlp}")
+    timed = (*QUICK[:3], "latency.repeats=2", "latency.warmup=1", "cache=none", "n_episodes=2")
+    done = child(lab, tmp_path, "-m", *words, *timed, "sampler=ddim", "sampler.steps=3,6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 jobs finished" in done.stdout
+    folders = sorted((tmp_path / "multirun/main").glob("point_none_none_s0_*"))
+    for folder in folders:
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["task"], result["n_episodes"], result["n_errors"]) == ("point", 2, 0)
+        assert set(result["flops"].values()) == {None}
+        assert result["stats"]["flops"] is None
+        assert result["latency"]["times_as_fast"] > 0
+    again = child(lab, tmp_path, *words, *timed, "sampler=ddim", "sampler.steps=3")
+    assert re.search(r"^FLOPs +-\n +as run here +-$", again.stdout, re.MULTILINE), again.stdout
+    assert build.run([str(tmp_path / "multirun/main")]) == 0
+    report = (tmp_path / "multirun/main/report/report.md").read_text()
+    assert "or the FLOPs of the policy's family are not known" in report
+    assert "nan" not in report
+
+
+def test_what_a_family_cannot_do_is_a_mistake(lab: Path, mlp: Path, tmp_path: Path) -> None:
+    words = ("plugins=[my_lab.mlp,my_lab.point]", "task=point", f"task.checkpoint={mlp}", *QUICK)
+    for more, needs in (("cache=interval", "cache=interval needs sites"), ("runner=show", "sites")):
+        done = child(lab, tmp_path, *words, more)
+        assert done.returncode == 2, done.stderr
+        assert needs in done.stderr
+        assert done.stderr.strip().endswith("the policy is an MLP (caches that run it: none)")
 
 
 def test_settings_of_a_plug_in_are_validated(lab: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,18 @@ def facts(results: dict[int, EpisodeResult]) -> dict[int, tuple[Any, ...]]:
     }
 
 
+def workers() -> list[psutil.Process]:
+    """Processes of worlds; this process may have others, such as W&B's."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is one
+            if "multiprocessing" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def no_child_left() -> bool:
-    children = psutil.Process().children(recursive=True)
-    return not [c for c in children if "multiprocessing.spawn" in " ".join(c.cmdline())]
+    return not [c for c in workers() if "multiprocessing.spawn" in " ".join(c.cmdline())]
 
 
 @pytest.mark.parametrize("cache", [None, UniformConfig(steps=3)])
@@ -117,7 +127,7 @@ def test_a_worker_killed_from_outside_costs_only_its_episode() -> None:
 
     def killer() -> None:
         while not done.wait(0.05):
-            for child in psutil.Process().children(recursive=True):
+            for child in workers():
                 if child.memory_info().rss > 2e7 and child.children() == [] and not killed:
                     os.kill(child.pid, signal.SIGKILL)
                     killed.append(child.pid)

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from accel import QUANTIZERS, Statistics
 from accel.quant import native_linear
-from benchmarks import quant_error
 from runners.cli import run
 from runners.formatting import quantisation_words
 from runners.report.page import markdown, parts
@@ -225,33 +224,3 @@ def test_a_report_tells_quantised_arms_apart_and_shows_them(tmp_path: Path) -> N
         == "2 layers, 90% of the multiply-adds, W4A8: 1 duquant, 1 rtn; 0.26x of their bytes"
     )
     assert said[-1] == "warning: noise is loud"
-
-
-def test_the_benchmark_names_its_rows_and_refuses_wrong_options(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    options = quant_error.parser().parse_args(["--bits", "W4A8", "--methods", "rtn", "duquant"])
-    found = [(bits, name, config.method) for bits, name, config in quant_error.settings(options)]
-    assert found == [("W4A8", "rtn", "rtn"), ("W4A8", "duquant", "duquant")]
-    layer = {"method": "duquant", "error": 0.02, "drift": 2.0, "crest_after": 3.0}
-    layers = [
-        layer | {"name": f"model.decoder.layers.{i}.linear1", "crest_before": 4.0 + i}
-        for i in range(3)
-    ]
-    row = {
-        "bits": "W4A8",
-        "method": "duquant",
-        "error_mean": 0.05,
-        "error_interval": [0.04, 0.06],
-        "error_p50": 0.045,
-        "error_p95": 0.1,
-        "flips": 0.125,
-        "layers": layers,
-    }
-    text = quant_error.as_markdown([row])
-    assert (
-        "| W4A8 | duquant | 0.0500 | 0.0400-0.0600 | 0.0450 | 0.1000 | 12% | 2.00% | 3 duquant |"
-    ) in text
-    assert "| linear1 | 3 | 5.0 | 6.0 | 3.0 | 3.0 | 2.0 |" in text
-    assert quant_error.main(["--sampler", "euler"]) == 2
-    assert capsys.readouterr().err.startswith("error: --samplers must be")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+import accel
 from accel import CachePlan, IntervalConfig, PlanError, import_interval
 from accel.attach.search import exact_ratio, windows
 from policies import load_policy
@@ -215,3 +217,15 @@ def test_a_mistake_is_one_line(
     assert MISTAKES[words] in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_without_flops_there_is_no_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uncounted = replace(accel.FAMILIES["transformer"], costs=None)
+    monkeypatch.setitem(accel.FAMILIES, "transformer", uncounted)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    assert run(WORDS) == 2
+    said = "error: runner=search ranks windows by FLOPs: the FLOPs of a transformer are not known\n"
+    assert capfd.readouterr().err == said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import accel
 from accel import CachePlan, Calibration, UniformConfig, query_flops, resolve, shared_plan, sites_of
 from accel.calibration.statistics import METRICS, Extent
 from accel.plans.flops import flops_by_step
@@ -212,6 +214,19 @@ def test_flops_by_step_add_up(policy: DiffusionPolicy) -> None:
     assert sum(float(v.sum()) for v in parts.values()) == query_flops(policy, mask)
     alone = query_flops(policy, mask[7:8])
     assert sum(v[7] for v in parts.values()) == alone
+
+
+def test_where_flops_are_not_known_there_is_a_dash(
+    policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uncounted = replace(accel.FAMILIES["transformer"], costs=None)
+    monkeypatch.setitem(accel.FAMILIES, "transformer", uncounted)
+    folder = shown(*UNIFORM, "runner.compare=none")
+    page = read(folder)
+    assert len(page.labels) == 4  # both grids, where they differ, updates
+    (found, _) = json.loads((folder / "result.json").read_text())["plans"]
+    assert {found["equivalent_steps"], *found["flops"].values()} == {None}
+    assert re.search(r"^FLOPs a query +- +-$", capfd.readouterr().out, re.MULTILINE)
 
 
 MISTAKES = {
