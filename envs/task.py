@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +14,21 @@ from .motion import Motion
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]  # rows of demonstrations
-Env: TypeAlias = gym.Env[FloatArray, FloatArray]
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    Env: TypeAlias = gym.Env[FloatArray, FloatArray]
+
+
+def __getattr__(name: str) -> Any:
+    """`Env`, for whose gymnasium only those wait who make environments."""
+    if name != "Env":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import gymnasium as gym
+
+    return gym.Env[FloatArray, FloatArray]
 
 
 class EnvError(RuntimeError):

@@ -12,14 +12,17 @@ from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .motion import Motion
-from .task import Env, EnvError, FloatArray, Task
+from .task import EnvError, FloatArray, Task
 from .video import load_av, write_video
+
+if TYPE_CHECKING:
+    from .task import Env
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"

@@ -26,6 +26,7 @@ from .reference.live import own_keys, policy_config, reader_of
 from .reference.reader import CheckpointError, describe_trusted, read_reference
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
+from .undrawn import Undrawn
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ CONFIG, WEIGHTS = "policy.yaml", "weights.safetensors"
 WEIGHT_CHOICES = ("auto", "ema", "model")
 SCORE = re.compile(r"test_mean_score=(-?\d+(?:\.\d+)?)")
 EPOCH = re.compile(r"epoch=(\d+)")
+NARROW = (torch.float16, torch.bfloat16, torch.float32)  # loading makes the same float32 of them
 
 
 def load_policy(
@@ -69,10 +71,11 @@ def load_policy(
     found = find_checkpoint(Path(path), pick)
     try:
         config, state = (_read_folder if found.is_dir() else _read_ckpt)(found, weights, trust)
-        policy = DiffusionPolicy(config)
-        state = {k: v.float() for k, v in state.items()}
+        with Undrawn():
+            policy = DiffusionPolicy(config)
+        state = {k: v if v.dtype in NARROW else v.float() for k, v in state.items()}
         masks = {f"model.{name}" for name in family_named(config.network.family).masks}
-        bad = [k for k, v in state.items() if k not in masks and not v.isfinite().all()]
+        bad = [k for k, v in state.items() if k not in masks and not _is_finite(v)]
         if bad:
             raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")
         policy.load_state_dict(state)
@@ -90,6 +93,11 @@ def load_policy(
     for words in sampler_warnings(policy.config.sampler):
         log.warning("%s: %s", found, words)
     return policy.to(device).eval()
+
+
+def _is_finite(values: Tensor) -> bool:
+    """By the smallest and the largest, which are NaN where one of them is."""
+    return not values.numel() or all(bool(end.isfinite()) for end in values.aminmax())
 
 
 def save_policy(

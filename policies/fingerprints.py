@@ -57,7 +57,7 @@ def fingerprint(settings: str, state: Mapping[str, Any]) -> str:
     for name, value in sorted(state.items()):
         digest.update(name.encode())
         if isinstance(value, Tensor):
-            value = value.detach().float().cpu().contiguous().numpy().tobytes()
+            value = value.detach().float().cpu().contiguous().numpy()
         else:
             value = json.dumps(value, sort_keys=True).encode()
         digest.update(value)

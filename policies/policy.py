@@ -17,6 +17,7 @@ from .families import family_named
 from .fingerprints import Fingerprints
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
+from .undrawn import Undrawn
 
 Noise = torch.Generator | Sequence[torch.Generator]
 StepBranch = Callable[[int, int, Compute], Tensor]
@@ -114,7 +115,8 @@ class DiffusionPolicy(nn.Module):
         return self._twin(replace(self.config, n_action_steps=n))
 
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
-        twin = DiffusionPolicy(config)
+        with Undrawn():
+            twin = DiffusionPolicy(config)
         twin.load_state_dict(self.state_dict(), assign=True)
         twin._fingerprints = self._fingerprints
         return twin.to(self.device).train(self.training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
+from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
 from .launch.prepared import Prepared
 from .launch.sweeps import (
@@ -129,7 +131,18 @@ def _checked(argv: list[str], jobs: Sequence[Sequence[str]], *, multirun: bool) 
         check_writable(folder)
         if cfg.baseline and cfg.runner.name == "evaluate":
             baselines.add(study / job.baseline_name)
-    return Launch(argv, folders, baselines, multirun, cfg.fail_fast)
+        _collect_again()
+    plain = not multirun and argv == jobs[0]  # without options of Hydra's
+    return Launch(
+        argv, folders, baselines, multirun, cfg.fail_fast, Composed.here(cfg) if plain else None
+    )
+
+
+def _collect_again() -> None:
+    """Where `skipstep.run` has turned the collector off; what is there by now is left out of it."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def job_of(overrides: Sequence[str]) -> Any:
@@ -192,7 +205,7 @@ def run(argv: Sequence[str]) -> int:
     let_children_import(argv)
     code = 0
     for launch in launches:
-        code = max(code, _hydra(launch.argv))
+        code = max(code, _hydra(launch.argv, launch.composed))
         if code > 1 or (code and launch.fail_fast):
             break
     if launches[-1].multirun and code < 2:
@@ -204,10 +217,13 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
-def _hydra(argv: Sequence[str]) -> int:
+def _hydra(argv: Sequence[str], composed: Composed | None = None) -> int:
     sys.argv[1:] = argv
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
+        if composed:
+            composed.start(app)
+        else:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
     except (UserError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from .names import ROOT
 
 
 def main() -> None:
+    gc.disable()  # until the first job is checked: what is imported stays
     sys.path.insert(0, str(ROOT))  # before what else may be called runners
     from runners.cli import run  # not at the top: env workers import this file
 

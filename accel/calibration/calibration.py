@@ -116,7 +116,7 @@ class Calibration:
         content = hashlib.sha256("\n".join([self.policy, str(self.n_queries), *sites]).encode())
         for name, array in sorted(self.of(*self.first, *needs).items()):
             content.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            content.update(np.ascontiguousarray(array).tobytes())
+            content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()[:16]
 
     def check(self, policy: Accelerable) -> None:

@@ -120,7 +120,8 @@ class CachePlan:
             content.update(repr(hits.shape).encode() + hits.astype("<f8").tobytes())
         bias = self.hit_bias()
         if bias is not None:
-            content.update(repr(bias.shape).encode() + bias.astype("<f4").tobytes())
+            content.update(repr(bias.shape).encode())
+            content.update(np.ascontiguousarray(bias, "<f4").data)
         if self.bands is not None:
             low = self.bands.low * ~self.mask[..., None]
             content.update(repr((self.bands.cutoff, low.shape)).encode())

@@ -9,6 +9,7 @@ from ..task import Floats
 N_JOINTS = 9
 N_POSITIONS = 30
 N_GOAL = 30
+N_TASKS = 7
 N_STATE = 59  # of D4RL: positions (30) and velocities (29)
 CONTROL_HZ = 12.5
 VELOCITY_SCALE = 2.0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..motion import EnergyMeter, Motion
 from ..task import FloatArray
-from .data import N_GOAL, N_JOINTS, N_POSITIONS, NOISE_AMPLITUDE, VELOCITY_SCALE
+from .data import N_GOAL, N_JOINTS, N_POSITIONS, N_TASKS, NOISE_AMPLITUDE, VELOCITY_SCALE
 
 if TYPE_CHECKING:
     from .task import KitchenConfig
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 N_ARM_JOINTS = 7  # the other two are the fingers, which slide
 EFFECTOR = "end_effector"
 SUBSTEPS_PER_SAMPLE = 4  # of the power: each of them would cost 4 % of the time and change 0.5 %
-N_TASKS = 7
 COMPLETION_DISTANCE = 0.3
 FRAME_SIZE = 256
 

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ..motion import Motion
 from ..robomimic_args import ROBOSUITE_TYPE, parsed
-from ..task import JSON, Env, EpisodeScore, FloatArray, Floats, Task, TrainingDefaults
-from .data import CONTROL_HZ, N_GOAL, N_JOINTS, N_POSITIONS, NOISE_AMPLITUDE, kitchen_from_state
-from .env import N_TASKS, KitchenEnv
+from ..task import JSON, EpisodeScore, FloatArray, Floats, Task, TrainingDefaults
+from .data import (
+    CONTROL_HZ,
+    N_GOAL,
+    N_JOINTS,
+    N_POSITIONS,
+    N_TASKS,
+    NOISE_AMPLITUDE,
+    kitchen_from_state,
+)
+
+if TYPE_CHECKING:
+    from ..task import Env
+    from .env import KitchenEnv
 
 
 @dataclass
@@ -71,6 +82,8 @@ class KitchenTask(Task):
         self.max_steps = self.config.max_steps
 
     def make_env(self, render: bool = False) -> Env:
+        from .env import KitchenEnv  # the workers' gymnasium: a policy needs none
+
         return KitchenEnv(self.config, render)
 
     def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
@@ -101,11 +114,11 @@ class KitchenTask(Task):
 
     def motion(self, env: Env) -> Motion:
         """Without the observation's noise; the end effector is where it was a substep ago."""
-        return cast(KitchenEnv, env).motion()
+        return cast("KitchenEnv", env).motion()
 
     def state(self, env: Env) -> FloatArray:
         """Joint positions (30) and velocities (29), without the noise."""
-        data = cast(KitchenEnv, env).robot.data
+        data = cast("KitchenEnv", env).robot.data
         return np.concatenate([data.qpos, data.qvel])
 
     def env_args(self) -> dict[str, Any]:

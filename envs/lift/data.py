@@ -18,6 +18,25 @@ CUBE, WAY, HAND = slice(0, 3), slice(7, 10), slice(10, 13)  # in an observation,
 SAME_M = 1e-3
 REACH_M = 0.3  # from the hand to where it is sent; a change of pose lies about a metre from it
 
+OSC_POSE: dict[str, Any] = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+    "kp": 150,
+    "damping_ratio": 1,
+    "impedance_mode": "fixed",
+    "kp_limits": [0, 300],
+    "damping_ratio_limits": [0, 10],
+    "position_limits": None,
+    "orientation_limits": None,
+    "uncouple_pos_ori": True,
+    "control_delta": True,
+    "interpolation": None,
+    "ramp_ratio": 0.2,
+}
+
 
 def pose_command(action: FloatArray) -> FloatArray:
     """Turn (position 3, rotation 6, gripper 1) into (position 3, axis-angle 3, gripper 1).

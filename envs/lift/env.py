@@ -25,25 +25,6 @@ if TYPE_CHECKING:
 OBS_KEYS = ("object-state", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 FRAME_SIZE = 256
 
-OSC_POSE: dict[str, Any] = {
-    "type": "OSC_POSE",
-    "input_max": 1,
-    "input_min": -1,
-    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
-    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
-    "kp": 150,
-    "damping_ratio": 1,
-    "impedance_mode": "fixed",
-    "kp_limits": [0, 300],
-    "damping_ratio_limits": [0, 10],
-    "position_limits": None,
-    "orientation_limits": None,
-    "uncouple_pos_ori": True,
-    "control_delta": True,
-    "interpolation": None,
-    "ramp_ratio": 0.2,
-}
-
 
 class LiftEnv(gym.Env[FloatArray, FloatArray]):
     """robosuite's Lift with a sparse reward; ends at the first success.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,13 @@ from ..robomimic_args import (
     read_lift_arguments,
     unsure,
 )
-from ..task import Env, EpisodeScore, Expert, FloatArray, Floats, Task, TrainingDefaults
-from .data import N_OBS, lift_absolute, pose_command, turned_way
-from .env import OSC_POSE, LiftEnv
+from ..task import EpisodeScore, Expert, FloatArray, Floats, Task, TrainingDefaults
+from .data import N_OBS, OSC_POSE, lift_absolute, pose_command, turned_way
 from .expert import lift_action
+
+if TYPE_CHECKING:
+    from ..task import Env
+    from .env import LiftEnv
 
 MESH_FOLDER = re.compile(r'file="[^"]*/robosuite/')
 
@@ -81,6 +84,8 @@ class LiftTask(Task):
         self.action_dim = 10 if self.abs_action else 7
 
     def make_env(self, render: bool = False) -> Env:
+        from .env import LiftEnv  # the workers' gymnasium: a policy needs none
+
         return LiftEnv(self, render)
 
     def score(self, rewards: FloatArray, info: Mapping[str, Any]) -> EpisodeScore:
@@ -95,15 +100,15 @@ class LiftTask(Task):
 
     def motion(self, env: Env) -> Motion:
         """The end effector is where it was a simulator's substep ago, as in the observation."""
-        return cast(LiftEnv, env).motion()
+        return cast("LiftEnv", env).motion()
 
     def state(self, env: Env) -> FloatArray:
         """Time, joint positions (16) and velocities (15), as robosuite flattens them."""
-        return np.asarray(cast(LiftEnv, env).sim_env.sim.get_state().flatten(), np.float64)
+        return np.asarray(cast("LiftEnv", env).sim_env.sim.get_state().flatten(), np.float64)
 
     def model(self, env: Env) -> str:
         """The XML of this episode's cube; robosuite finds its meshes from "robosuite/" on."""
-        xml = cast(LiftEnv, env).model_xml()
+        xml = cast("LiftEnv", env).model_xml()
         return MESH_FOLDER.sub('file="robosuite/', xml)
 
     def env_args(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..overrides import UNACCELERATED, key_of, without_method
 from ..places import PROJECT
+from .composed import Composed
 
 LAUNCHER = "hydra/launcher"
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"
@@ -27,6 +28,7 @@ class Launch:
         baselines: of the unaccelerated runs that its jobs ask for.
         multirun: False for a single run.
         fail_fast: as in the settings.
+        composed: a single run's configuration, where Hydra need not compose it again.
     """
 
     argv: list[str]
@@ -34,6 +36,7 @@ class Launch:
     baselines: set[Path]
     multirun: bool
     fail_fast: bool
+    composed: Composed | None = None
 
 
 def with_params(words: Sequence[str], params: Mapping[str, object]) -> list[str]:

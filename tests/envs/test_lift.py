@@ -16,8 +16,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs import LiftConfig, LiftTask, make_task
-from envs.lift.data import pose_command
-from envs.lift.env import OSC_POSE, LiftEnv
+from envs.lift.data import OSC_POSE, pose_command
+from envs.lift.env import LiftEnv
 from envs.task import FloatArray
 from tests.helpers.places import PROJECT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,18 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from policies import SamplerConfig, UnsupportedPolicy, from_reference, load_policy, sampler_table
+from policies import (
+    CheckpointError,
+    DiffusionPolicy,
+    SamplerConfig,
+    UnsupportedPolicy,
+    from_reference,
+    load_policy,
+    sampler_table,
+    save_policy,
+)
 from policies.data.normalizer import Normalizer
-from tests.helpers.places import FIXTURES
+from tests.helpers.places import FIXTURES, PROJECT
 from tests.helpers.stock import ACT, OBS, TO, VARIANTS, live_policy
 
 
@@ -233,3 +243,26 @@ def test_normaliser_fits_and_inverts(mode: str) -> None:
     assert scaled[:, 3].abs().max().item() < 1e-5  # a still dimension is centred, not scaled
     with pytest.raises(ValueError, match=r"normalizer.mode must be one of limits, gaussian"):
         normalizer.fit("obs", data, "magic")
+
+
+def test_weights_that_are_loaded_are_not_drawn_first() -> None:
+    before = torch.get_rng_state()
+    policy = load_policy(PROJECT / "checkpoints/kitchen").with_sampler("ddim", 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = DiffusionPolicy(policy.config)
+    assert not torch.equal(torch.get_rng_state(), before)
+    drawn.load_state_dict(policy.state_dict())
+    assert drawn.fingerprint() == policy.fingerprint()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    policy = load_policy(PROJECT / "checkpoints/kitchen")
+    with torch.no_grad():
+        policy.model.head.weight[1, 2] = value
+    save_policy(policy, tmp_path, dtype)
+    with pytest.raises(CheckpointError, match=r"model\.head\.weight holds NaN or infinite values"):
+        load_policy(tmp_path)

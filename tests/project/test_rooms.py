@@ -24,7 +24,7 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "data", "denoiser", "family", "fingerprints"],
+        ["sampling", "data", "denoiser", "family", "fingerprints", "undrawn"],
         ["transformer", "unet"],
         ["families"],
         ["config"],

@@ -18,6 +18,12 @@ from runners.cli import run
 code = run(sys.argv[1:])
 print(code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
+CHECKED = f"""
+import sys
+from runners.cli import validate
+(launch,) = validate(sys.argv[1:])
+print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
 COMMANDS = {
     "--help": 0,
     "--cfg job task=lift cache=hash_ab": 0,
@@ -29,8 +35,8 @@ COMMANDS = {
 }
 
 
-def imported(*words: str) -> str:
-    command = [sys.executable, "-c", IMPORTED, *words]
+def imported(*words: str, code: str = IMPORTED) -> str:
+    command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     return done.stderr.splitlines()[-1]
 
@@ -38,6 +44,11 @@ def imported(*words: str) -> str:
 @pytest.mark.parametrize("words", COMMANDS)
 def test_what_runs_nothing_imports_nothing_heavy(words: str) -> None:
     assert imported(*words.split()) == f"{COMMANDS[words]} []"
+
+
+def test_a_run_is_checked_without_what_only_its_workers_need() -> None:
+    words = ("task=kitchen", "cache=hash_ab", "logger=none", "accept=null")
+    assert imported(*words, code=CHECKED) == "['torch', 'scipy']"
 
 
 @pytest.mark.parametrize("name", RUNNERS)
