@@ -61,7 +61,12 @@ class Recipe:
 
     def forced(self) -> Calibration | None:
         """The calibration that calibration.path names, if any."""
-        return None if self.choice.path is None else load(Path(self.choice.path))
+        if self.choice.path is None:
+            return None
+        try:
+            return load(Path(self.choice.path))
+        except PlanError as error:
+            raise UserError(f"calibration.path: {error}") from error
 
     @property
     def chosen_folder(self) -> Path:

@@ -110,7 +110,10 @@ def load(path: str, node: DictConfig) -> DiffusionPolicy:
         [(p.name, p.stat().st_mtime_ns) for p in sorted(file.iterdir())] if file.is_dir() else []
     )
     stamp = (file.stat().st_mtime_ns, *stamps) if file.exists() else ()
-    return _load(path, choice.weights, choice.trust, choice.pick, stamp)
+    try:
+        return _load(path, choice.weights, choice.trust, choice.pick, stamp)
+    except FileNotFoundError as error:
+        raise UserError(f"task.checkpoint: {error}") from error
 
 
 @lru_cache(maxsize=4)

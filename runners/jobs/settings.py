@@ -21,6 +21,7 @@ from ..episodes.latency import LatencyConfig
 from ..errors import UserError as UserError
 from ..places import PUBLISHED
 from ..store.shards import Shard
+from .expected import mistake, number_for_boolean
 
 
 @dataclass
@@ -191,14 +192,12 @@ GROUPS = (
 
 def build(cls: type, values: Any, where: str) -> Any:
     """A typed config object from a node; unknown keys, wrong types and ranges are refused."""
+    if wrong := number_for_boolean(cls, values, where):
+        raise UserError(wrong)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:
-        key = f"{where}.{error.full_key}" if where and error.full_key else error.full_key or where
-        reason = str(error.msg or error).splitlines()[0]
-        if reason.startswith("Key "):
-            reason = f"unknown key, allowed: {', '.join(f.name for f in fields(cls))}"
-        raise UserError(f"{key}: {reason}") from error
+        raise UserError(mistake(cls, values, where, error)) from error
 
 
 def choose(table: Mapping[str, Any], node: Any, group: str) -> Any:

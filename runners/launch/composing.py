@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from ..plugins import registered
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
@@ -20,11 +22,16 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
     """The configuration of these words, Hydra's own settings with it.
 
     Raises:
-        UserError: a setting that is not there, with those that are.
+        UserError: a setting or a choice that is not there, with those that are.
     """
-    _check_choices(overrides)
+    _check_words(overrides)
     try:
         return compose("config", list(overrides), return_hydra_config=True)
+    except MissingConfigException as error:
+        if not error.options:
+            raise
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        raise UserError(_no_choice(group, name, error.options)) from error
     except ConfigCompositionException as error:
         unknown = UNKNOWN_KEY.search(str(error))
         if unknown is None:
@@ -37,14 +44,35 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"{key}: unknown key, allowed: {allowed}") from error
 
 
-def _check_choices(words: Sequence[str]) -> None:
-    """Refuse null, numbers and mappings for a group, for which Hydra has a traceback."""
+def _no_choice(group: str, name: str, allowed: Sequence[str]) -> str:
+    """Why a group has no such choice."""
+    if registered(group, name):
+        return (
+            f"{group}={name} needs a file conf/{group}/{name}.yaml beside the plug-in, "
+            "and there is none"
+        )
+    return f"{group} must be one of {', '.join(allowed)}, got {name!r}"
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what Hydra takes in silence, or refuses in words of its own or with a traceback."""
     loader = GlobalHydra.instance().config_loader()
     for given in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
-        value, allowed = given.value(), loader.get_group_options(given.key_or_group)
-        if allowed and not given.is_delete() and not isinstance(value, str | list):
-            got = "null" if value is None else value
-            raise UserError(f"{given.key_or_group} must be one of {', '.join(allowed)}, got {got}")
+        _check_word(given, loader.get_group_options(given.key_or_group))
+
+
+def _check_word(given: Override, choices: Sequence[str]) -> None:
+    key, typed = given.key_or_group, str(given.input_line).partition("=")[2]
+    if key.partition(".")[0] == "also":
+        raise UserError(f"also is set by an experiment, not on the command line, got {typed}")
+    if given.is_sweep_override():
+        if key.partition(".")[0].partition("/")[0] in ("experiment", "hydra"):
+            raise UserError(f"{key} cannot be swept, got {typed}")
+        raise UserError(f"{key}={typed}: several values need -m; a list is written [a,b]")
+    value = given.value()
+    if choices and not given.is_delete() and not isinstance(value, str | list):
+        got = "null" if value is None else value
+        raise UserError(f"{key} must be one of {', '.join(choices)}, got {got}")
 
 
 def first_lines(error: Exception) -> str:

@@ -29,10 +29,14 @@ def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
         config: of the policy that is to be trained.
 
     Raises:
-        UserError: the network, the diffusion process or the actions differ, by name.
-        CheckpointError, FileNotFoundError, UnsupportedPolicy: as `load_policy`.
+        UserError: it is not there; or the network, the diffusion process or the actions differ, by
+            name.
+        CheckpointError, UnsupportedPolicy: as `load_policy`.
     """
-    policy = load_policy(locate(path))
+    try:
+        policy = load_policy(locate(path))
+    except FileNotFoundError as error:
+        raise UserError(f"runner.init: {error}") from error
     if policy.sizes.family != config.network.family:
         raise UserError(f"runner.init={path} is a {policy.sizes}, this training a transformer")
     there, wanted = _meaning(policy.config), _meaning(config)

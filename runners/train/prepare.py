@@ -222,6 +222,9 @@ def _policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> Poli
 
 def _load(runner: Training, task: Task) -> tuple[Demonstrations, str]:
     keys = tuple(runner.obs_keys or ())
+    for file in runner.files:
+        if not Path(file).exists():
+            raise UserError(f"runner.data: no dataset at {file}")
     data, content = read_content(runner.files, runner.kind, keys, task)
     try:
         obs, action = task.convert(data.obs, data.action)

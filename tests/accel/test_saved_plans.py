@@ -253,7 +253,7 @@ MISTAKES = {
     "cache.path=foreign.json": "cache.allow_foreign_schedule=true uses its schedule all the same",
     "cache.path=own.json sampler=ddim sampler.steps=16": "cache.remap=true moves its update steps",
     "cache.path=own.json task.checkpoint=checkpoints/kitchen": "their sites differ",
-    "cache.path=own.json cache.remap=maybe": "cache.remap: Value 'maybe' is not a valid bool",
+    "cache.path=own.json cache.remap=maybe": "cache.remap must be true or false, got 'maybe'",
     "cache.path=own.json cache.steps=3": "cache.steps: unknown key, allowed: name, path, allow_fo",
 }
 

@@ -67,8 +67,8 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
 
     wrong = run("cache=hashab")
     assert wrong.returncode == 2
-    names = " ".join(sorted(CACHES))
-    assert wrong.stderr.strip().endswith(f"Available options in 'cache': {names}")
+    names = ", ".join(sorted(CACHES))
+    assert wrong.stderr.strip().endswith(f"cache must be one of {names}, got 'hashab'")
     report = [sys.executable, "-m", "skipstep.runners.report", "nowhere"]
     said = subprocess.run(
         report,

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from accel import CACHES
+from envs import TASKS
 from policies import DiffusionPolicy, NetworkConfig, PolicyConfig, SamplerConfig, TaskInfo
 from policies import save_policy as save
+from policies.sampling.samplers import KINDS
 from runners import plugins
 from runners.cli import job_of, run
 from runners.errors import UserError
+from runners.loggers import LOGGERS
+from runners.registry import RUNNERS
 from runners.report import build
 from tests.helpers.fake_episodes import FIXTURE
 from tests.helpers.places import PROJECT
@@ -175,7 +180,10 @@ def test_settings_of_a_plug_in_are_validated(lab: Path, tmp_path: Path) -> None:
 BROKEN = {
     "plugins=[my_lab.nothing]": "plugins: my_lab.nothing cannot be imported: ModuleNotFoundError",
     "plugins=[broken]": "broken.py:2)",
-    "plugins=[taken]": "'uniform' is taken, there are none, uniform, bac",
+    "plugins=[taken]": "'uniform' is taken in accel.CACHES: taken are none, uniform, bac",
+    "plugins=[other]": "an entry of accel.CACHES must be a Method, got 3 for 'other' (",
+    "plugins=[leaves]": "plugins: leaves cannot be imported: SystemExit: 3 (",
+    "plugins=[my_lab/every.py]": "got 'my_lab/every.py': a module name such as my_lab.every",
     "plugins=my_lab.every": "plugins must be a list of modules, as in [my_lab.plugin], got my_lab",
     "plugins=[[a]]": "plugins must be a list of modules",
     "plugins=null": "plugins must be a list of modules, as in [my_lab.plugin], got None",
@@ -198,6 +206,12 @@ def test_a_plug_in_that_cannot_be_had_is_a_mistake(
         "from skipstep.runners.plugins import register\n"
         "register(CACHES, 'uniform', CACHES['none'])\n"
     )
+    (tmp_path / "other.py").write_text(
+        "from skipstep.accel import CACHES\n"
+        "from skipstep.runners.plugins import register\n"
+        "register(CACHES, 'other', 3)\n"
+    )
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(lab)
     before = set(lab.rglob("*"))
@@ -206,6 +220,38 @@ def test_a_plug_in_that_cannot_be_had_is_a_mistake(
     assert BROKEN[word] in said
     assert said.count("\n") == 1
     assert set(lab.rglob("*")) == before
+
+
+WRONG = {
+    "a tuple of 2 that begins with a class": (TASKS, 3),
+    "a Method": (CACHES, lambda: None),
+    "a function": (KINDS, 3),
+    "a class": (LOGGERS, 3),
+    'a Runner or "module:name"': (RUNNERS, 3),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_an_entry_is_of_the_kind_of_the_others(kind: str) -> None:
+    table, entry = WRONG[kind]
+    before = dict(table)
+    with pytest.raises(TypeError, match=f"must be {kind}, got "):
+        plugins.register(table, "new", entry)
+    assert table == before
+
+
+def test_a_choice_without_its_file_names_the_file(lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from skipstep.accel import CACHES\n"
+        "from skipstep.runners.plugins import register\n"
+        "register(CACHES, 'bare', CACHES['none'])\n"
+    )
+    done = child(tmp_path, tmp_path, "plugins=[bare]", "cache=bare")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cache=bare needs a file conf/cache/bare.yaml")
+    done = child(lab, tmp_path, "-m", "plugins=[my_lab.every]", "cache=never,every")
+    assert done.returncode == 2
+    assert re.search("cache must be one of .*, every, .*, got 'never'$", done.stderr)
 
 
 def test_conf_names_plug_ins_too_and_a_later_place_replaces_an_earlier_one(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ INIT_MISTAKES = {
     "runner.obs_as_cond=false": "has input_dim=7, this training has 26",
     "task=kitchen runner.data=kitchen.npz": "has obs_dim=19, this training has 60",
     "task.abs_action=true": "lift.hdf5: actions look like changes of pose, task.abs_action=true",
-    "runner.init=nowhere": "no checkpoint at nowhere",
+    "runner.init=nowhere": "runner.init: no checkpoint at nowhere",
     "runner.init=lift.hdf5": "lift.hdf5",
 }
 
@@ -330,7 +330,7 @@ def test_an_init_of_another_kind_is_refused(capfd: pytest.CaptureFixture[str]) -
 MISTAKES = {
     "": "null takes what runner=collect task=lift wrote in study=main, which is not there",
     "runner.data=[]": "runner.data must name a dataset (HDF5, npz, a LeRobot folder), got []",
-    "runner.data=nowhere.npz": "no dataset at nowhere.npz",
+    "runner.data=nowhere.npz": "runner.data: no dataset at nowhere.npz",
     "runner.data=lift.hdf5 runner.kind=zarr": "runner.kind must be auto or one of robomimic, ",
     "runner.data=lift.hdf5 runner.obs_keys=[eef]": "demo_0: no obs/eef in it, it holds actions",
     "runner.data=lift.hdf5 runner.obs_keys=[object]": "observation has 10 numbers, task=lift needs",
@@ -345,11 +345,11 @@ MISTAKES = {
     "runner.data=lift.hdf5 runner.horizon=40": "no episode is long enough for runner.horizon=40",
     "runner.data=lift.hdf5 runner.n_emb=10": "network.n_emb must be a multiple of",
     "runner.data=lift.hdf5 runner.obs_noise=0.1": "runner.obs_noise must be 0 or null for task=l",
-    "runner.data=lift.hdf5 runner.ema.power=x": "runner.ema.power: Value 'x' of type 'str'",
+    "runner.data=lift.hdf5 runner.ema.power=x": "runner.ema.power must be a number, got 'x'",
     "runner.data=lift.hdf5 runner.epochs=3": "runner.epochs: unknown key, allowed: name, data",
     "runner.data=lift.hdf5 runner.prediction_type=x0": "sampler.prediction_type must be one of",
     "runner.data=lift.hdf5 cache=uniform": "cache must be none with runner=train, got uniform",
-    "runner=tarin": "Available options in 'runner':",
+    "runner=tarin": "runner must be one of calibrate,",
 }
 
 
