@@ -145,7 +145,7 @@ def test_places_exclude_each_other(choice: dict[str, Any], words: str) -> None:
     [
         ("cache=bac calibration.path=p calibration.seeds=[1]", "calibration.path excludes"),
         ("cache=bac calibration.seeds=[3,100000]", "seeds 3 to 100000 are among the test seeds"),
-        ("cache=bac calibration.seeds=3", "calibration.seeds: "),
+        ("cache=bac calibration.seeds=3", "calibration.seeds must be a list"),
         ("runner=calibrate calibration.data=nowhere.npz", "calibration.data: no dataset at nowh"),
     ],
 )
