@@ -17,7 +17,7 @@ def cacheable(model: nn.Module) -> Callable[[Run], Run]:
     from diffusers.models.cache_utils import CacheMixin
 
     mixed: Any = model
-    mixed.__class__ = type("Cachable", (CacheMixin, type(model)), {})
+    mixed.__class__ = type("Cacheable", (CacheMixin, type(model)), {})
 
     def around(run: Run) -> Run:
         def query() -> Tensor:
