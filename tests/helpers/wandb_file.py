@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,15 @@ def _values(items: Any) -> dict[str, Any]:
     return {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, wait_s: float = 5.0) -> dict[str, Any]:
+    """What is in it, once its run's end is: W&B's service may write it a moment later."""
+    last = time.monotonic() + wait_s
+    while (found := _read(path))["exit"] is None and time.monotonic() < last:
+        time.sleep(0.1)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
     """{"config", "summary", "history": rows, "run": the run record, "exit": code}."""
     found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "run": None, "exit": None}
     for record in records(path):
