@@ -17,17 +17,13 @@ from accel import CachePlan, NoCacheConfig, PlanError, UniformConfig, accelerate
 from accel.caches.uniform import update_steps
 from accel.families.transformer import memory_flops, site_flops
 from accel.plans.flops import query_flops
-from policies import DiffusionPolicy, from_reference
-from tests.helpers.stock import ACT, OBS, TO, VARIANTS, live_policy
+from policies import from_reference
+from tests.helpers.stock import ACT, OBS, TO, VARIANTS, live_policy, small_policy
 
 
 def inputs(n: int = 2) -> tuple[torch.Tensor, list[torch.Generator]]:
     obs = torch.randn((n, TO, OBS), generator=torch.Generator().manual_seed(3))
     return obs, [torch.Generator().manual_seed(i) for i in range(n)]
-
-
-def small_policy(variant: str = "causal", **overrides: Any) -> DiffusionPolicy:
-    return from_reference(live_policy(variant, **overrides))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

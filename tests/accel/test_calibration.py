@@ -15,15 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 from accel import Calibration, PlanError, UniformConfig, branch_errors, calibrate, resolve, sites_of
 from accel.calibration.branch_outputs import compare
-from policies import DiffusionPolicy, from_reference
+from policies import DiffusionPolicy
 from tests.helpers.features import changed
-from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
+from tests.helpers.stock import OBS, TO, VARIANTS, small_policy
 
 M = 9
-
-
-def small_policy(variant: str = "causal", **overrides: Any) -> DiffusionPolicy:
-    return from_reference(live_policy(variant, **overrides))
 
 
 def observations(n: int = M) -> torch.Tensor:

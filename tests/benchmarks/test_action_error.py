@@ -18,8 +18,8 @@ from benchmarks.action_error import Chooser, Table, main, report, run_sampler
 from benchmarks.candidates import ARMS, NEAR, Budget, Candidate, block_schedules
 from benchmarks.questions import Ground, Questions, answers, ask, own_spread, rms, scores
 from runners.episodes.queries import Queries
-from tests.accel.test_calibration import small_policy
 from tests.helpers.places import PROJECT
+from tests.helpers.stock import small_policy
 
 N, M, K, S = 20, 8, 3, 4
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
-from policies import NetworkConfig
+from policies import DiffusionPolicy, NetworkConfig, from_reference
 from policies.data.normalizer import Normalizer
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
@@ -162,3 +162,8 @@ def live_policy(variant: str = "causal", seed: int = 0, **overrides: Any) -> Any
         **choice,
     )
     return DiffusionTransformerLowdimPolicy(network, OBS, ACT, 4, only, **overrides)
+
+
+def small_policy(variant: str = "causal", **overrides: Any) -> DiffusionPolicy:
+    """Ours, with the weights of `live_policy`."""
+    return from_reference(live_policy(variant, **overrides))

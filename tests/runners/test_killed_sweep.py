@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.helpers.places import PROJECT
+from tests.helpers.places import FIXTURES, PROJECT
 
-FIXTURE = PROJECT / "tests/data/reference_checkpoints/lift_lowdim_transformer/latest.ckpt"
+FIXTURE = FIXTURES / "lift_lowdim_transformer/latest.ckpt"
 SWEEP = (
     "-m",
     "task=lift",

@@ -17,11 +17,11 @@ from runners.formatting import quantisation_words
 from runners.report.page import markdown, parts
 from runners.studies.comparisons import ReportConfig, findings
 from runners.studies.study import read_study
-from tests.helpers.places import PROJECT
+from tests.helpers.places import FIXTURES, PROJECT
 from tests.helpers.study_folder import KITCHEN as STARTER_RUN
 from tests.helpers.study_folder import change_result, copy_starter
 
-KITCHEN = PROJECT / "tests/data/reference_checkpoints/kitchen_lowdim_transformer/latest.ckpt"
+KITCHEN = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 SMALL = [
     f"task.checkpoint={KITCHEN}",
     "task.max_steps=16",

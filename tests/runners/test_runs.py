@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from tests.helpers import wandb_file
-from tests.helpers.places import PROJECT
+from tests.helpers.places import FIXTURES, PROJECT
 
-FIXTURE = PROJECT / "tests/data/reference_checkpoints/kitchen_lowdim_transformer/latest.ckpt"
+FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 SMALL = [
     f"task.checkpoint={FIXTURE}",
     "task.max_steps=20",

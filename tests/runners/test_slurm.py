@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers.places import PROJECT
+from tests.helpers.places import FIXTURES, PROJECT
 from tests.runners.test_killed_sweep import episodes
 
-FIXTURE = PROJECT / "tests/data/reference_checkpoints/lift_lowdim_transformer/latest.ckpt"
+FIXTURE = FIXTURES / "lift_lowdim_transformer/latest.ckpt"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "sinfo")
 LOST = [name for name in PROGRAMS if not shutil.which(name)]
 SWEEP = (
