@@ -1,4 +1,4 @@
-"""What files of plans, statistics and quantised models have in common.
+"""What files of plans, calibrations, statistics and quantised models have in common.
 
 Each names its schema and holds the digest of its content: a file of another version, one with a
 key too many and one that was changed are refused.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries
 from runners.jobs.job import Job
 from runners.jobs.settings import UserError
+from runners.store.atomic import replacing
 
 from .writing import check
 
@@ -118,10 +118,8 @@ def answered(job: Job, n_noises: int, folder: Path) -> Questions:
         noises = [[query_noise(seed + k, s, n) for s, n in pairs] for k in range(1 + n_noises)]
         made = [answers(job.policy, None, queries.obs, noise)[0] for noise in noises]
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, answers=np.stack(made, axis=1))
-        os.replace(temporary, path)
     with np.load(path) as found:
         made = found["answers"]
     return Questions(queries, seed, made[:, 0], made[:, 1:])

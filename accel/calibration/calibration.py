@@ -138,7 +138,7 @@ class Calibration:
             )
 
     def save(self, path: str | Path) -> Path:
-        """Write JSON and safetensors, see calibration_file.py; returns the path of the JSON."""
+        """Write JSON and safetensors, see file.py; returns the path of the JSON."""
         from .file import save_calibration
 
         return save_calibration(self, path)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..atomic import write_whole
+from ..persist import check_digest, check_keys, check_schema
 from ..plans.plan import PlanError
 from ..plans.sites import Site
 from .calibration import MIN_QUERIES, Calibration
@@ -99,11 +100,8 @@ def load_calibration(path: str | Path) -> Calibration:
 
 
 def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise PlanError(f"schema must be {SCHEMA}")
-    if content.keys() - OPTIONAL != KEYS:
-        wrong = sorted((content.keys() - OPTIONAL) ^ KEYS)
-        raise PlanError(f"keys differ from the schema's: {', '.join(wrong)}")
+    check_schema(content, SCHEMA)
+    check_keys(content, KEYS, OPTIONAL)
     if int(content["n_queries"]) < MIN_QUERIES:
         raise PlanError(f"n_queries must be at least {MIN_QUERIES}, got {content['n_queries']}")
     sites = tuple(Site(**site) for site in content["sites"])
@@ -118,8 +116,7 @@ def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
     )
     added = content.get("added", {})
     _check_arrays(calibration, {*calibration.first, *added})
-    if calibration.digest() != content["digest"]:
-        raise PlanError("digest does not match the content")
+    check_digest(content, calibration.digest())
     for name, digest in added.items():
         if calibration.digest([name]) != digest:
             raise PlanError(f"digest does not match the content of {name}")

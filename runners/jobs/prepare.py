@@ -98,7 +98,7 @@ def _job(
         ),
         fingerprint=identity.fingerprint,
         name=_name(chosen, identity, prefix),
-        baseline_name=_baseline_name(chosen, identity, prefix),
+        baseline_name=_folder(chosen, prefix, "none_none", identity.baseline),
         config=as_config(chosen, identity, delays),
         delays=delays,
         plain=_as_timed(plain, policy, settings.device) if plain and policy else None,
@@ -107,15 +107,13 @@ def _job(
 
 
 def _name(chosen: Chosen, identity: Identity, prefix: str) -> str:
-    """Of the run's folder."""
     method = f"{chosen.cache.name}_{chosen.quant.name}"
-    seed = chosen.settings.noise_seed
-    return f"{prefix}{chosen.task.name}_{method}_s{seed}_{identity.fingerprint}"
+    return _folder(chosen, prefix, method, identity.fingerprint)
 
 
-def _baseline_name(chosen: Chosen, identity: Identity, prefix: str) -> str:
-    seed = chosen.settings.noise_seed
-    return f"{prefix}{chosen.task.name}_none_none_s{seed}_{identity.baseline}"
+def _folder(chosen: Chosen, prefix: str, method: str, fingerprint: str) -> str:
+    """The name of a run's folder."""
+    return f"{prefix}{chosen.task.name}_{method}_s{chosen.settings.noise_seed}_{fingerprint}"
 
 
 def _as_timed(plain: DiffusionPolicy, policy: DiffusionPolicy, device: str) -> DiffusionPolicy:
