@@ -18,7 +18,7 @@ from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
 from .plans.able import check_sites
 from .plans.plan import CachePlan, PlanSampler
-from .protocol import Accelerable, Noise
+from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
 from .quant.hashes import fingerprint
 
@@ -118,12 +118,28 @@ class AcceleratedPolicy:
         self.n_queries = 0
         self.closed = False
         runs: Any = policy if quantised is None else quantised.model
+        self.runs = runs
         make = _entry(ENGINES, engine, "engine")[1]
         self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
         self._engine: Any = make(runs, plan, engine, self._kernels)
 
-    def act(self, obs: Tensor, noise: Noise) -> Tensor:
-        """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim); noise as the policy's."""
+    @property
+    def obs_spec(self) -> Any:
+        """The policy's."""
+        return self.policy.obs_spec
+
+    def act(self, obs: Observation, noise: Noise, memory: Memories = None) -> Tensor:
+        """Observations -> (B, n_action_steps, action_dim); arguments as the policy's."""
+        self.policy.check(obs, noise)
+        return self.denoise(self.encode(obs, memory), noise)
+
+    def encode(self, obs: Observation, memory: Memories = None) -> Tensor:
+        """Observations -> (B, n_obs_steps, cond_dim); arguments as the policy's."""
+        cond: Tensor = self.runs.encode(obs, memory)
+        return cond
+
+    def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
+        """What `encode` gave -> (B, n_action_steps, action_dim); noise as the policy's."""
         if self.closed:
             raise RuntimeError("the context of this accelerated policy has ended")
         if self.policy.n_inference_steps != self.plan.n_steps:
@@ -131,7 +147,7 @@ class AcceleratedPolicy:
                 f"the model would be called {self.policy.n_inference_steps} times a query, "
                 f"the plan has {self.plan.n_steps} steps: the policy's sampler was changed"
             )
-        actions: Tensor = self._engine.act(obs, noise)
+        actions: Tensor = self._engine.denoise(cond, noise)
         self.n_queries += 1
         return actions
 

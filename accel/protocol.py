@@ -11,6 +11,8 @@ from torch import Tensor
 
 Compute = Callable[[], Tensor]
 StepBranch = Callable[[int, int, Compute], Tensor]
+Observation = Tensor | Mapping[str, Tensor]
+Memories = Sequence[dict[str, Any]] | None
 Noise = torch.Generator | Sequence[torch.Generator]
 
 
@@ -44,10 +46,14 @@ class NetworkSizes(Protocol):
 class Accelerable(Protocol):
     """A diffusion policy whose denoising network shows its sites.
 
+    obs_spec: the arrays of an observation, see `skipstep.observations`.
     sizes: `family`, a name in `accel.FAMILIES`, and what that record asks of them.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
     with_sampler: the same weights under another sampler, a name or a config.
+    check: refuses observations and noise that do not fit.
+    encode: observations to what the network is told of them, once a query.
+    denoise: what `encode` gave to actions.
     fingerprint: of weights and settings; with `sampler`, as it would be with these settings.
     """
 
@@ -57,6 +63,9 @@ class Accelerable(Protocol):
     obs_dim: int
     action_dim: int
     training: bool
+
+    @property
+    def obs_spec(self) -> Any: ...
 
     @property
     def n_inference_steps(self) -> int: ...
@@ -83,7 +92,11 @@ class Accelerable(Protocol):
 
     def with_sampler(self, sampler: Any, steps: int | None = None) -> Any: ...
 
-    def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor: ...
+    def check(self, obs: Observation, noise: Noise) -> None: ...
+
+    def encode(self, obs: Observation, memory: Memories = None) -> Tensor: ...
+
+    def denoise(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor: ...
 
 
 class Transparent(Accelerable, Protocol):
@@ -93,7 +106,7 @@ class Transparent(Accelerable, Protocol):
         `layers` (self_attn, multihead_attn, norm1, norm2, norm3, linear1, linear2); cond_obs_emb,
         cond_pos_emb and memory(timestep, cond) unless encoder-only.
     table: the sampler's coefficients and timesteps, see `policies.SamplerTable`.
-    normalizer: normalize(field, x), unnormalize(field, x).
+    normalizer: unnormalize(field, x).
     """
 
     model: Any
@@ -105,5 +118,3 @@ class Transparent(Accelerable, Protocol):
 
     @property
     def pred_action_steps_only(self) -> bool: ...
-
-    def check(self, obs: Tensor, noise: Noise) -> None: ...

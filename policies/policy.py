@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skipstep.observations import STATE, ObservationSpec
+
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
 from .denoiser import Compute
@@ -20,6 +22,8 @@ from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler
 from .undrawn import Undrawn
 
 Noise = torch.Generator | Sequence[torch.Generator]
+Observation = Tensor | Mapping[str, Tensor]
+Memories = Sequence[dict[str, Any]] | None
 StepBranch = Callable[[int, int, Compute], Tensor]
 """(step, site index, how to compute its value) -> the value that the network goes on with."""
 
@@ -141,15 +145,28 @@ class DiffusionPolicy(nn.Module):
         settings |= {} if sampler is None else {"sampler": dict(sampler)}
         return self._fingerprints.of(settings, self.state_dict())
 
-    def act(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
-        """Observations to the actions to execute.
+    @property
+    def obs_spec(self) -> ObservationSpec:
+        """The arrays of an observation."""
+        return ObservationSpec.of({STATE: self.obs_dim})
+
+    def act(
+        self,
+        obs: Observation,
+        noise: Noise,
+        branch: StepBranch | None = None,
+        memory: Memories = None,
+    ) -> Tensor:
+        """Observations to the actions to execute: `encode` once, then `denoise`.
 
         Args:
-            obs: (B, n_obs_steps, obs_dim) float32, in the units of the env.
+            obs: (B, n_obs_steps, obs_dim) float32, in the units of the env, or a mapping of the
+                arrays of `obs_spec`.
             noise: one CPU generator per row, or a single one that is consumed in the order of the
                 reference implementation (the initial trajectory, then one draw per stochastic step,
                 each of full horizon).
             branch: intercepts the network's sites, see `StepBranch`; None is the plain policy.
+            memory: as of `encode`.
 
         Returns:
             (B, n_action_steps, action_dim), in the units of the env.
@@ -162,7 +179,27 @@ class DiffusionPolicy(nn.Module):
             >>> tuple(policy.act(obs, noise).shape)
             (2, 8, 9)
         """
-        trajectory = self.sample(obs, noise, branch)
+        self.check(obs, noise)
+        return self.denoise(self.encode(obs, memory), noise, branch)
+
+    @torch.no_grad()
+    def encode(self, obs: Observation, memory: Memories = None) -> Tensor:
+        """Observations to what the network is told of them, once a query.
+
+        Args:
+            obs: as of `act`.
+            memory: one dict a row, kept by whoever runs the episode and emptied at its reset;
+                what stays the same from query to query is kept in it. None: nothing is kept.
+
+        Returns:
+            (B, n_obs_steps, cond_dim), normalised.
+        """
+        state = obs[STATE] if isinstance(obs, Mapping) else obs
+        return self.normalizer.normalize("obs", state.to(self.device, torch.float32))
+
+    def denoise(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+        """What `encode` gave to the actions to execute; arguments and result as of `act`."""
+        trajectory = self.denoised(cond, noise, branch)
         actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
         first = self.config.first_action
         return actions[:, first : first + self.n_action_steps]
@@ -184,47 +221,51 @@ class DiffusionPolicy(nn.Module):
             result |= {"action_obs_pred": obs_pred[:, executed], "obs_pred": obs_pred}
         return result
 
-    @torch.no_grad()
-    def sample(self, obs: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
-        """The denoised trajectory (B, T, input_dim), normalised; arguments as in `act`."""
+    def sample(self, obs: Observation, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+        """The denoised trajectory (B, T, input_dim), normalised; arguments as of `act`."""
         self.check(obs, noise)
-        nobs = self.normalizer.normalize("obs", obs.to(self.device))
+        return self.denoised(self.encode(obs), noise, branch)
+
+    @torch.no_grad()
+    def denoised(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+        """The trajectory (B, T, input_dim), normalised; arguments as of `denoise`."""
         net, table = self.config.network, self.table
-        shape = (len(obs), self.config.length, net.input_dim)
+        shape = (len(cond), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
         last: list[Tensor] = []
         for s, timestep in enumerate(table.timesteps):
-            self._inpaint(x, nobs)
+            self._inpaint(x, cond)
             out = self.model(
                 x,
-                torch.full((len(obs),), int(timestep), device=self.device),
-                nobs if net.obs_as_cond else None,
+                torch.full((len(cond),), int(timestep), device=self.device),
+                cond if net.obs_as_cond else None,
                 None if branch is None else at_step(branch, s),
             )
             z = draw(noise, shape).to(self.device) if table.draws[s] else None
             x = table.step(s, x, out, z, last)
-        self._inpaint(x, nobs)
+        self._inpaint(x, cond)
         return x
 
-    def _inpaint(self, x: Tensor, nobs: Tensor) -> None:
+    def _inpaint(self, x: Tensor, cond: Tensor) -> None:
         """Without observation conditioning, the observed part of the trajectory is overwritten."""
         if not self.config.network.obs_as_cond:
-            x[:, : self.n_obs_steps, self.action_dim :] = nobs
+            x[:, : self.n_obs_steps, self.action_dim :] = cond
 
-    def check(self, obs: Tensor, noise: Noise) -> None:
+    def check(self, obs: Observation, noise: Noise) -> None:
         """Refuse training mode, observations of another shape and a wrong number of generators."""
         if self.training:
             raise RuntimeError(
                 "the policy is in training mode (dropout is on): call policy.eval() first"
             )
-        if tuple(obs.shape[1:]) != (self.n_obs_steps, self.obs_dim):
+        state = obs[STATE] if isinstance(obs, Mapping) else obs
+        if tuple(state.shape[1:]) != (self.n_obs_steps, self.obs_dim):
             raise ValueError(
                 f"obs must have shape (B, {self.n_obs_steps}, {self.obs_dim}), "
-                f"got {tuple(obs.shape)}"
+                f"got {tuple(state.shape)}"
             )
-        if not isinstance(noise, torch.Generator) and len(noise) != len(obs):
+        if not isinstance(noise, torch.Generator) and len(noise) != len(state):
             raise ValueError(
-                f"noise must hold one generator per row ({len(obs)}), got {len(noise)}"
+                f"noise must hold one generator per row ({len(state)}), got {len(noise)}"
             )
 
 

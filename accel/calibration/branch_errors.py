@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from skipstep.observations import n_rows, take
+
 from ..action_errors import action_error
 from ..engines.deciding import session
 from ..engines.sessions import bias_of
@@ -20,7 +22,7 @@ from ..plans.sites import Site
 from .branch_outputs import Moments, generators_at, observe
 
 if TYPE_CHECKING:
-    from ..protocol import Transparent
+    from ..protocol import Observation, Transparent
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ def relative_error(found: Tensor, plain: Tensor) -> Tensor:
 def branch_errors(
     policy: Transparent,
     plan: CachePlan,
-    observations: Tensor,
+    observations: Observation,
     noise: Sequence[torch.Generator],
     batch: int = 8,
     progress: bool = True,
@@ -62,7 +64,7 @@ def branch_errors(
     Args:
         policy: in eval mode.
         plan: made for it.
-        observations: (M, n_obs_steps, obs_dim).
+        observations: (M, n_obs_steps, obs_dim), or a mapping of arrays with M rows.
         noise: one CPU generator per query.
         batch: queries at once; both policies' features are held for that many.
         progress: show a bar where there is a terminal.
@@ -78,15 +80,16 @@ def branch_errors(
     actions: list[np.ndarray] = []
     computed = np.zeros(plan.mask.shape)
     hidden = None if progress else True  # None: a bar where there is a terminal
-    with tqdm(total=len(observations), desc="branches", unit="query", disable=hidden) as bar:
-        for first in range(0, len(observations), batch):
+    n, quick = n_rows(observations), quantised or policy
+    with tqdm(total=n, desc="branches", unit="query", disable=hidden) as bar:
+        for first in range(0, n, batch):
             rows = slice(first, first + batch)
-            obs = observations[rows].float()
+            obs = take(observations, rows)
             again = generators_at([g.get_state() for g in noise[rows]])
             with torch.inference_mode():
-                plain_actions, plain = observe(policy, obs, noise[rows])
-                with session(quantised or policy, plan, bias) as branch:
-                    fast_actions, fast = observe(quantised or policy, obs, again, branch)
+                plain_actions, plain = observe(policy, policy.encode(obs), noise[rows])
+                with session(quick, plan, bias) as branch:
+                    fast_actions, fast = observe(quick, quick.encode(obs), again, branch)
                 computed += branch.computed
                 for ours, theirs in zip(fast, plain, strict=True):
                     error = relative_error(ours.flatten(2), theirs.flatten(2))
@@ -96,5 +99,5 @@ def branch_errors(
                     for a in (fast_actions, plain_actions)
                 ]
             actions.append(action_error(*normalised).cpu().numpy())
-            bar.update(len(obs))
+            bar.update(len(plain))
     return BranchErrors(plan.sites, errors.mean, computed == 0, np.concatenate(actions))

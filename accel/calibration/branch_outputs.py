@@ -32,14 +32,14 @@ def live_tokens(policy: Transparent) -> int:
 
 
 def observe(
-    policy: Transparent, obs: Tensor, noise: Noise, branch: StepBranch = compute_all
+    policy: Transparent, cond: Tensor, noise: Noise, branch: StepBranch = compute_all
 ) -> tuple[Tensor, Tensor]:
-    """Act, and keep what every branch put out.
+    """Denoise, and keep what every branch put out.
 
     Args:
         policy: in eval mode.
-        obs: (B, n_obs_steps, obs_dim).
-        noise: as of `policy.act`.
+        cond: (B, n_obs_steps, cond_dim), what `policy.encode` gave.
+        noise: as of `policy.denoise`.
         branch: what each branch puts out; the default is the plain policy.
 
     Returns:
@@ -50,7 +50,7 @@ def observe(
         FloatingPointError: an output is not finite; the message names the site and the step.
     """
     sites, live = sites_of(policy), live_tokens(policy)
-    shape = (len(obs), len(sites), policy.n_inference_steps, live, policy.sizes.n_emb)
+    shape = (len(cond), len(sites), policy.n_inference_steps, live, policy.sizes.n_emb)
     features = torch.empty(shape, device=policy.device)
 
     def keep(step: int, site: int, compute: Compute) -> Tensor:
@@ -60,7 +60,7 @@ def observe(
         features[:, site, step] = out[:, :live]
         return out
 
-    return policy.act(obs, noise, keep), features
+    return policy.denoise(cond, noise, keep), features
 
 
 def compare(features: Tensor) -> dict[str, np.ndarray]:

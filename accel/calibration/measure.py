@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from skipstep.observations import n_rows, take
+
 from ..plans.able import check_branches
 from ..plans.decisions import normed
 from ..plans.plan import PlanError
 from ..plans.sites import sites_of
-from ..protocol import Transparent
+from ..protocol import Observation, Transparent
 from .branch_outputs import live_tokens, observe
 from .calibration import MIN_QUERIES, Calibration
 from .statistics import STANDARD, STATISTICS, Asked, Extent, Observer, Seen
@@ -22,7 +24,7 @@ from .statistics import STANDARD, STATISTICS, Asked, Extent, Observer, Seen
 
 def calibrate(
     policy: Transparent,
-    observations: Tensor,
+    observations: Observation,
     noise: Sequence[torch.Generator],
     batch: int = 8,
     progress: bool = True,
@@ -38,7 +40,8 @@ def calibrate(
 
     Args:
         policy: in eval mode, with the sampler it will be accelerated under.
-        observations: (M, n_obs_steps, obs_dim), M >= 8, from several episodes and their phases.
+        observations: (M, n_obs_steps, obs_dim) or a mapping of arrays, M >= 8, from several
+            episodes and their phases.
         noise: one CPU generator per query.
         batch: queries that are observed at once; each takes n_sites x N x live tokens x width
             float32 while it is compared, and changes results to rounding only.
@@ -53,15 +56,15 @@ def calibrate(
         FloatingPointError: an output is not finite; names the site and the step.
     """
     check_branches(policy, "a calibration")
-    if len(observations) < MIN_QUERIES:
+    if n_rows(observations) < MIN_QUERIES:
         raise ValueError(
-            f"calibration needs at least {MIN_QUERIES} queries, got {len(observations)}"
+            f"calibration needs at least {MIN_QUERIES} queries, got {n_rows(observations)}"
         )
     arrays = measure(policy, observations, noise, statistics, {}, batch, progress)
     return Calibration(
         sites=sites_of(policy),
         policy=policy.fingerprint(),
-        extent=_extent(policy, len(observations)),
+        extent=_extent(policy, n_rows(observations)),
         arrays=arrays,
         source=source or {},
         first=tuple(statistics),
@@ -71,7 +74,7 @@ def calibrate(
 def complete(
     calibration: Calibration,
     policy: Transparent,
-    observations: Tensor,
+    observations: Observation,
     noise: Sequence[torch.Generator],
     needs: Sequence[str],
     batch: int = 8,
@@ -86,9 +89,9 @@ def complete(
     if not missing:
         return calibration
     calibration.check(policy)
-    if len(observations) != calibration.n_queries:
+    if n_rows(observations) != calibration.n_queries:
         raise PlanError(
-            f"the calibration is of {calibration.n_queries} queries, got {len(observations)}: "
+            f"the calibration is of {calibration.n_queries} queries, got {n_rows(observations)}: "
             f"{', '.join(missing)} must be measured on the same"
         )
     known = calibration.arrays
@@ -99,7 +102,7 @@ def complete(
 
 def measure(
     policy: Transparent,
-    observations: Tensor,
+    observations: Observation,
     noise: Sequence[torch.Generator],
     statistics: Sequence[str],
     known: Mapping[str, np.ndarray],
@@ -118,19 +121,26 @@ def measure(
     names = sorted({*statistics, *(read - have)}, key=list(STATISTICS).index)
     observers = {name: STATISTICS[name].observer() for name in names}
     states = [generator.get_state() for generator in noise]
+    n, cond = n_rows(observations), encoded(policy, observations, batch)
     actions, hidden = [], None if progress else True  # None: a bar where there is a terminal
-    with tqdm(total=len(observations), desc="calibration", unit="query", disable=hidden) as bar:
-        for start in range(0, len(observations), batch):
+    with tqdm(total=n, desc="calibration", unit="query", disable=hidden) as bar:
+        for start in range(0, n, batch):
             rows = slice(start, start + batch)
-            actions.append(_observed(policy, observations[rows], noise[rows], observers))
+            actions.append(_observed(policy, cond[rows], noise[rows], observers))
             bar.update(len(actions[-1]))
     for generator, state in zip(noise, states, strict=True):
         generator.set_state(state)
-    asked = Asked(policy, observations, noise, torch.cat(actions), batch, progress)
+    asked = Asked(policy, cond, noise, torch.cat(actions), batch, progress)
     found: dict[str, np.ndarray] = {}
     for observer in observers.values():
         found |= observer.arrays(asked, {**known, **found})
     return {n: a for n, a in found.items() if n.partition(".")[0] in statistics}
+
+
+def encoded(policy: Transparent, observations: Observation, batch: int) -> Tensor:
+    """(M, n_obs_steps, cond_dim): what the network is told of observations, `batch` at once."""
+    rows = (slice(n, n + batch) for n in range(0, n_rows(observations), batch))
+    return torch.cat([policy.encode(take(observations, part)) for part in rows])
 
 
 def check_names(statistics: Sequence[str]) -> None:
@@ -142,14 +152,14 @@ def check_names(statistics: Sequence[str]) -> None:
 
 def _observed(
     policy: Transparent,
-    observations: Tensor,
+    cond: Tensor,
     noise: Sequence[torch.Generator],
     observers: Mapping[str, Observer],
 ) -> Tensor:
     """The actions of a batch, whose features are gone before the next is allocated."""
     with torch.inference_mode():
         with normed(policy) as inputs:
-            actions, features = observe(policy, observations.float(), noise)
+            actions, features = observe(policy, cond, noise)
         for row, feature in enumerate(features):
             query = Seen(policy, feature, torch.stack([values[row] for values in inputs]))
             for observer in observers.values():

@@ -31,7 +31,7 @@ def runs_of(n_steps: int) -> list[tuple[int, int]]:
 
 def measure_sensitivity(
     policy: Transparent,
-    observations: Tensor,
+    cond: Tensor,
     noise: Sequence[torch.Generator],
     plain: Tensor,
     distances: np.ndarray,
@@ -47,7 +47,7 @@ def measure_sensitivity(
 
     Args:
         policy: in eval mode.
-        observations: (M, n_obs_steps, obs_dim).
+        cond: (M, n_obs_steps, cond_dim), what `policy.encode` gave.
         noise: one generator per query, as it was for the plain actions.
         plain: (M, n_action_steps, action_dim), the plain policy's actions.
         distances: (N, N) mean squared distance of what the layers add in two steps.
@@ -71,9 +71,9 @@ def measure_sensitivity(
         squares: list[Tensor] = []
         fast = build(policy, plan, engine)
         with torch.inference_mode():
-            for first in range(0, len(observations), batch):
+            for first in range(0, len(cond), batch):
                 rows = slice(first, first + batch)
-                actions = fast.act(observations[rows], generators_at(states[rows]))
+                actions = fast.denoise(cond[rows], generators_at(states[rows]))
                 normalised = policy.normalizer.normalize("action", actions)
                 squares.append(squared_action_error(normalised, target[rows]).cpu())
         each, stale = torch.cat(squares).numpy(), float(distances[a, a + 1 : b].sum())

@@ -84,14 +84,14 @@ class Asked:
 
     Attributes:
         policy: in eval mode.
-        observations: (M, n_obs_steps, obs_dim).
+        cond: (M, n_obs_steps, cond_dim), what `policy.encode` gave.
         noise: one generator per query, as it was before the query.
         actions: (M, n_action_steps, action_dim), the plain policy's.
         batch, progress: as `calibrate` has them.
     """
 
     policy: Transparent
-    observations: Tensor
+    cond: Tensor
     noise: Sequence[torch.Generator]
     actions: Tensor
     batch: int
@@ -183,11 +183,11 @@ class Sensitivity:
         pass
 
     def arrays(self, asked: Asked, found: Mapping[str, np.ndarray]) -> Arrays:
-        n = len(asked.observations)
+        n = len(asked.cond)
         chosen = np.linspace(0, n - 1, min(n, N_REPLAYED)).astype(int)
         sensitivity = measure_sensitivity(
             asked.policy,
-            asked.observations[chosen].float(),
+            asked.cond[chosen],
             [asked.noise[row] for row in chosen],
             asked.actions[chosen],
             squared_distances(found["stream"].sum(axis=(0, 2))),

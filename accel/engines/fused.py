@@ -51,25 +51,23 @@ class FusedEngine:
         self._steps = compile_plan(plan)
         self._programs: dict[int, Any] = {}
 
-    def act(self, obs: Tensor, noise: Noise) -> Tensor:
+    def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
+        """As the policy's, for what its `encode` gave."""
         policy = self.policy
-        policy.check(obs, noise)
         with torch.inference_mode():
-            if len(obs) not in self._programs:
+            if len(cond) not in self._programs:
                 self._programs = {
-                    len(obs): self._compile(
+                    len(cond): self._compile(
                         policy,
                         self.plan,
                         self._steps,
-                        len(obs),
+                        len(cond),
                         self.config.precision,
                         self._chosen,
                     )
                 }
-            program = self._programs[len(obs)]
-            trajectory = program.run(
-                policy.normalizer.normalize("obs", obs.to(policy.device)), noise
-            )
+            program = self._programs[len(cond)]
+            trajectory = program.run(cond, noise)
             actions = policy.normalizer.unnormalize("action", trajectory[..., : policy.action_dim])
         self.trace = program.trace
         self.computed = self.computed + self.plan.cells(self.trace)

@@ -42,9 +42,10 @@ class ReferenceEngine:
         self.cache_bytes = 0
         self._bias = bias_of(plan, policy.device)
 
-    def act(self, obs: Tensor, noise: Noise) -> Tensor:
+    def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
+        """As the policy's, for what its `encode` gave."""
         with session(self.policy, self.plan, self._bias) as branch:
-            actions = self.policy.act(obs, noise, branch)
+            actions = self.policy.denoise(cond, noise, branch)
         self.computed = self.computed + branch.computed
         self.cache_bytes = sum(value.nbytes for stored in branch.stored for value in stored)
         self.trace = branch.trace

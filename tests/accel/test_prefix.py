@@ -184,7 +184,9 @@ def test_sensitivity_is_error_per_squared_distance() -> None:
     plain = POLICY.act(obs, noise())
     distances = squared_distances(CALIBRATION.stream.sum(axis=(0, 2)))
     given = noise()
-    found = measure_sensitivity(POLICY, obs, given, plain, distances, batch=4, progress=False)
+    found = measure_sensitivity(
+        POLICY, POLICY.encode(obs), given, plain, distances, batch=4, progress=False
+    )
     assert (found > 0).all()
     assert (np.diff(found) >= -1e-12).all()
     runs = runs_of(N)
@@ -206,7 +208,9 @@ def test_sensitivity_is_error_per_squared_distance() -> None:
     )
     assert found[0] == pytest.approx(expected[0], rel=1e-2)
     assert found[-1] == pytest.approx(expected[-1], rel=1e-2)
-    again = measure_sensitivity(POLICY, obs, noise(), plain, distances, batch=6, progress=False)
+    again = measure_sensitivity(
+        POLICY, POLICY.encode(obs), noise(), plain, distances, batch=6, progress=False
+    )
     assert np.allclose(found, again, rtol=1e-2)
 
 

@@ -1,0 +1,138 @@
+"""Observations with names: what a task shows and a policy sees, said by both in the same words.
+
+An observation is one array, the robot's and the world's numbers (`state`), or a mapping of named
+arrays: `state` (D,), `environment_state` (E,), `image.<camera>` (C, H, W). Batches and histories of
+observations have axes before those. The functions below work on numpy arrays, on tensors, and on
+mappings of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+STATE, ENVIRONMENT, IMAGE = "state", "environment_state", "image."
+NUMBERS, PIXELS = "float32", "uint8"
+
+Arrays: TypeAlias = Any
+"""An array or a tensor, or a mapping of names to those."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of an observation.
+
+    Attributes:
+        shape: of one step: (D,) numbers, or (C, H, W) of an image.
+        dtype: float32; of images uint8, for which floats in [0, 1] stand as well.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = NUMBERS
+
+    def __str__(self) -> str:
+        if len(self.shape) == 1:
+            return f"{self.shape[0]} numbers"
+        channels, height, width = self.shape
+        return f"{channels} x {height} x {width} pixels"
+
+
+@dataclass(frozen=True)
+class ObservationSpec(Mapping[str, ArraySpec]):
+    """The arrays of an observation, in order: {name: ArraySpec}.
+
+    Attributes:
+        arrays: by our names.
+        control_hz: how many observations a second; None where it is not said.
+
+    Example:
+        >>> spec = ObservationSpec.of({"state": 2, "image.top": (3, 96, 96)})
+        >>> list(spec), spec.images, str(spec["image.top"])
+        (['state', 'image.top'], ['image.top'], '3 x 96 x 96 pixels')
+        >>> spec.missing_from(ObservationSpec.of({"state": 3}))
+        ['image.top of 3 x 96 x 96 pixels is missing', 'state must be of 2 numbers, got 3 numbers']
+    """
+
+    arrays: Mapping[str, ArraySpec] = field(default_factory=dict)
+    control_hz: float | None = None
+
+    @classmethod
+    def of(
+        cls, shapes: Mapping[str, int | Sequence[int]], control_hz: float | None = None
+    ) -> ObservationSpec:
+        """From {name: its length, or (C, H, W) of an image}."""
+        arrays = {}
+        for name, shape in shapes.items():
+            sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+            arrays[name] = ArraySpec(sizes, PIXELS if is_image(name) else NUMBERS)
+        return cls(arrays, control_hz)
+
+    def __getitem__(self, name: str) -> ArraySpec:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    @property
+    def single(self) -> bool:
+        """Whether an observation is one array, `state`, and may come without its name."""
+        return list(self) == [STATE]
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images, in order."""
+        return [name for name in self if is_image(name)]
+
+    def missing_from(self, other: ObservationSpec) -> list[str]:
+        """What a policy that sees this lacks where a task shows `other`; [] where nothing is."""
+        found = [f"{name} of {self[name]} is missing" for name in self if name not in other]
+        found += [
+            f"{name} must be of {self[name]}, got {other[name]}"
+            for name in self
+            if name in other and other[name] != self[name]
+        ]
+        found += [f"{name} of {other[name]} is not asked for" for name in other if name not in self]
+        rates = self.control_hz, other.control_hz
+        if None not in rates and rates[0] != rates[1]:
+            found.append(f"it is seen {rates[0]:g} times a second, not {rates[1]:g}")
+        return found
+
+
+def is_image(name: str) -> bool:
+    return name.startswith(IMAGE)
+
+
+def each(function: Any, *observations: Arrays) -> Arrays:
+    """A function of observations, array by array: a mapping again, or an array where those are."""
+    first = observations[0]
+    if not isinstance(first, Mapping):
+        return function(*observations)
+    return {name: function(*(o[name] for o in observations)) for name in first}
+
+
+def n_rows(obs: Arrays) -> int:
+    """The length of the first axis."""
+    if isinstance(obs, Mapping):
+        return len(next(iter(obs.values()), ()))
+    return len(obs)
+
+
+def take(obs: Arrays, rows: Any) -> Arrays:
+    """Some rows: an index, a slice or a list of numbers."""
+    return each(lambda array: array[rows], obs)
+
+
+def stacked(observations: Sequence[Arrays]) -> Arrays:
+    """Observations of numpy along a new first axis."""
+    return each(lambda *arrays: np.stack(arrays), *observations)
+
+
+def joined(observations: Sequence[Arrays]) -> Arrays:
+    """Batches of observations of numpy, one after another."""
+    return each(lambda *arrays: np.concatenate(arrays), *observations)
