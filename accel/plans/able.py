@@ -30,11 +30,11 @@ def check_branches(policy: Accelerable, what: str) -> None:
 
 
 def check_quantizable(policy: Accelerable, what: str) -> None:
-    """Refuse a network whose linear layers the engines do not know.
+    """Refuse a network whose linear layers the engines do not know, and that has no encoder.
 
     Raises:
         PlanError: names what was asked for.
     """
     family = family_of(policy)
-    if not family.quantizable:
+    if not family.quantizable and getattr(policy, "encoder", None) is None:
         raise PlanError(family.lacks(what, "a transformer"))

@@ -9,7 +9,9 @@ from typing import Any
 OFF = 16
 """Bits that mean: not quantised."""
 LAYERS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
-"""The blocks, by default, but not the keys and values of a memory, made once a query."""
+"""The blocks, by default, but not the keys and values of a memory, made once a query.
+
+With it go the convolutions of an image encoder, see convolution.py."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "method": ("auto", "rtn", "smooth", "duquant"),
     "rotation": ("hadamard", "greedy"),

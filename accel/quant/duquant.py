@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attention import Attention
 from .config import DuQuantConfig, QuantConfig
 from .hashes import fingerprint, sha256, stored
 from .linear import LinearSpec, QuantisedLinear
+from .replacement import replace_layers
 from .selection import linears, select
 from .statistics import LayerStatistics, Statistics, stable_seed
 from .transform import crest, fit
@@ -112,24 +111,6 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
         reports.append(report)
     replaced = replace_layers(model, layers, statistics.attentions)
     return Quantized(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
-
-
-def replace_layers(
-    model: nn.Module, layers: dict[str, QuantisedLinear], attentions: dict[str, bool]
-) -> nn.Module:
-    """A deep copy with these layers in place; attentions ({name: cross}) are opened first."""
-    memo: dict[int, nn.Module] = {}
-    for name, module in model.named_modules():
-        if name in attentions:
-            assert isinstance(module, nn.MultiheadAttention)
-            opened = copy.deepcopy(Attention.from_stock(module, attentions[name], name))
-            for child, _ in list(opened.named_children()):
-                if f"{name}.{child}" in layers:
-                    setattr(opened, child, layers[f"{name}.{child}"])
-            memo[id(module)] = opened
-        elif name in layers:
-            memo[id(module)] = layers[name]
-    return copy.deepcopy(model, memo)  # takes what memo has instead of copying it
 
 
 def _fitted(

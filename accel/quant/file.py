@@ -17,9 +17,10 @@ from torch import nn
 from ..persist import check_digest, read_header, write_tensors
 from .attention import Attention
 from .config import DuQuantConfig, QuantConfig
-from .duquant import LayerReport, Quantized, replace_layers
+from .duquant import LayerReport, Quantized
 from .hashes import fingerprint, sha256, stored
 from .linear import LinearSpec, QuantisedLinear
+from .replacement import replace_layers
 
 SCHEMA = "skipstep-quant/1"
 KEYS = {
@@ -108,9 +109,9 @@ def _restore(
     if missing:
         raise ValueError(f"the model has no attention {min(missing)}")
     replaced = replace_layers(model, layers, header["attentions"])
-    present = {id(module) for module in replaced.modules()}
+    present = dict(replaced.named_modules())
     for name, layer in layers.items():
-        if id(layer) not in present:
+        if not isinstance(present.get(name), QuantisedLinear):
             raise ValueError(f"the model has no layer {name}")
         state[f"{name}.{EXTRA}"] = layer.get_extra_state()
     replaced.load_state_dict(state)

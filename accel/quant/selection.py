@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from .attention import Attention
-from .config import QuantConfig
+from .config import LAYERS, QuantConfig
+from .convolution import Flattened, is_covered
 from .statistics import Statistics
 
 
 def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Linear]:
-    """{name: layer} of all linear layers; those of `attentions` ({name: cross}) opened."""
+    """{name: layer} of all linear layers; those of `attentions` ({name: cross}) opened.
+
+    Convolutions of an encoder are linear layers on patches.
+    """
     found: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
@@ -26,6 +30,9 @@ def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Li
                 found[f"{name}.{child}"] = linear
         elif type(module) is nn.Linear:
             found[name] = module
+        elif is_covered(name, module):
+            assert isinstance(module, nn.Conv2d)
+            found[name] = Flattened(module)
     return found
 
 
@@ -46,8 +53,10 @@ def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int
     """
     least = config.min_features
     wide = [n for n, layer in found.items() if min(layer.in_features, layer.out_features) >= least]
-    _refuse_idle("include", config.include, wide, f"layers of at least {least} features")
-    included = [name for name in wide if _matches(config.include, name)]
+    seeing = [n for n in wide if config.include == (LAYERS,) and isinstance(found[n], Flattened)]
+    if not seeing:
+        _refuse_idle("include", config.include, wide, f"layers of at least {least} features")
+    included = [name for name in wide if name in seeing or _matches(config.include, name)]
     _refuse_idle("exclude", config.exclude, included, "layers that quant.include has")
     names = [name for name in included if not _matches(config.exclude, name)]
     if not names:

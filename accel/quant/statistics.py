@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .attention import Attention
+from .convolution import is_covered, patches
 from .hashes import identity, sha256
 
 
@@ -177,6 +178,12 @@ def collect(
     ) -> None:
         record(name, args[0] if args else kwargs["input"])
 
+    def on_convolution(
+        name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        assert isinstance(module, nn.Conv2d)
+        record(name, patches(module, args[0] if args else kwargs["input"]))
+
     def on_attention(
         name: str, stock: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -211,6 +218,9 @@ def collect(
                 hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             elif type(module) is nn.Linear:
                 hook = partial(on_linear, name)
+                hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            elif is_covered(name, module):
+                hook = partial(on_convolution, name)
                 hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         chosen = islice(batches, n_batches)
         with torch.no_grad():
