@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runners.studies.arms import listed
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -36,10 +38,10 @@ def few(kind: str, steps: int, spacing: str = "trailing", **settings: object) ->
 
 def at(*timesteps: int, base: str = "ddpm") -> Arm:
     """A list of timesteps."""
-    listed = ",".join(str(t) for t in timesteps)
+    words = ",".join(str(t) for t in timesteps)
     return Arm(
-        f"{base}-{len(timesteps)} at {listed.replace(',', '/')}",
-        (f"sampler={base}", f"sampler.timesteps=[{listed}]"),
+        f"{base}-{len(timesteps)} at {listed(timesteps)}",
+        (f"sampler={base}", f"sampler.timesteps=[{words}]"),
         "ablation",
     )
 
@@ -86,6 +88,8 @@ WHY = [
     at(99, 74, 49, 24, 0),
     at(99, 79, 59, 39, 5),
     at(99, 79, 59, 39, 30),
+    at(*range(99, 8, -1)),  # a hundred without the last nine, which ten trailing have not either
+    at(*range(99, 9, -10), *range(9, -1, -1)),  # ten trailing, and those nine
     few("ddim", 100, "checkpoint"),
     few("ddim", 100, "checkpoint", eta=1),
     Arm("ddpm-5 trailing fixed_large", (*LARGE, "sampler.steps=5"), "ablation"),

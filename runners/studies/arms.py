@@ -99,7 +99,7 @@ def sampler_label(sampler: Mapping[str, Any]) -> str:
         return ""
     words = [f"{sampler.get('kind')}-{sampler.get('steps')}"]
     if sampler.get("timesteps"):
-        words.append("at " + "/".join(str(t) for t in sampler["timesteps"]))
+        words.append("at " + listed(sampler["timesteps"]))
     if sampler.get("spacing"):
         words.append(str(sampler["spacing"]))
     if sampler.get("power"):
@@ -113,6 +113,24 @@ def sampler_label(sampler: Mapping[str, Any]) -> str:
     if sampler.get("stochastic"):
         words.append("SDE")
     return " ".join(words)
+
+
+def listed(timesteps: Sequence[int]) -> str:
+    """Timesteps in few words; four or more that follow each other as the first and the last.
+
+    Example:
+        >>> listed([99, 49, 0]), listed([99, 50, *range(9, -1, -1)])
+        ('99/49/0', '99/50/9..0')
+    """
+    runs: list[list[int]] = []
+    for t in timesteps:
+        if runs and runs[-1][-1] == t + 1:
+            runs[-1].append(t)
+        else:
+            runs.append([t])
+    return "/".join(
+        f"{run[0]}..{run[-1]}" if len(run) > 3 else "/".join(map(str, run)) for run in runs
+    )
 
 
 def _said(key: str, value: str) -> str:
