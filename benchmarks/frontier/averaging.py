@@ -30,7 +30,7 @@ from runners.metrics import paired, wilson
 from runners.store.folder import dump
 from runners.store.reading import is_baseline
 
-from . import page
+from . import measured, page
 from .latency import job_of
 
 NAME = "averaging.json"
@@ -80,7 +80,7 @@ def main() -> int:
     options = words.parse_args()
     job = job_of(options.task, (f"n_episodes={options.episodes}", *options.sampler))
     label = f"{page.label_of(job.config)}, mean of {options.samples}"
-    kept, plain = page.measured(NAME).get(options.task, {}), plain_success(options.task)
+    kept, plain = measured.measured(NAME).get(options.task, {}), plain_success(options.task)
     success = {int(s): ok for s, ok in kept.get(label, {}).get("success", {}).items()}
     missing = [seed for seed in job.seeds if seed not in success]
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def main() -> int:
         for episode in tqdm(played, total=len(missing), unit="episode", disable=None):
             if episode.status == "ok":
                 success[episode.seed] = bool(episode.success)
-                page.keep_measured(NAME, options.task, {**kept, label: summary(success, plain)})
+                measured.keep_measured(NAME, options.task, {**kept, label: summary(success, plain)})
     found = summary(success, plain)
     print(label, dump({k: v for k, v in found.items() if k != "success"}))
     return int(not success.keys() >= set(job.seeds))

@@ -32,7 +32,8 @@ from runners.jobs.job import Job
 from runners.machine import cpu, load
 
 from .arms import ARMS
-from .page import keep_measured, label_of
+from .measured import keep_measured
+from .page import label_of
 
 REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]

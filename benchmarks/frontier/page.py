@@ -11,25 +11,22 @@ with the pages.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from runners.formatting import NOTHING, changes, p_value, rates, share, speed, yes_no
 from runners.metrics import Paired, paired, wilson
 from runners.statistics import noninferiority
-from runners.store.atomic import write_whole
-from runners.store.folder import dump
 from runners.store.published import STUDIES, Published, published
 from runners.store.reading import Run, is_baseline
 from runners.studies.arms import quant_label, sampler_label
 from runners.studies.cost import read_flops
 from runners.studies.embodied import differences, means
 
-RESULTS, STUDY = Path("results"), "frontier"
+from .measured import RESULTS, STUDY, averaged, measured, spread
+
 MARGIN = 0.03
 METRICS = {  # of an episode's `embodied` -> heading, digits
     "time_to_success_s": ("time to success, s", 2),
@@ -160,20 +157,6 @@ def _number(value: float, bounds: tuple[float, float] | None, digits: int, sign:
     return f"{value:{form}}{interval}"
 
 
-def measured(name: str) -> dict[str, Any]:
-    """{task: what was measured} of latency.json or spread.json."""
-    path = RESULTS / STUDIES / STUDY / name
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
-
-
-def keep_measured(name: str, task: str, found: Mapping[str, Any]) -> None:
-    """Put what was measured of one task beside what is there of the others."""
-    folder = RESULTS / STUDIES / STUDY
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / name, dump({**measured(name), task: found}))
-
-
 def machine(timings: Mapping[str, Any], task: str) -> str:
     """Where and how the arms were timed."""
     if task not in timings:
@@ -187,25 +170,6 @@ def machine(timings: Mapping[str, Any], task: str) -> str:
     )
 
 
-def spread(task: str) -> Iterator[str]:
-    """How much the actions of a sampler differ from noise to noise."""
-    found = measured("spread.json").get(task, {})
-    if not found:
-        return
-    yield (
-        f"How much the actions of {found['noises']} noises differ on {found['queries']} "
-        "observations, and how far their mean is from the unaccelerated policy's (root mean "
-        "square, normalised action units):"
-    )
-    yield ""
-    yield "| sampler | spread | shift of the mean |"
-    yield "|---|---|---|"
-    rows = [(name, row) for name, row in found.items() if isinstance(row, dict)]
-    for name, row in sorted(rows, key=lambda item: float(item[1]["spread"])):
-        yield f"| {name} | {row['spread']:.3f} | {row['shift']:.3f} |"
-    yield ""
-
-
 def page() -> str:
     """Both tables of every task."""
     timings, lines = measured("latency.json"), list[str]()
@@ -213,7 +177,7 @@ def page() -> str:
         rows = rows_of(task, timings)
         lines += [f"### {task}", "", machine(timings, task), "", *table(rows), ""]
         lines += ["How the robot moved, against the unaccelerated policy on the same seeds:", ""]
-        lines += [*embodied(rows), "", *spread(task)]
+        lines += [*embodied(rows), "", *averaged(task), *spread(task)]
     return "\n".join(lines).strip()
 
 

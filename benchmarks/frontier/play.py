@@ -18,7 +18,7 @@ from runners.store.reading import read_run
 from tools.keep_runs import RefusedError, keep
 
 from .arms import ARMS, Arm
-from .page import RESULTS, STUDY
+from .measured import RESULTS, STUDY
 
 RUNS = Path("multirun", STUDY)
 

@@ -29,7 +29,7 @@ from runners.episodes.queries import Queries
 from runners.store.folder import dump
 from runners.studies.arms import sampler_label
 
-from .page import keep_measured
+from .measured import keep_measured
 
 SAMPLERS: tuple[dict[str, Any], ...] = (
     {"sampler": "checkpoint"},
