@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
+from .encoders.config import EncoderConfig
 from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
@@ -103,11 +104,18 @@ def _is_finite(values: Tensor) -> bool:
 def save_policy(
     policy: DiffusionPolicy, folder: str | Path, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write our folder format; weights in `dtype`, the normaliser in float32."""
+    """Write our folder format; weights in `dtype`, the normaliser in float32.
+
+    The encoder's buffers, running statistics and grids, stay as they are.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    kept = {k for k, _ in policy.named_buffers() if k.startswith("encoder.")}
     state = {
-        k: v.detach().cpu().to(torch.float32 if k.startswith("normalizer.") else dtype).contiguous()
+        k: (v if k in kept else v.to(torch.float32 if k.startswith("normalizer.") else dtype))
+        .detach()
+        .cpu()
+        .contiguous()
         for k, v in policy.state_dict().items()
     }
     settings = {"schema": SCHEMA, **policy.config.settings()}
@@ -172,7 +180,10 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
     sizes = family_in(raw).sizes
     raw.pop("family", None)
-    parts: dict[str, Any] = {"network": sizes, "sampler": SamplerConfig, "task": TaskInfo}
+    parts: dict[str, Any] = {
+        **{"network": sizes, "sampler": SamplerConfig, "task": TaskInfo},
+        "encoder": EncoderConfig,
+    }
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 

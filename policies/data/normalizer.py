@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,15 @@ def _frozen(values: dict[str, Tensor]) -> nn.ParameterDict:
 
 
 class Normalizer(nn.Module):
-    """normalised = x * scale + offset, one map per field ("obs", "action").
+    """normalised = x * scale + offset, one map per field ("obs", "action", or names of arrays).
 
     Keys in the state dict are the reference's: params_dict.<field>.{scale,offset,input_stats.*}.
+
+    Args:
+        dims: numbers of each field, or the shape of its map: (C, 1, 1) of an image.
     """
 
-    def __init__(self, dims: dict[str, int]) -> None:
+    def __init__(self, dims: Mapping[str, int | tuple[int, ...]]) -> None:
         super().__init__()
         self.params_dict = nn.ParameterDict()
         for field, dim in dims.items():

@@ -24,8 +24,8 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "data", "denoiser", "family", "fingerprints", "undrawn"],
-        ["transformer", "unet"],
+        ["sampling", "data", "denoiser", "family", "fingerprints", "undrawn", "observed"],
+        ["transformer", "unet", "encoders"],
         ["families"],
         ["config"],
         ["clipping", "policy"],
