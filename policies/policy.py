@@ -60,6 +60,7 @@ class DiffusionPolicy(nn.Module):
         self.horizon = config.network.horizon
         self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
         self.table = sampler_table(config.sampler)
+        self._obs_spec = config.obs_spec
         self._fingerprints = Fingerprints()
 
     @property
@@ -162,7 +163,7 @@ class DiffusionPolicy(nn.Module):
     @property
     def obs_spec(self) -> ObservationSpec:
         """The arrays of an observation."""
-        return self.config.obs_spec
+        return self._obs_spec
 
     @property
     def encode_flops(self) -> int:
@@ -223,9 +224,10 @@ class DiffusionPolicy(nn.Module):
         Raises:
             ValueError: arrays that do not fit `obs_spec`, by name.
         """
-        arrays = self._observed(obs)
         if self.encoder is None:
-            return self.normalizer.normalize("obs", in_units(STATE, arrays[STATE], self.device))
+            state = self._observed(obs)[STATE] if isinstance(obs, Mapping) else obs
+            return self.normalizer.normalize("obs", state.to(self.device, torch.float32))
+        arrays = self._observed(obs)
         if memory is None or not self.obs_spec.images:
             return self._encoded(arrays)
         return remembered(memory, arrays, self._encoded, self.encoder)
