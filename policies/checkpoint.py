@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ CONFIG, WEIGHTS = "policy.yaml", "weights.safetensors"
 WEIGHT_CHOICES = ("auto", "ema", "model")
 SCORE = re.compile(r"test_mean_score=(-?\d+(?:\.\d+)?)")
 EPOCH = re.compile(r"epoch=(\d+)")
+MESSAGE = 600  # characters of what torch says
 NARROW = (torch.float16, torch.bfloat16, torch.float32)  # loading makes the same float32 of them
 
 
@@ -80,8 +82,8 @@ def load_policy(
         if bad:
             raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")
         policy.load_state_dict(state)
-    except RuntimeError as error:  # load_state_dict names the keys and shapes over several lines
-        raise CheckpointError(f"{found}: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:  # load_state_dict names keys and shapes, all of them, on lines
+        raise CheckpointError(f"{found}: {shorten(str(error), MESSAGE)}") from error
     except KeyError as error:
         raise CheckpointError(f"{found}: {error} is missing") from error
     except (TypeError, ValueError) as error:

@@ -81,11 +81,12 @@ class PolicyConfig:
 
     def _check_observations(self) -> None:
         names = [STATE] if self.encoder is None else list(self.encoder.arrays)
+        must = f"aliases must be other names for {', '.join(names)}"
+        if not isinstance(self.aliases, dict):
+            raise ValueError(f"{must}, got {self.aliases!r}")
         for theirs, ours in self.aliases.items():
-            if ours not in names or theirs in names:
-                raise ValueError(
-                    f"aliases must be other names for {', '.join(names)}, got {theirs}: {ours}"
-                )
+            if ours not in names or theirs in names or not isinstance(theirs, str):
+                raise ValueError(f"{must}, got {theirs}: {ours}")
         if self.encoder is None:
             return
         if self.encoder.out_dim != self.obs_dim:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ NORMS = ("batch", "group")
 POOLS = ("spatial_softmax", "average")
 NOT_ARRAYS = ("action", "obs")  # names with another meaning where arrays have theirs
 REDUCTION = 32  # a feature map is this much smaller than its image
+MOST = {"numbers": 2**20, "pixels": 2**13, "n_keypoints": 2**12, "feature_dim": 2**14}
+MOST_CAMERAS = 64
 
 
 @dataclass
@@ -82,11 +84,15 @@ class EncoderConfig:
                 )
         for name in ("resize", "crop"):
             setattr(self, name, _size(name, getattr(self, name)))
-        if not _whole(self.n_keypoints):
-            raise ValueError(f"encoder.n_keypoints must be at least 1, got {self.n_keypoints!r}")
-        if self.feature_dim is not None and not _whole(self.feature_dim):
+        for name, or_null in (("n_keypoints", ""), ("feature_dim", " or null")):
+            value = getattr(self, name)
+            if not (_whole(value, MOST[name]) or (or_null and value is None)):
+                raise ValueError(
+                    f"encoder.{name} must be from 1 to {MOST[name]}{or_null}, got {value!r}"
+                )
+        if len(self.cameras) > MOST_CAMERAS:
             raise ValueError(
-                f"encoder.feature_dim must be at least 1 or null, got {self.feature_dim!r}"
+                f"encoder.arrays must have at most {MOST_CAMERAS} images, got {len(self.cameras)}"
             )
         self._check_sizes()
 
@@ -148,26 +154,36 @@ class EncoderConfig:
         return sum(dims)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _shape(name: object, shape: Any) -> list[int]:
     if not isinstance(name, str) or name in ("", IMAGE, *NOT_ARRAYS):
         raise ValueError(f"encoder.arrays holds {name!r}, which is not a name of an array")
-    n, allowed = (3, "[C, H, W]") if is_image(name) else (1, "[D]")
-    if not _is_sequence(shape) or len(shape) != n or not all(map(_whole, shape)):
-        raise ValueError(f"encoder.arrays.{name} must be {allowed}, got {shape!r}")
+    n, allowed, most = (3, "[C, H, W]", "pixels") if is_image(name) else (1, "[D]", "numbers")
+    if not _are_sizes(shape, n, MOST[most]):
+        raise ValueError(
+            f"encoder.arrays.{name} must be {allowed}, each up to {MOST[most]}, got {shape!r}"
+        )
     return list(shape)
 
 
 def _size(name: str, size: Any) -> list[int] | None:
     if size is None:
         return None
-    if not _is_sequence(size) or len(size) != 2 or not all(map(_whole, size)):
-        raise ValueError(f"encoder.{name} must be [height, width] or null, got {size!r}")
+    if not _are_sizes(size, 2, MOST["pixels"]):
+        raise ValueError(
+            f"encoder.{name} must be [height, width], each up to {MOST['pixels']}, or null, "
+            f"got {size!r}"
+        )
     return list(size)
 
 
-def _is_sequence(value: object) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+def _are_sizes(value: object, n: int, most: int) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) == n
+        and all(_whole(size, most) for size in value)
+    )
