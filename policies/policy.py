@@ -10,28 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skipstep.observations import STATE, ObservationSpec, each, is_image, n_rows
+from skipstep.observations import each, n_rows
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
 from .denoiser import Compute
 from .encoders.encoder import ObservationEncoder
-from .encoders.flops import encoder_flops
-from .encoders.memory import remembered
+from .encoding import Encoding, Memories, observed_fields
 from .families import family_named
 from .fingerprints import Fingerprints
-from .observed import Observation, in_units, observed
+from .observed import Observation
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 from .undrawn import Undrawn, shared
 
 Noise = torch.Generator | Sequence[torch.Generator]
-Memories = Sequence[dict[str, Any]] | None
 StepBranch = Callable[[int, int, Compute], Tensor]
 """(step, site index, how to compute its value) -> the value that the network goes on with."""
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(Encoding):
     """A DDPM/DDIM policy over action chunks (Chi et al. 2023); `load_policy` makes one.
 
     Args:
@@ -51,7 +49,7 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.model: Any = family_named(config.network.family).network(config.network)
-        self.normalizer = Normalizer({**_fields(config), "action": config.action_dim})
+        self.normalizer = Normalizer({**observed_fields(config), "action": config.action_dim})
         if encoder is None and config.encoder is not None:
             encoder = ObservationEncoder(config.encoder)
         self.encoder = encoder
@@ -60,7 +58,7 @@ class DiffusionPolicy(nn.Module):
         self.horizon = config.network.horizon
         self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
         self.table = sampler_table(config.sampler)
-        self._obs_spec = config.obs_spec
+        self.obs_spec = config.obs_spec
         self._fingerprints = Fingerprints()
 
     @property
@@ -91,10 +89,6 @@ class DiffusionPolicy(nn.Module):
     def sizes(self) -> Any:
         """The network's config, the sizes of a family in `FAMILIES`."""
         return self.config.network
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
 
     def with_sampler(
         self, sampler: SamplerConfig | str, steps: int | None = None, **settings: Any
@@ -160,21 +154,6 @@ class DiffusionPolicy(nn.Module):
         settings |= {} if self.encoder is None else {"order": list(self.obs_spec)}
         return self._fingerprints.of(settings, self.state_dict())
 
-    @property
-    def obs_spec(self) -> ObservationSpec:
-        """The arrays of an observation."""
-        return self._obs_spec
-
-    @property
-    def encode_flops(self) -> int:
-        """FLOPs of `encode` for one row; 0 where nothing is learnt there."""
-        config = self.config.encoder
-        return 0 if config is None else self.n_obs_steps * encoder_flops(config)
-
-    @property
-    def n_encoder_parameters(self) -> int:
-        return 0 if self.encoder is None else sum(p.numel() for p in self.encoder.parameters())
-
     def act(
         self,
         obs: Observation,
@@ -185,9 +164,7 @@ class DiffusionPolicy(nn.Module):
         """Observations to the actions to execute: `encode` once, then `denoise`.
 
         Args:
-            obs: (B, n_obs_steps, obs_dim) float32, in the units of the env, or a mapping of the
-                arrays of `obs_spec`, by our names or the checkpoint's own; images are uint8, or
-                floats in [0, 1].
+            obs: (B, n_obs_steps, obs_dim), or a mapping of the arrays of `obs_spec`, see `encode`.
             noise: one CPU generator per row, or a single one that is consumed in the order of the
                 reference implementation (the initial trajectory, then one draw per stochastic step,
                 each of full horizon).
@@ -207,44 +184,6 @@ class DiffusionPolicy(nn.Module):
         """
         self.check(obs, noise)
         return self.denoise(self.encode(obs, memory), noise, branch)
-
-    @torch.no_grad()
-    def encode(self, obs: Observation, memory: Memories = None) -> Tensor:
-        """Observations to what the network is told of them, once a query.
-
-        Args:
-            obs: as of `act`.
-            memory: one dict a row, kept by whoever runs the episode and emptied at its reset;
-                what stays the same from query to query is kept in it, see `encoders.memory`. None:
-                nothing is kept, and the batch is encoded at once.
-
-        Returns:
-            (B, n_obs_steps, obs_dim), normalised.
-
-        Raises:
-            ValueError: arrays that do not fit `obs_spec`, by name.
-        """
-        if self.encoder is None:
-            state = self._observed(obs)[STATE] if isinstance(obs, Mapping) else obs
-            return self.normalizer.normalize("obs", state.to(self.device, torch.float32))
-        arrays = self._observed(obs)
-        if memory is None or not self.obs_spec.images:
-            return self._encoded(arrays)
-        return remembered(memory, arrays, self._encoded, self.encoder)
-
-    def _observed(self, obs: Observation) -> dict[str, Tensor]:
-        return observed(obs, self.obs_spec, self.config.aliases, self.n_obs_steps)
-
-    def _encoded(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """(B, To, ...) as they came, by our names -> (B, To, obs_dim)."""
-        assert self.encoder is not None
-        out: Tensor = self.encoder(
-            {
-                name: self.normalizer.normalize(name, in_units(name, array, self.device))
-                for name, array in arrays.items()
-            }
-        )
-        return out
 
     def denoise(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
         """What `encode` gave to the actions to execute; arguments and result as of `act`."""
@@ -307,17 +246,9 @@ class DiffusionPolicy(nn.Module):
             raise RuntimeError(
                 "the policy is in training mode (dropout is on): call policy.eval() first"
             )
-        rows = n_rows(self._observed(obs))
+        rows = n_rows(self.observed(obs))
         if not isinstance(noise, torch.Generator) and len(noise) != rows:
             raise ValueError(f"noise must hold one generator per row ({rows}), got {len(noise)}")
-
-
-def _fields(config: PolicyConfig) -> dict[str, int | tuple[int, ...]]:
-    """Maps of the normaliser for what is observed; an image has one number a channel."""
-    if config.encoder is None:
-        return {"obs": config.obs_dim}
-    arrays = config.encoder.arrays
-    return {name: (s[0], 1, 1) if is_image(name) else s[0] for name, s in arrays.items()}
 
 
 def at_step(branch: StepBranch, step: int) -> Callable[[int, Compute], Tensor]:

@@ -21,6 +21,7 @@ from policies import (
     PolicyConfig,
     UnetConfig,
     export_reference,
+    from_reference,
     load_policy,
     save_policy,
 )
@@ -30,6 +31,7 @@ from policies.undrawn import shared
 from tests.helpers.places import PROJECT
 from tests.helpers.seeing import ACT, ARRAYS, SAMPLER, TO, encoder_config, image_policy, noise
 from tests.helpers.seeing import observation as observed
+from tests.helpers.stock import live_policy
 
 ALIASES = {
     "observation.state": "state",
@@ -331,7 +333,7 @@ def test_configs_that_contradict_themselves_are_refused() -> None:
 
 
 def test_policies_of_one_array_are_written_and_hashed_as_before() -> None:
-    policy = load_policy(PROJECT / "checkpoints/kitchen")
+    policy = from_reference(live_policy())
     assert not {"encoder", "aliases"} & set(policy.config.settings())
     json.dumps(image_policy().config.settings())
     obs = torch.randn(1, policy.n_obs_steps, policy.obs_dim)
@@ -341,8 +343,8 @@ def test_policies_of_one_array_are_written_and_hashed_as_before() -> None:
     called.load_state_dict(policy.state_dict())
     assert torch.equal(called.act({"observation.state": obs}, noise(0)), expected)
     for bad, words in (
-        ({"obs": obs}, "state of 60 numbers is missing, obs is not asked for"),
-        ({"state": obs[..., :9]}, r"state must have shape \(B, 4, 60\)"),
+        ({"obs": obs}, "state of 5 numbers is missing, obs is not asked for"),
+        ({"state": obs[..., :3]}, r"state must have shape \(B, 2, 5\)"),
     ):
         with pytest.raises(ValueError, match=words):
             policy.act(bad, noise(0))
