@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
+from .encoders.config import EncoderConfig
 from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
@@ -35,6 +37,7 @@ CONFIG, WEIGHTS = "policy.yaml", "weights.safetensors"
 WEIGHT_CHOICES = ("auto", "ema", "model")
 SCORE = re.compile(r"test_mean_score=(-?\d+(?:\.\d+)?)")
 EPOCH = re.compile(r"epoch=(\d+)")
+MESSAGE = 600  # characters of what torch says
 NARROW = (torch.float16, torch.bfloat16, torch.float32)  # loading makes the same float32 of them
 
 
@@ -79,8 +82,8 @@ def load_policy(
         if bad:
             raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")
         policy.load_state_dict(state)
-    except RuntimeError as error:  # load_state_dict names the keys and shapes over several lines
-        raise CheckpointError(f"{found}: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:  # load_state_dict names keys and shapes, all of them, on lines
+        raise CheckpointError(f"{found}: {shorten(str(error), MESSAGE)}") from error
     except KeyError as error:
         raise CheckpointError(f"{found}: {error} is missing") from error
     except (TypeError, ValueError) as error:
@@ -103,11 +106,18 @@ def _is_finite(values: Tensor) -> bool:
 def save_policy(
     policy: DiffusionPolicy, folder: str | Path, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write our folder format; weights in `dtype`, the normaliser in float32."""
+    """Write our folder format; weights in `dtype`, the normaliser in float32.
+
+    The encoder's buffers, running statistics and grids, stay as they are.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    kept = {k for k, _ in policy.named_buffers() if k.startswith("encoder.")}
     state = {
-        k: v.detach().cpu().to(torch.float32 if k.startswith("normalizer.") else dtype).contiguous()
+        k: (v if k in kept else v.to(torch.float32 if k.startswith("normalizer.") else dtype))
+        .detach()
+        .cpu()
+        .contiguous()
         for k, v in policy.state_dict().items()
     }
     settings = {"schema": SCHEMA, **policy.config.settings()}
@@ -172,7 +182,10 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
     sizes = family_in(raw).sizes
     raw.pop("family", None)
-    parts: dict[str, Any] = {"network": sizes, "sampler": SamplerConfig, "task": TaskInfo}
+    parts: dict[str, Any] = {
+        **{"network": sizes, "sampler": SamplerConfig, "task": TaskInfo},
+        "encoder": EncoderConfig,
+    }
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 

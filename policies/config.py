@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from skipstep.observations import STATE, ObservationSpec
+
+from .encoders.config import EncoderConfig
 from .families import family_named
 from .family import Sizes
 from .sampling.table import SamplerConfig
@@ -21,7 +24,13 @@ class TaskInfo:
 
 @dataclass
 class PolicyConfig:
-    """Everything but the weights."""
+    """Everything but the weights.
+
+    Attributes:
+        obs_dim: numbers of one observation; with an encoder, of one that is encoded.
+        encoder: of observations that are more than one array of numbers; None: they are `state`.
+        aliases: names that the checkpoint's own library has for arrays -> ours.
+    """
 
     network: Sizes
     obs_dim: int
@@ -30,8 +39,11 @@ class PolicyConfig:
     pred_action_steps_only: bool = False
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     task: TaskInfo = field(default_factory=TaskInfo)
+    encoder: EncoderConfig | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_observations()
         net = self.network
         width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)
         if (net.input_dim, net.output_dim) != (width, width):
@@ -67,14 +79,43 @@ class PolicyConfig:
                 f"gives another length, got {self.length}"
             )
 
+    def _check_observations(self) -> None:
+        names = [STATE] if self.encoder is None else list(self.encoder.arrays)
+        must = f"aliases must be other names for {', '.join(names)}"
+        if not isinstance(self.aliases, dict):
+            raise ValueError(f"{must}, got {self.aliases!r}")
+        for theirs, ours in self.aliases.items():
+            if ours not in names or theirs in names or not isinstance(theirs, str):
+                raise ValueError(f"{must}, got {theirs}: {ours}")
+        if self.encoder is None:
+            return
+        if self.encoder.out_dim != self.obs_dim:
+            raise ValueError(
+                f"obs_dim must be the encoder's {self.encoder.out_dim} numbers of one step, "
+                f"got {self.obs_dim}"
+            )
+        if not self.network.obs_as_cond:
+            raise ValueError(
+                "an encoder needs a network with observations as a condition (obs_as_cond=true; of "
+                "a UNet: obs_as=global or local): what it encodes cannot be painted in"
+            )
+
     def settings(self) -> dict[str, Any]:
         """By name, as they are written down and hashed; see `SamplerConfig.settings`.
 
-        Families that files had before they named any are not named, so hashes of those stay.
+        Families that files had before they named any are not named, nor are an encoder and aliases
+        where there are none, so hashes of those stay.
         """
         family = family_named(self.network.family)
         named = {} if family.mark else {"family": family.name}
-        return {**named, **asdict(self), "sampler": self.sampler.settings()}
+        found = {**named, **asdict(self), "sampler": self.sampler.settings()}
+        return {k: v for k, v in found.items() if v or k not in ("encoder", "aliases")}
+
+    @property
+    def obs_spec(self) -> ObservationSpec:
+        """The arrays of an observation."""
+        arrays = {STATE: self.obs_dim} if self.encoder is None else self.encoder.arrays
+        return ObservationSpec.of(arrays)
 
     @property
     def length(self) -> int:

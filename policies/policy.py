@@ -10,26 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skipstep.observations import STATE, ObservationSpec
+from skipstep.observations import each, n_rows
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
 from .denoiser import Compute
+from .encoders.encoder import ObservationEncoder
+from .encoding import Encoding, Memories, observed_fields
 from .families import family_named
 from .fingerprints import Fingerprints
+from .observed import Observation
 from .sampling.choosing import choose_sampler
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
-from .undrawn import Undrawn
+from .undrawn import Undrawn, shared
 
 Noise = torch.Generator | Sequence[torch.Generator]
-Observation = Tensor | Mapping[str, Tensor]
-Memories = Sequence[dict[str, Any]] | None
 StepBranch = Callable[[int, int, Compute], Tensor]
 """(step, site index, how to compute its value) -> the value that the network goes on with."""
 
 
-class DiffusionPolicy(nn.Module):
-    """A DDPM/DDIM policy over action chunks (Chi et al. 2023); `load_policy` makes one."""
+class DiffusionPolicy(Encoding):
+    """A DDPM/DDIM policy over action chunks (Chi et al. 2023); `load_policy` makes one.
+
+    Args:
+        config: everything but the weights.
+        encoder: in the place of the one that the config describes, from normalised arrays (B, To,
+            ...) by name to (B, To, obs_dim).
+    """
 
     n_obs_steps: int
     n_action_steps: int
@@ -38,16 +45,20 @@ class DiffusionPolicy(nn.Module):
     action_dim: int
     table: SamplerTable
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
         self.model: Any = family_named(config.network.family).network(config.network)
-        self.normalizer = Normalizer({"obs": config.obs_dim, "action": config.action_dim})
+        self.normalizer = Normalizer({**observed_fields(config), "action": config.action_dim})
+        if encoder is None and config.encoder is not None:
+            encoder = ObservationEncoder(config.encoder)
+        self.encoder = encoder
         self.n_obs_steps = config.network.n_obs_steps
         self.n_action_steps = config.n_action_steps
         self.horizon = config.network.horizon
         self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
         self.table = sampler_table(config.sampler)
+        self.obs_spec = config.obs_spec
         self._fingerprints = Fingerprints()
 
     @property
@@ -78,10 +89,6 @@ class DiffusionPolicy(nn.Module):
     def sizes(self) -> Any:
         """The network's config, the sizes of a family in `FAMILIES`."""
         return self.config.network
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
 
     def with_sampler(
         self, sampler: SamplerConfig | str, steps: int | None = None, **settings: Any
@@ -120,8 +127,9 @@ class DiffusionPolicy(nn.Module):
 
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
         with Undrawn():
-            twin = DiffusionPolicy(config)
-        twin.load_state_dict(self.state_dict(), assign=True)
+            twin = DiffusionPolicy(config, None if self.encoder is None else shared(self.encoder))
+        for ours, theirs in ((twin.model, self.model), (twin.normalizer, self.normalizer)):
+            ours.load_state_dict(theirs.state_dict(), assign=True)
         twin._fingerprints = self._fingerprints
         return twin.to(self.device).train(self.training)
 
@@ -143,12 +151,8 @@ class DiffusionPolicy(nn.Module):
         """
         settings = self.config.settings()
         settings |= {} if sampler is None else {"sampler": dict(sampler)}
+        settings |= {} if self.encoder is None else {"order": list(self.obs_spec)}
         return self._fingerprints.of(settings, self.state_dict())
-
-    @property
-    def obs_spec(self) -> ObservationSpec:
-        """The arrays of an observation."""
-        return ObservationSpec.of({STATE: self.obs_dim})
 
     def act(
         self,
@@ -160,8 +164,7 @@ class DiffusionPolicy(nn.Module):
         """Observations to the actions to execute: `encode` once, then `denoise`.
 
         Args:
-            obs: (B, n_obs_steps, obs_dim) float32, in the units of the env, or a mapping of the
-                arrays of `obs_spec`.
+            obs: (B, n_obs_steps, obs_dim), or a mapping of the arrays of `obs_spec`, see `encode`.
             noise: one CPU generator per row, or a single one that is consumed in the order of the
                 reference implementation (the initial trajectory, then one draw per stochastic step,
                 each of full horizon).
@@ -182,21 +185,6 @@ class DiffusionPolicy(nn.Module):
         self.check(obs, noise)
         return self.denoise(self.encode(obs, memory), noise, branch)
 
-    @torch.no_grad()
-    def encode(self, obs: Observation, memory: Memories = None) -> Tensor:
-        """Observations to what the network is told of them, once a query.
-
-        Args:
-            obs: as of `act`.
-            memory: one dict a row, kept by whoever runs the episode and emptied at its reset;
-                what stays the same from query to query is kept in it. None: nothing is kept.
-
-        Returns:
-            (B, n_obs_steps, cond_dim), normalised.
-        """
-        state = obs[STATE] if isinstance(obs, Mapping) else obs
-        return self.normalizer.normalize("obs", state.to(self.device, torch.float32))
-
     def denoise(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
         """What `encode` gave to the actions to execute; arguments and result as of `act`."""
         trajectory = self.denoised(cond, noise, branch)
@@ -204,13 +192,14 @@ class DiffusionPolicy(nn.Module):
         first = self.config.first_action
         return actions[:, first : first + self.n_action_steps]
 
-    def predict_action(self, obs_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    def predict_action(self, obs_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         """The reference's call: {"obs": (B, >= n_obs_steps, obs_dim)} -> {"action", "action_pred"}.
 
-        Noise comes from torch's default CPU generator. In-painting policies also return the
-        predicted observations ("obs_pred", "action_obs_pred").
+        Where an observation is several arrays they stand under "obs", or in its place. Noise comes
+        from torch's default CPU generator. In-painting policies also return the predicted
+        observations ("obs_pred", "action_obs_pred").
         """
-        obs = obs_dict["obs"][:, : self.n_obs_steps]
+        obs = each(lambda array: array[:, : self.n_obs_steps], obs_dict.get("obs", obs_dict))
         trajectory = self.sample(obs, torch.default_generator)
         first = self.config.first_action
         executed = slice(first, first + self.n_action_steps)
@@ -257,16 +246,9 @@ class DiffusionPolicy(nn.Module):
             raise RuntimeError(
                 "the policy is in training mode (dropout is on): call policy.eval() first"
             )
-        state = obs[STATE] if isinstance(obs, Mapping) else obs
-        if tuple(state.shape[1:]) != (self.n_obs_steps, self.obs_dim):
-            raise ValueError(
-                f"obs must have shape (B, {self.n_obs_steps}, {self.obs_dim}), "
-                f"got {tuple(state.shape)}"
-            )
-        if not isinstance(noise, torch.Generator) and len(noise) != len(state):
-            raise ValueError(
-                f"noise must hold one generator per row ({len(state)}), got {len(noise)}"
-            )
+        rows = n_rows(self.observed(obs))
+        if not isinstance(noise, torch.Generator) and len(noise) != rows:
+            raise ValueError(f"noise must hold one generator per row ({rows}), got {len(noise)}")
 
 
 def at_step(branch: StepBranch, step: int) -> Callable[[int, Compute], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +15,50 @@ def _frozen(values: dict[str, Tensor]) -> nn.ParameterDict:
 
 
 class Normalizer(nn.Module):
-    """normalised = x * scale + offset, one map per field ("obs", "action").
+    """normalised = x * scale + offset, one map per field ("obs", "action", or names of arrays).
 
     Keys in the state dict are the reference's: params_dict.<field>.{scale,offset,input_stats.*}.
+    Where a field's name has points its parts are nested, and the keys are the same.
+
+    Args:
+        dims: numbers of each field, or the shape of its map: (C, 1, 1) of an image.
     """
 
-    def __init__(self, dims: dict[str, int]) -> None:
+    def __init__(self, dims: Mapping[str, int | tuple[int, ...]]) -> None:
         super().__init__()
         self.params_dict = nn.ParameterDict()
         for field, dim in dims.items():
             identity = {"scale": torch.ones(dim), "offset": torch.zeros(dim)}
-            self.params_dict[field] = _frozen(identity)
-            self.params_dict[field]["input_stats"] = _frozen(
-                {k: torch.zeros(dim) for k in STATISTICS}
-            )
+            params = self._new(field)
+            params.update(_frozen(identity))
+            params["input_stats"] = _frozen({k: torch.zeros(dim) for k in STATISTICS})
+
+    def _new(self, field: str) -> nn.ParameterDict:
+        found = self.params_dict
+        for part in field.split("."):
+            if part in ("", "scale", "offset", "input_stats") or hasattr(nn.ParameterDict, part):
+                raise ValueError(f"{field!r} cannot be the name of a field: {part!r} is taken")
+            if part not in found:
+                found[part] = nn.ParameterDict()
+            found = found[part]
+        return found
+
+    def params(self, field: str) -> nn.ParameterDict:
+        """scale, offset and input_stats of a field."""
+        found = self.params_dict
+        for part in field.split("."):
+            found = found[part]
+        return found
 
     def normalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) in the units of the env -> (..., dim) normalised."""
-        params = self.params_dict[field]
+        params = self.params(field)
         out: Tensor = x * params["scale"] + params["offset"]
         return out
 
     def unnormalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) normalised -> (..., dim) in the units of the env."""
-        params = self.params_dict[field]
+        params = self.params(field)
         out: Tensor = (x - params["offset"]) / params["scale"]
         return out
 
@@ -73,7 +93,7 @@ class Normalizer(nn.Module):
                 f"{field}: number {first} cannot be normalised in float32 with "
                 f"range_eps={range_eps:g} ({said})"
             )
-        params = self.params_dict[field]
+        params = self.params(field)
         values = {"scale": scale, "offset": offset}
         with torch.no_grad():
             for name, value in values.items():

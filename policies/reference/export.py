@@ -65,6 +65,11 @@ def _exporter(policy: DiffusionPolicy) -> Exporter:
         raise ValueError(
             f"the reference implementation has no policies of family {policy.sizes.family}"
         )
+    if policy.config.encoder is not None:
+        raise ValueError(
+            "only policies that see one array of numbers are written as checkpoints of the "
+            f"reference implementation, this one sees {', '.join(policy.obs_spec)}"
+        )
     return exporter
 
 

@@ -39,6 +39,11 @@ def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
         raise UserError(f"runner.init: {error}") from error
     if policy.sizes.family != config.network.family:
         raise UserError(f"runner.init={path} is a {policy.sizes}, this training a transformer")
+    if policy.config.encoder is not None:
+        raise UserError(
+            f"runner.init={path} sees {', '.join(policy.obs_spec)}: trainings are of policies that "
+            "see one array of numbers"
+        )
     there, wanted = _meaning(policy.config), _meaning(config)
     for name, value in wanted.items():
         if there[name] != value:
