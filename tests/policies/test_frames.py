@@ -57,6 +57,11 @@ def batch(*rows: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
+def close(found: Tensor, expected: Tensor) -> None:
+    """To the rounding of convolutions, which depends on how many images they take at once."""
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_frame_is_encoded_once_for_as_long_as_it_is_seen(counting: DiffusionPolicy) -> None:
     a, b, c, d = frames(4)
     memory: list[dict[str, Any]] = [{}]
@@ -64,9 +69,9 @@ def test_a_frame_is_encoded_once_for_as_long_as_it_is_seen(counting: DiffusionPo
     asked = []
     for seen in (history(a, a), history(a, b), history(b, c), history(b, c), history(d, a)):
         counting.encode(seen, memory)
-        asked.append(len(rows))
+        asked.append(sum(rows))
     assert asked == [1, 2, 3, 3, 5]  # a, of two queries before, was forgotten
-    assert set(rows) == {1}
+    assert rows == [1, 1, 1, 2]  # new frames of a query go together
     assert len(memory[0][KEY]) == TO
 
 
@@ -80,7 +85,7 @@ def test_one_changed_number_is_another_frame(counting: DiffusionPolicy, name: st
     second = counting.encode(history(a, other), memory)
     assert counting.encoder.rows == [1, 1]  # type: ignore[union-attr]
     assert torch.equal(second[:, 0], first[:, 0])
-    assert torch.equal(second, counting.encode(history(a, other), [{}]))
+    close(second, counting.encode(history(a, other), [{}]))
     assert name != "state" or not torch.equal(second[:, 1], first[:, 1])
 
 
@@ -91,10 +96,10 @@ def test_what_is_remembered_does_not_follow_the_callers_buffer(policy: Diffusion
     policy.encode(buffer, memory)
     for name, array in buffer.items():  # as those who keep one array a robot do
         array[:, 1:] = b[name]
-    assert torch.equal(policy.encode(buffer, memory), policy.encode(history(a, b), [{}]))
+    close(policy.encode(buffer, memory), policy.encode(history(a, b), [{}]))
 
 
-def test_bits_depend_neither_on_neighbours_nor_on_what_was_remembered(
+def test_bits_do_not_depend_on_the_neighbours(
     policy: DiffusionPolicy,
 ) -> None:
     a, b, c, d = frames(4)
@@ -102,12 +107,13 @@ def test_bits_depend_neither_on_neighbours_nor_on_what_was_remembered(
     memories: list[dict[str, Any]] = [{} for _ in range(3)]
     three = policy.encode(batch(history(c, d), history(a, b), history(d, d)), memories)
     assert torch.equal(three[1:2], one)
+    alone = [{KEY: list(memories[1][KEY])}]
     later = policy.encode(batch(history(d, a), history(b, a), history(d, c)), memories)
     assert torch.equal(later[1, 0], one[0, 1])  # remembered
-    assert torch.equal(later[0, 1], one[0, 0])  # anew, in another row
+    assert torch.equal(later[1:2], policy.encode(history(b, a), alone))
     turned = {k: v if v.ndim == 3 else v.mT.contiguous().mT for k, v in history(a, b).items()}
     assert torch.equal(policy.encode(turned, [{}]), one)
-    torch.testing.assert_close(policy.encode(history(a, b)), one, atol=1e-5, rtol=1e-5)
+    close(policy.encode(history(a, b)), one)
     assert float((one[0, 0] - one[0, 1]).abs().max()) > 1e-2
 
 
