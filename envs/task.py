@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.observations import STATE, ObservationSpec
+
 from .motion import Motion
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -83,7 +85,7 @@ class Task(ABC):
 
     Attributes:
         name: the name it is chosen by.
-        obs_dim: length of an observation.
+        obs_dim: length of an observation that is one array, or of the array `state`.
         action_dim: length of an action, as the policy gives it.
         max_steps: the environment truncates an episode here.
         control_hz: environment steps per second of the robot's time.
@@ -108,6 +110,15 @@ class Task(ABC):
     training: ClassVar[TrainingDefaults] = TrainingDefaults()
     noise_amplitude: ClassVar[Floats | None] = None
     expert: ClassVar[Expert | None] = None
+
+    @property
+    def obs_spec(self) -> ObservationSpec:
+        """The arrays of an observation and how often there is one; here a single array, `state`.
+
+        Where a task says more than that, its environments return mappings of these names to arrays,
+        images as (C, H, W) uint8.
+        """
+        return ObservationSpec.of({STATE: self.obs_dim}, self.control_hz)
 
     @abstractmethod
     def make_env(self, render: bool = False) -> Env:
