@@ -70,12 +70,13 @@ class Expert:
     """A scripted expert: it acts on observations alone, and so fits wherever a policy does.
 
     Attributes:
-        act: the last observations (n_obs_steps, obs_dim), the newest last -> one action.
+        act: the last observations (n_obs_steps, obs_dim), the newest last, or a mapping of such
+            arrays -> one action.
         n_obs_steps: how many it looks at.
         action_dim: of its actions; it fits the task where the task's are as long.
     """
 
-    act: Callable[[FloatArray], FloatArray]
+    act: Callable[[Any], FloatArray]
     n_obs_steps: int
     action_dim: int
 

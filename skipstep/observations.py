@@ -158,6 +158,17 @@ def take(obs: Arrays, rows: Any) -> Arrays:
     return each(lambda array: array[rows], obs)
 
 
+def as_seen(obs: Arrays) -> Arrays:
+    """Observations of numpy as policies see them: numbers float32, images uint8."""
+    return each(lambda array: array if array.dtype == PIXELS else array.astype(np.float32), obs)
+
+
+def n_bytes(obs: Arrays) -> int:
+    """Of all arrays of numpy together."""
+    arrays = obs.values() if isinstance(obs, Mapping) else [obs]
+    return sum(array.nbytes for array in arrays)
+
+
 def stacked(observations: Sequence[Arrays]) -> Arrays:
     """Observations of numpy along a new first axis."""
     return each(lambda *arrays: np.stack(arrays), *observations)

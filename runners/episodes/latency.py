@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from skipstep.observations import Arrays, n_rows, take
+
 from ..machine import cpu, load
 from .loop import Acting, query_noise
+from .observed import tensors
 from .two_clocks import Clocks, Times, compare, timed
 
 ACCELERATED, PLAIN, ENGINE = "accelerated", "plain", "engine"
@@ -59,14 +62,15 @@ class Arms:
 
     Attributes:
         policies: by name.
-        observations: (n, n_obs_steps, obs_dim), one a query, again from the first after the last.
+        observations: (n, n_obs_steps, obs_dim), one a query, again from the first after the last;
+            or a mapping of such arrays.
         device: synchronised around each query.
         clocks: where times come from.
         times: of the queries that count.
     """
 
     policies: Mapping[str, Acting]
-    observations: np.ndarray
+    observations: Arrays
     device: str
     clocks: Clocks
     times: dict[str, Times] = field(default_factory=dict)
@@ -78,8 +82,9 @@ class Arms:
         self.times = {name: Times([], []) for name in self.policies}
 
     def ask(self, name: str, query: int) -> None:
-        row = self.observations[query % len(self.observations)][None]
-        obs, noise = torch.from_numpy(row).float(), query_noise(0, 0, query)
+        row = query % n_rows(self.observations)
+        obs = tensors(take(self.observations, slice(row, row + 1)))
+        noise = query_noise(0, 0, query)
         wall, cpu = timed(lambda: self.policies[name].act(obs, [noise]), self.clocks, self._sync)
         self.times[name].wall_ms.append(wall)
         self.times[name].cpu_ms.append(cpu)
@@ -113,7 +118,7 @@ def summary(times: Times, n_action_steps: int) -> dict[str, float]:
 def measure(
     accelerated: Acting,
     plain: Acting,
-    observations: np.ndarray,
+    observations: Arrays,
     config: LatencyConfig,
     device: str,
     engine: Acting | None = None,
@@ -124,7 +129,8 @@ def measure(
     Args:
         accelerated: the policy under test.
         plain: the unaccelerated policy.
-        observations: (n, n_obs_steps, obs_dim) recorded in the run's episodes.
+        observations: (n, n_obs_steps, obs_dim) recorded in the run's episodes; or a mapping of such
+            arrays.
         config: warm-ups, repeats and when to stop.
         device: synchronised around each query.
         engine: the plain policy in the engine of the policy under test, where that is not this.
@@ -135,7 +141,7 @@ def measure(
         their intervals, see `two_clocks.compare`, "samples_ms", ...}, None where nothing was to be
         measured.
     """
-    if not config.repeats or not len(observations):
+    if not config.repeats or not n_rows(observations):
         return None
     policies = {ACCELERATED: accelerated, PLAIN: plain} | ({ENGINE: engine} if engine else {})
     arms = Arms(policies, observations, device, clocks or Clocks())
