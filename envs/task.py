@@ -182,6 +182,25 @@ class Task(ABC):
         return {"name": self.name}
 
     @classmethod
+    def fitted(cls, config: Any, seen: ObservationSpec) -> Any:
+        """The task's config for a policy, made before the task is.
+
+        A task that can show its world in several ways (sizes of images, which arrays) decides here
+        what of it the settings leave open. Here nothing is.
+
+        Args:
+            config: of the settings that were asked for, and of what the checkpoint says.
+            seen: the observations of the policy.
+
+        Returns:
+            A config of the same class; the task's `obs_spec` is compared with `seen` afterwards.
+
+        Raises:
+            ValueError: a setting that was asked for contradicts the policy, in one line.
+        """
+        return config
+
+    @classmethod
     def reference_runner(cls, info: Mapping[str, Any]) -> dict[str, Any] | None:
         """The environment runner of the reference implementation for a checkpoint with this `info`.
 
