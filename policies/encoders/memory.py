@@ -52,6 +52,8 @@ def remembered(
 ) -> Tensor:
     """Encodes what no memory holds, and puts the frames of this query in their place.
 
+    A frame that several rows show, as those do that only fill a batch, is encoded once.
+
     Args:
         memories: one dict a row, which is changed: its newest frames are those of this query.
         arrays: (B, To, ...) by name.
@@ -65,12 +67,15 @@ def remembered(
     if len(memories) != rows:
         raise ValueError(f"memory must hold one dict per row ({rows}), got {len(memories)}")
     encoded = []
+    fresh: list[Frame] = []  # of this query
     for row, memory in enumerate(memories):
-        known, newest = list(memory.get(KEY, ())), []
+        known, newest = memory.get(KEY, ()), []
         for step in range(next(iter(arrays.values())).shape[1]):
             frame = {n: a[row : row + 1, step : step + 1] for n, a in arrays.items()}
-            found = _found(frame, known, encoder) or _encoded(frame, encode, encoder)
-            known.append(found)
+            found = _found(frame, [*known, *fresh], encoder)
+            if found is None:
+                found = _encoded(frame, encode, encoder)
+                fresh.append(found)
             newest.append(found)
         memory[KEY] = newest
         encoded.append(torch.cat([frame.features for frame in newest], dim=1))

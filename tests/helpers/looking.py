@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies import DiffusionPolicy, from_reference
-from skipstep.observations import ObservationSpec, each
+from policies import DiffusionPolicy, PolicyConfig, from_reference
+from skipstep.observations import each
 from tests.helpers.picture import PictureTask
 from tests.helpers.stock import live_policy
 
@@ -29,9 +29,9 @@ class Looking(DiffusionPolicy):
         policy.load_state_dict(live.state_dict())
         return policy.eval()
 
-    @property
-    def obs_spec(self) -> ObservationSpec:
-        return PictureTask(obs_dim=5).obs_spec
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        self.obs_spec = PictureTask(obs_dim=5).obs_spec
 
     def check(self, obs: Any, noise: Any) -> None:
         assert {name: a.dtype for name, a in obs.items()} == {
