@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs import Expert, KitchenConfig
 from envs.task import Env
 from skipstep.observations import ObservationSpec
 from tests.helpers.toy import ToyEnv, ToyTask
@@ -40,6 +41,40 @@ class PictureTask(ToyTask):
     def make_env(self, render: bool = False) -> Env:
         env: Any = PictureEnv(self, render)
         return env
+
+
+def steered(seen: Any) -> NDArray[np.float64]:
+    """An expert's action by the newest picture's corner and the newest state."""
+    return np.array([seen["image.top"][-1, 0, 0, 0] / 255, -seen["state"][-1, 0]])
+
+
+@dataclass
+class PictureConfig(KitchenConfig):
+    """Of `PictureRun`, chosen as `task=kitchen task.name=picture`, with the settings of that file.
+
+    Attributes:
+        size: of the pictures; None: as the policy sees them, else 12.
+    """
+
+    name: str = "picture"
+    size: int | None = None
+
+
+class PictureRun(PictureTask):
+    """`PictureTask` for the command line; it is as large as the policy sees it."""
+
+    expert: ClassVar[Expert] = Expert(steered, n_obs_steps=2, action_dim=2)
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__(max_steps=config.max_steps, size=config.size or 12)
+        self.config = config
+
+    @classmethod
+    def fitted(cls, config: PictureConfig, seen: ObservationSpec) -> PictureConfig:
+        height = seen["image.top"].shape[1] if "image.top" in seen else None
+        if None not in (config.size, height) and config.size != height:
+            raise ValueError(f"task.size={config.size} contradicts the checkpoint, {height}")
+        return replace(config, size=height or config.size)
 
 
 class PictureEnv(ToyEnv):

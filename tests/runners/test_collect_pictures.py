@@ -20,7 +20,7 @@ from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
 from runners.jobs.settings import Settings
 from skipstep.observations import ObservationSpec
-from tests.helpers.picture import PictureTask
+from tests.helpers.picture import PictureTask, steered
 
 
 class Named(PictureTask):
@@ -29,15 +29,9 @@ class Named(PictureTask):
     obs_parts: ClassVar[dict[str, int]] = {"point": 2, "rest": 1}
 
 
-def towards(seen: Any) -> np.ndarray:
-    """An expert that looks: the corner of the newest picture, and the state's."""
-    assert seen["image.top"].dtype == np.uint8
-    return np.array([seen["image.top"][-1, 0, 0, 0] / 255, -seen["state"][-1, 0]])
-
-
 def recorded(task: PictureTask, folder: Path, seeds: tuple[int, ...] = (3, 4)) -> list[Demo]:
     demos = []
-    scripted = Scripted(Expert(towards, n_obs_steps=2, action_dim=2))
+    scripted = Scripted(Expert(steered, n_obs_steps=2, action_dim=2))
     for episode in evaluate(scripted, task, seeds, 1, 0, policy_batch=1, record=True):
         assert isinstance(episode.trajectory, Trajectory)
         path = folder / f"{episode.seed}.npz"
@@ -51,7 +45,7 @@ def test_an_expert_is_shown_what_the_policy_would_be() -> None:
         "state": torch.full((3, 2, 3), 0.5),
         "image.top": torch.full((3, 2, 3, 4, 4), 51, dtype=torch.uint8),
     }
-    actions = Scripted(Expert(towards, n_obs_steps=2, action_dim=2)).act(obs, [])
+    actions = Scripted(Expert(steered, n_obs_steps=2, action_dim=2)).act(obs, [])
     assert actions.tolist() == [[[0.2, -0.5]]] * 3
 
 

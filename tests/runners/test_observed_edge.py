@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from envs import KitchenTask
 from runners.errors import UserError
 from runners.jobs.checkpoint import check_fit, task_of
 from skipstep.observations import ObservationSpec
-from tests.helpers.picture import PictureTask
+from tests.helpers.picture import PictureConfig, PictureRun, PictureTask
 
 SHOWN = PictureTask()  # state of 3, image.top of 3 x 12 x 16, 10 times a second
 
@@ -79,33 +78,9 @@ def test_single_arrays_are_told_apart_by_their_lengths(policy: Any, said: str) -
     assert str(error.value) == f"task.checkpoint a.ckpt {said}"
 
 
-@dataclass
-class Sized:
-    """Of a task whose pictures have any size."""
-
-    name: str = "sized"
-    size: int | None = None
-    max_steps: int = 20
-
-
-class SizedTask(PictureTask):
-    """As large as the policy sees it, unless told otherwise."""
-
-    def __init__(self, config: Sized) -> None:
-        super().__init__(size=config.size or 12, max_steps=config.max_steps, name=config.name)
-        self.config = config
-
-    @classmethod
-    def fitted(cls, config: Sized, seen: ObservationSpec) -> Sized:
-        height = seen["image.top"].shape[1] if "image.top" in seen else None
-        if None not in (config.size, height) and config.size != height:
-            raise ValueError(f"task.size={config.size} contradicts the checkpoint, {height}")
-        return replace(config, size=height or config.size)
-
-
 def test_a_task_fits_itself_to_a_policy_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(envs.TASKS, "sized", (Sized, SizedTask))
-    node = OmegaConf.create({"name": "sized", "max_steps": 7, "checkpoint": "a"})
+    monkeypatch.setitem(envs.TASKS, "picture", (PictureConfig, PictureRun))
+    node = OmegaConf.create({"name": "picture", "max_steps": 7, "checkpoint": "a"})
     seen = ObservationSpec.of({"state": 3, "image.top": (3, 20, 24)})
     task = task_of(node, {}, seen)
     assert (task.obs_spec["image.top"].shape, task.max_steps) == ((3, 20, 24), 7)
