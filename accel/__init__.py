@@ -41,7 +41,7 @@ from .engines import (
 from .families import FAMILIES, Costs, Family
 from .forecast_noise import LoudForecasts, loud_forecasts
 from .plans.decisions import Threshold
-from .plans.flops import flops_share, plain_flops, query_flops
+from .plans.flops import encode_flops, flops_share, plain_flops, query_flops, share_of
 from .plans.frozen import freeze
 from .plans.plan import CachePlan, PlanError
 from .plans.rows import shared_plan
@@ -114,6 +114,7 @@ __all__ = [
     "check_plan",
     "collect",
     "complete",
+    "encode_flops",
     "flops_share",
     "forecast",
     "freeze",
@@ -134,6 +135,7 @@ __all__ = [
     "save_quantised",
     "save_quantized",
     "settled",
+    "share_of",
     "shared_plan",
     "sites_of",
     "summarise",

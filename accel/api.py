@@ -17,6 +17,7 @@ from .calibration.calibration import Calibration
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
 from .plans.able import check_sites
+from .plans.flops import encode_flops
 from .plans.plan import CachePlan, PlanSampler
 from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
@@ -161,20 +162,22 @@ class AcceleratedPolicy:
         Returns:
             computed, hits: (steps, sites) how often each cell was computed and how often not (it
                 was reused, or inside of a site that was), as lists; n_queries;
-            flops: of one query of one row, int; None where they are not known. cache_bytes: held by
-                the last query; kernels: {layer: name};
+            flops: of one query of one row, int; None where they are not known. encode_flops: of
+                encoding images before it, only where there is an encoder;
+            cache_bytes: held by the last query; kernels: {layer: name};
             plan: hash of the plan;
             trace: (B, steps) of the last query where the plan decides at run time, true where a row
                 computed; `computed` and `hits` are then means over rows.
             quantised: of each quantised layer what its `LayerReport` says, and its kernel.
         """
         computed = self._engine.computed
-        queries = max(self.n_queries, 1)
+        queries, encode = max(self.n_queries, 1), encode_flops(self.policy)
         return {
             "n_queries": self.n_queries,
             "computed": computed.tolist(),
             "hits": (self.n_queries - computed).tolist(),
             "flops": self._engine.flops(computed / queries) if self.n_queries else 0,
+            **({} if encode is None else {"encode_flops": encode}),
             "cache_bytes": self._engine.cache_bytes,
             "kernels": self._engine.kernels(),
             "plan": self.plan.digest(),

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .frames import Frames
 from .task import EnvError, FloatArray, Task
 from .worker import ONE_THREAD, WAITING, Event, plugins_of, serve
 
@@ -37,6 +38,7 @@ EXIT_S = 5.0
 class _Slot:
     process: ForkServerProcess
     conn: Connection
+    frames: Frames | None
     state: Literal["not reset", "busy", "running", "done"] = "not reset"
     request: str = ""
     deadline: float = 0.0
@@ -47,6 +49,7 @@ class EnvPool:
 
     `reset` and `step` ask; `wait` collects what has been answered. A worker that dies, raises or is
     silent for too long gives an "error" event, and its slot has a fresh worker to be reset again.
+    Images come by memory that the two share, see `Frames`; everything else by a pipe.
 
     Args:
         task: pickled and sent to the workers.
@@ -62,6 +65,7 @@ class EnvPool:
         self.n_envs = n_envs
         self.timeout_s = timeout_s
         self.record = record
+        self._spec = task.obs_spec
         self._slots: list[_Slot] = []
         self._failed_starts = 0
         try:
@@ -87,6 +91,7 @@ class EnvPool:
         self._refuse(slot, "reset", "busy")
         if not self._slots[slot].process.is_alive():
             self._replace(slot)
+        self._reserve(slot, 1)
         self._ask(slot, "reset", seed, None if video is None else Path(video).absolute())
 
     def step(self, slot: int, actions: FloatArray) -> None:
@@ -97,6 +102,7 @@ class EnvPool:
             raise ValueError(
                 f"actions must have shape (k, {self.task.action_dim}), got {actions.shape}"
             )
+        self._reserve(slot, len(actions))
         self._ask(slot, "step", actions)
 
     def wait(self) -> list[Event]:
@@ -132,12 +138,20 @@ class EnvPool:
         for s in slots:
             s.conn.close()
         _end([s.process for s in slots])
+        for s in slots:
+            if s.frames is not None:
+                s.frames.close()
 
     def _refuse(self, slot: int, verb: str, *states: str) -> None:
         if not self._slots:
             raise RuntimeError(f"cannot {verb} slot {slot}: the pool is closed")
         if self._slots[slot].state in states:
             raise RuntimeError(f"cannot {verb} slot {slot}: it is {self._slots[slot].state}")
+
+    def _reserve(self, slot: int, n_steps: int) -> None:
+        frames = self._slots[slot].frames
+        if frames is not None:
+            frames.reserve(n_steps)
 
     def _ask(self, slot: int, method: str, *arguments: Any) -> None:
         s = self._slots[slot]
@@ -163,7 +177,7 @@ class EnvPool:
             return answer
         self._failed_starts = 0
         s.state = "done" if answer.done else "running"
-        return answer
+        return answer if s.frames is None else replace(answer, obs=s.frames.copies(answer.obs))
 
     def _give_up(self, slot: int, error: str) -> Event:
         self._failed_starts += self._slots[slot].request == "reset"
@@ -177,16 +191,22 @@ class EnvPool:
             forkserver.ensure_running()
         context = get_context("forkserver")
         ours, theirs = context.Pipe()
-        arguments = (theirs, slot, self.task, self.record, plugins_of(self.task))
+        frames = self._frames()
+        arguments = (theirs, slot, self.task, self.record, plugins_of(self.task), frames)
         process = context.Process(target=serve, args=arguments, daemon=True)
         try:
             process.start()
         except BaseException:
             ours.close()
+            if frames is not None:
+                frames.close()
             raise
         finally:
             theirs.close()
-        return _Slot(process, ours)
+        return _Slot(process, ours, frames)
+
+    def _frames(self) -> Frames | None:
+        return Frames(self._spec) if self._spec.images else None
 
     def _replace(self, slot: int) -> None:
         old = self._slots[slot]
@@ -194,6 +214,8 @@ class EnvPool:
         old.conn.close()
         old.process.kill()
         _end([old.process])
+        if old.frames is not None:  # not used again: whoever survives a kill may write there still
+            old.frames.close()
         self._slots[slot] = self._start(slot)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.observations import STATE, ObservationSpec
+
 from .motion import Motion
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -68,12 +70,13 @@ class Expert:
     """A scripted expert: it acts on observations alone, and so fits wherever a policy does.
 
     Attributes:
-        act: the last observations (n_obs_steps, obs_dim), the newest last -> one action.
+        act: the last observations (n_obs_steps, obs_dim), the newest last, or a mapping of such
+            arrays -> one action.
         n_obs_steps: how many it looks at.
         action_dim: of its actions; it fits the task where the task's are as long.
     """
 
-    act: Callable[[FloatArray], FloatArray]
+    act: Callable[[Any], FloatArray]
     n_obs_steps: int
     action_dim: int
 
@@ -83,7 +86,7 @@ class Task(ABC):
 
     Attributes:
         name: the name it is chosen by.
-        obs_dim: length of an observation.
+        obs_dim: length of an observation that is one array, or of the array `state`.
         action_dim: length of an action, as the policy gives it.
         max_steps: the environment truncates an episode here.
         control_hz: environment steps per second of the robot's time.
@@ -108,6 +111,15 @@ class Task(ABC):
     training: ClassVar[TrainingDefaults] = TrainingDefaults()
     noise_amplitude: ClassVar[Floats | None] = None
     expert: ClassVar[Expert | None] = None
+
+    @property
+    def obs_spec(self) -> ObservationSpec:
+        """The arrays of an observation and how often there is one; here a single array, `state`.
+
+        Where a task says more than that, its environments return mappings of these names to arrays,
+        images as (C, H, W) uint8.
+        """
+        return ObservationSpec.of({STATE: self.obs_dim}, self.control_hz)
 
     @abstractmethod
     def make_env(self, render: bool = False) -> Env:
@@ -168,6 +180,25 @@ class Task(ABC):
     def info(self) -> dict[str, Any]:
         """What a checkpoint says of its task: its name there, and settings it depends on."""
         return {"name": self.name}
+
+    @classmethod
+    def fitted(cls, config: Any, seen: ObservationSpec) -> Any:
+        """The task's config for a policy, made before the task is.
+
+        A task that can show its world in several ways (sizes of images, which arrays) decides here
+        what of it the settings leave open. Here nothing is.
+
+        Args:
+            config: of the settings that were asked for, and of what the checkpoint says.
+            seen: the observations of the policy.
+
+        Returns:
+            A config of the same class; the task's `obs_spec` is compared with `seen` afterwards.
+
+        Raises:
+            ValueError: a setting that was asked for contradicts the policy, in one line.
+        """
+        return config
 
     @classmethod
     def reference_runner(cls, info: Mapping[str, Any]) -> dict[str, Any] | None:

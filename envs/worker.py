@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.observations import Arrays
+
+from .frames import Frames, Seen
 from .motion import Motion
 from .task import EnvError, FloatArray, Task
 from .video import load_av, write_video
@@ -40,7 +43,9 @@ class Event:
     Attributes:
         slot: which environment.
         kind: "ready" after a reset, "chunk" after a step, "error" if there is no answer.
-        obs: (k, obs_dim) the observation of the reset (k = 1), or one per executed step.
+        obs: (k, obs_dim) float64, the observation of the reset (k = 1), or one per executed step;
+            where an observation is several arrays, a mapping of their names to (k, ...), images
+            uint8, numbers float64.
         rewards: (k,) one per executed step; empty after a reset.
         done: the episode is over, by termination or truncation.
         info: that of the reset or of the last step.
@@ -53,7 +58,7 @@ class Event:
 
     slot: int
     kind: Literal["ready", "chunk", "error"]
-    obs: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    obs: Arrays = field(default_factory=lambda: np.empty((0, 0)))
     rewards: FloatArray = field(default_factory=lambda: np.empty(0))
     done: bool = False
     info: dict[str, Any] = field(default_factory=dict)
@@ -67,10 +72,13 @@ class Event:
 class Host:
     """Holds a slot's environment: the plain one, or the rendering one while a video is made."""
 
-    def __init__(self, slot: int, task: Task, record: bool = False) -> None:
+    def __init__(
+        self, slot: int, task: Task, record: bool = False, frames: Frames | None = None
+    ) -> None:
         self.slot = slot
         self.task = task
         self.record = record
+        self.spec, self.images = task.obs_spec, frames
         self.env: Env | None = None
         self.rendering = False
         self.video: Path | None = None
@@ -82,8 +90,9 @@ class Host:
         obs, info = env.reset(seed=seed)
         self._film(env)
         motion = Motion.stack([self.task.motion(env)])
-        seen = np.asarray(obs, np.float64)[None]
-        event = Event(self.slot, "ready", seen, info=info, motion=motion)
+        seen = Seen(self.spec, 1, self.images)
+        seen.add(self._checked(obs))
+        event = Event(self.slot, "ready", seen.whole(), info=info, motion=motion)
         if not self.record:
             return event
         return replace(event, states=self.task.state(env)[None], model=self.task.model(env))
@@ -92,7 +101,7 @@ class Host:
         assert self.env is not None
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite, got nan or inf")
-        observations: list[FloatArray] = []
+        seen = Seen(self.spec, len(actions), self.images)
         rewards: list[float] = []
         states: list[FloatArray] = []
         moments: list[Motion] = []
@@ -100,7 +109,7 @@ class Host:
         done, written = False, None
         for action in actions:
             obs, reward, terminated, truncated, info = self.env.step(action)
-            observations.append(obs)
+            seen.add(self._checked(obs))
             rewards.append(float(reward))
             moments.append(self.task.motion(self.env))
             if self.record:
@@ -113,11 +122,10 @@ class Host:
             write_video(self.video, self.frames, self.task.control_hz)
             written = str(self.video)
             self.video, self.frames = None, []
-        obs_array = np.asarray(observations, np.float64)
         event = Event(
             self.slot,
             "chunk",
-            obs_array,
+            seen.whole(),
             np.asarray(rewards),
             done,
             info,
@@ -130,6 +138,19 @@ class Host:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+    def _checked(self, obs: Arrays) -> Arrays:
+        """An observation that is what the task says.
+
+        Raises:
+            EnvError: it is something else, and would be so again.
+        """
+        if wrong := self.spec.differences(obs):
+            raise EnvError(
+                f"observations of task {self.task.name!r} are not what its obs_spec says: "
+                + "; ".join(wrong)
+            )
+        return obs
 
     def _env_for(self, rendering: bool) -> Env:
         if self.env is None or self.rendering != rendering:
@@ -167,18 +188,24 @@ def plugins_of(task: Task) -> list[str]:
 
 
 def serve(
-    conn: Connection, slot: int, task: Task, record: bool = False, plugins: Sequence[str] = ()
+    conn: Connection,
+    slot: int,
+    task: Task,
+    record: bool = False,
+    plugins: Sequence[str] = (),
+    frames: Frames | None = None,
 ) -> None:
     """Answer requests `(method of Host, arguments)` until the other end is closed.
 
-    The answer is an `Event`, or an `EnvError` if the environment cannot be built.
+    The answer is an `Event`, or an `EnvError` if the environment cannot be built. Images of the
+    event are in `frames`, where there is one, and in their place is how many.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(ONE_THREAD)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     for name in plugins:
         import_module(name)
-    host = Host(slot, task, record)
+    host = Host(slot, task, record, frames)
     while True:
         try:
             method, arguments = conn.recv()

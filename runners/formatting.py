@@ -68,6 +68,18 @@ def flops_words(query: float | None, of: float | None) -> str:
     return NOTHING if query is None else f"{query / 1e9:.3f} G ({share(of)})"
 
 
+def stages_words(stages_ms: Mapping[str, tuple[float, float]]) -> str:
+    """As in: p50 encode 12.1, denoise 45.3 ms; unaccelerated 12, 310."""
+    fast, plain = ([ms(both[i]) for both in stages_ms.values()] for i in range(2))
+    said = [f"{stage} {value}" for stage, value in zip(stages_ms, fast, strict=True)]
+    return f"p50 {', '.join(said)} ms; unaccelerated {', '.join(plain)}"
+
+
+def encode_words(flops: float) -> str:
+    """What the encoder adds to the FLOPs of a query, whatever is accelerated after it."""
+    return f"{flops / 1e9:.3f} G of encoding, once a query; shares count it in both"
+
+
 def steps_words(value: float | None) -> str:
     """How many steps of a schedule that all sites share cost as much."""
     return NOTHING if value is None else f"{value:.1f}"

@@ -75,8 +75,19 @@ def latency_values(latency: Mapping[str, Any]) -> dict[str, Any]:
     if bounds := latency.get("times_as_fast_interval"):
         values |= dict(zip(("latency/times_low", "latency/times_high"), bounds, strict=True))
     for arm in ("accelerated", "plain", "engine"):
-        values |= {f"latency/{arm}_{k}": v for k, v in (latency.get(arm) or {}).items()}
+        for key, value in (latency.get(arm) or {}).items():
+            values |= (
+                _of_stage(arm, key, value)
+                if isinstance(value, Mapping)
+                else {f"latency/{arm}_{key}": value}
+            )
     return {k: v for k, v in values.items() if v is not None}
+
+
+def _of_stage(arm: str, key: str, percentiles: Mapping[str, float]) -> dict[str, float]:
+    """latency/accelerated_encode_p50_ms, as the percentiles of the whole query are called."""
+    stage = key.removesuffix("_ms")
+    return {f"latency/{arm}_{stage}_{name}_ms": value for name, value in percentiles.items()}
 
 
 def has_key() -> bool:

@@ -103,6 +103,36 @@ class ObservationSpec(Mapping[str, ArraySpec]):
             found.append(f"it is seen {rates[0]:g} times a second, not {rates[1]:g}")
         return found
 
+    def differences(self, obs: Arrays) -> list[str]:
+        """Where what a world shows at one step is not as said here; [] where it is.
+
+        Images must be uint8; numbers may be of any real type.
+
+        Args:
+            obs: an array where this is `single`, else a mapping of arrays.
+
+        Example:
+            >>> spec = ObservationSpec.of({"state": 2, "image.top": (3, 96, 96)})
+            >>> spec.differences({"state": np.zeros(2), "image.top": np.zeros((96, 96, 3))})
+            ['image.top must be uint8 of shape (3, 96, 96), got float64 of shape (96, 96, 3)']
+        """
+        if self.single == isinstance(obs, Mapping):
+            wanted = "an array" if self.single else f"a mapping of {', '.join(self)}"
+            return [f"they must be {wanted}, got a {type(obs).__name__}"]
+        arrays = {STATE: obs} if self.single else obs
+        found = [f"{name} is missing" for name in self if name not in arrays]
+        for name, value in arrays.items():
+            if name not in self:
+                found.append(f"{name} is not among {', '.join(self)}")
+                continue
+            array, shape = np.asarray(value), self[name].shape
+            fits = array.dtype == PIXELS if is_image(name) else array.dtype.kind in "fiu"
+            if not fits or array.shape != shape:
+                kind = PIXELS if is_image(name) else "numbers"
+                got = f"{array.dtype} of shape {array.shape}"
+                found.append(f"{name} must be {kind} of shape {shape}, got {got}")
+        return found
+
 
 def is_image(name: str) -> bool:
     return name.startswith(IMAGE)
@@ -126,6 +156,17 @@ def n_rows(obs: Arrays) -> int:
 def take(obs: Arrays, rows: Any) -> Arrays:
     """Some rows: an index, a slice or a list of numbers."""
     return each(lambda array: array[rows], obs)
+
+
+def as_seen(obs: Arrays) -> Arrays:
+    """Observations of numpy as policies see them: numbers float32, images uint8."""
+    return each(lambda array: array if array.dtype == PIXELS else array.astype(np.float32), obs)
+
+
+def n_bytes(obs: Arrays) -> int:
+    """Of all arrays of numpy together."""
+    arrays = obs.values() if isinstance(obs, Mapping) else [obs]
+    return sum(array.nbytes for array in arrays)
 
 
 def stacked(observations: Sequence[Arrays]) -> Arrays:

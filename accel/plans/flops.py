@@ -1,7 +1,8 @@
 """Analytic FLOPs of a query, 2 per multiply-add, from the cells that ran.
 
 What a site costs is in the record of a policy's family; the sampler is not counted. Of a family
-whose record has no costs they are None.
+whose record has no costs they are None. What a query spends once, on encoding images, is counted
+apart (`encode_flops`), and shares are of both together.
 """
 
 from __future__ import annotations
@@ -74,21 +75,40 @@ def plain_flops(policy: Accelerable) -> int | None:
     return query_flops(policy, np.ones((policy.n_inference_steps, n_sites)))
 
 
+def encode_flops(policy: Accelerable) -> int | None:
+    """FLOPs of encoding what one row sees, once a query; None where no network encodes it."""
+    found: int = getattr(policy, "encode_flops", 0)
+    return found or None
+
+
+def share_of(flops: float | None, policy: Accelerable, of: Accelerable) -> float | None:
+    """What a query costs of what it costs with nothing accelerated, encoding included in both.
+
+    Args:
+        flops: of the query's denoising, for one row; None where they are not known.
+        policy: that ran.
+        of: the checkpoint's policy with the checkpoint's own sampler.
+    """
+    plain = plain_flops(of)
+    if flops is None or plain is None:
+        return None
+    return (flops + (encode_flops(policy) or 0)) / (plain + (encode_flops(of) or 0))
+
+
 def flops_share(policy: Accelerable, computed: np.ndarray, of: Accelerable) -> float | None:
     """What a project means by a share of FLOPs, wherever it shows one.
 
-    The cells that were computed, over all tokens and every stage of the network, divided by the
-    same of `of`, with nothing accelerated. It is not a speed-up: an engine may leave out tokens
-    (`live_flops`), and a clock says something else again.
+    The cells that were computed, over all tokens and every stage of the network, and the encoding
+    of images before them, divided by the same of `of`, with nothing accelerated. It is not a
+    speed-up: an engine may leave out tokens (`live_flops`), and a clock says something else again.
 
     Args:
         policy: as it ran, with the sampler that it ran with.
         computed: as in `query_flops`; where rows choose, the mean over queries.
         of: the checkpoint's policy with the checkpoint's own sampler, so that 12 steps in place of
-            100 are 12 %.
+            100 are 12 % where nothing is encoded.
     """
-    ours, plain = query_flops(policy, computed), plain_flops(of)
-    return None if ours is None or plain is None else ours / plain
+    return share_of(query_flops(policy, computed), policy, of)
 
 
 def flops_by_step(policy: Accelerable, computed: np.ndarray) -> dict[str, np.ndarray]:

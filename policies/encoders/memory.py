@@ -9,13 +9,14 @@ episodes of a batch. (Together, since torch's convolutions of one small image ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Arrays = Mapping[str, Tensor]
 KEY = "frames"  # in an episode's memory
 
 
@@ -29,7 +30,7 @@ class Frame:
         encoder: what encoded them; another one's features are not used.
     """
 
-    arrays: Mapping[str, Tensor]
+    arrays: Arrays
     features: Tensor
     encoder: object
 
@@ -42,11 +43,13 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
 
 def remembered(
     memories: Sequence[dict[str, Any]],
-    arrays: Mapping[str, Tensor],
-    encode: Callable[[Mapping[str, Tensor]], Tensor],
+    arrays: Arrays,
+    encode: Callable[[Arrays], Tensor],
     encoder: object,
 ) -> Tensor:
     """Encodes what no memory holds, and puts the frames of this query in their place.
+
+    Rows that show the same new frames, as those do that only fill a batch, are encoded once.
 
     Args:
         memories: one dict a row, which is changed: its newest frames are those of this query.
@@ -61,35 +64,52 @@ def remembered(
     if len(memories) != rows:
         raise ValueError(f"memory must hold one dict per row ({rows}), got {len(memories)}")
     encoded = []
+    fresh: list[list[Frame]] = []  # of the rows of this query, those that are new
     for row, memory in enumerate(memories):
         seen = [
             {name: array[row : row + 1, step : step + 1] for name, array in arrays.items()}
             for step in range(next(iter(arrays.values())).shape[1])
         ]
-        memory[KEY] = newest = _frames(seen, memory.get(KEY, ()), encode, encoder)
+        known = [frame for frame in memory.get(KEY, ()) if frame.encoder is encoder]
+        new = _distinct(seen, known)
+        made = next((frames for frames in fresh if _are(frames, new)), None)
+        if made is None:
+            made = _encoded(new, encode, encoder)
+            fresh.append(made)
+        memory[KEY] = newest = [
+            next(frame for frame in (*known, *made) if shows(arrays, frame.arrays))
+            for arrays in seen
+        ]
         encoded.append(torch.cat([frame.features for frame in newest], dim=1))
     return torch.cat(encoded)
 
 
-def _frames(
-    seen: Sequence[Mapping[str, Tensor]],
-    known: Iterable[Frame],
-    encode: Callable[[Mapping[str, Tensor]], Tensor],
-    encoder: object,
-) -> list[Frame]:
-    """The frames of one episode's query, those that are new encoded together, each once."""
-    kept = [frame for frame in known if frame.encoder is encoder]
-    new: list[Mapping[str, Tensor]] = []
+def _distinct(seen: Sequence[Arrays], known: Sequence[Frame]) -> list[Arrays]:
+    """Frames of one query that are not known, each once; copies, whose memory nobody else has."""
+    new: list[Arrays] = []
     for arrays in seen:
-        if not any(shows(arrays, other) for other in (*(frame.arrays for frame in kept), *new)):
+        if not any(shows(arrays, other) for other in (*(frame.arrays for frame in known), *new)):
             new.append({name: array.clone() for name, array in arrays.items()})
-    if new:
-        together = {name: torch.cat([arrays[name] for arrays in new], dim=1) for name in new[0]}
-        features = torch.split(encode(together), 1, dim=1)
-        kept += [Frame(a, f, encoder) for a, f in zip(new, features, strict=True)]
-    return [next(f for f in kept if shows(arrays, f.arrays)) for arrays in seen]
+    return new
 
 
-def shows(arrays: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+def _are(frames: Sequence[Frame], new: Sequence[Arrays]) -> bool:
+    return len(frames) == len(new) and all(
+        shows(arrays, frame.arrays) for arrays, frame in zip(new, frames, strict=True)
+    )
+
+
+def _encoded(
+    new: Sequence[Arrays], encode: Callable[[Arrays], Tensor], encoder: object
+) -> list[Frame]:
+    """New frames of one query, encoded together."""
+    if not new:
+        return []
+    together = {name: torch.cat([arrays[name] for arrays in new], dim=1) for name in new[0]}
+    features = torch.split(encode(together), 1, dim=1)
+    return [Frame(arrays, f, encoder) for arrays, f in zip(new, features, strict=True)]
+
+
+def shows(arrays: Arrays, others: Arrays) -> bool:
     """Whether two frames are the same, see `same`."""
     return all(same(others[name], array) for name, array in arrays.items())

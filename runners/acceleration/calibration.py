@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from accel import (
@@ -27,8 +25,10 @@ from accel import (
 )
 from accel.calibration.file import json_path
 from policies import DiffusionPolicy
+from skipstep.observations import Arrays
 
 from ..episodes.loop import evaluate
+from ..episodes.observed import tensors
 from ..episodes.queries import Queries, choose_queries
 from ..jobs.calibration_choice import Recipe, load
 from ..jobs.job import Job
@@ -99,7 +99,7 @@ def play(job: Job) -> Queries:
     choice, settings = job.recipe.choice, job.settings
     seeds = choice.episode_seeds
     bar = tqdm(total=len(seeds), desc="calibration", unit="episode", disable=None)
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Arrays] = {}
     with bar, accelerated(job.policy, engine="fused") as plain:
         for episode in evaluate(
             plain,
@@ -145,7 +145,7 @@ def _make(job: Job) -> Calibration:
     queries = queries_of(job, recipe.choice.force)
     calibration = calibrate(
         policy,
-        torch.from_numpy(queries.obs),
+        tensors(queries.obs),
         queries.noise(job.settings.noise_seed),
         source=source_of(job, queries),
     )
@@ -165,7 +165,7 @@ def _completed(job: Job, calibration: Calibration) -> Calibration:
     found = complete(
         calibration,
         job.policy,
-        torch.from_numpy(queries.obs),
+        tensors(queries.obs),
         queries.noise(job.settings.noise_seed),
         missing,
     )

@@ -83,6 +83,7 @@ def _played(
         video_of=lambda seed: store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None,
         clock=clock,
         delays=job.delays,
+        room_for=store.room_for,
     )
 
 

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from accel import (
     CACHES,
     AcceleratedPolicy,
@@ -29,7 +27,9 @@ from accel import (
 from accel.api import digest_of
 from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy
+from skipstep.observations import take
 
+from ..episodes.observed import tensors
 from ..jobs.calibration_choice import Recipe
 from ..jobs.settings import digest
 from ..machine import cpu
@@ -137,8 +137,9 @@ def find_statistics(recipe: Recipe, policy: DiffusionPolicy) -> Statistics | Non
 def _make_statistics(job: Job, path: Path, anew: bool) -> Statistics:
     log.info("statistics of the inputs of layers in %s", path.parent)
     queries = queries_of(job, anew)
-    obs, noise = torch.from_numpy(queries.obs).float(), queries.noise(job.settings.noise_seed)
-    batches = [(obs[i : i + BATCH], noise[i : i + BATCH]) for i in range(0, len(obs), BATCH)]
+    obs, noise = tensors(queries.obs), queries.noise(job.settings.noise_seed)
+    parts = [slice(i, i + BATCH) for i in range(0, len(queries), BATCH)]
+    batches = [(take(obs, part), noise[part]) for part in parts]
     statistics = collect(
         job.policy,
         batches,

@@ -19,6 +19,7 @@ from accel import CACHES, BranchErrors, Quantized, branch_errors, resolve
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
+from ..episodes.observed import tensors
 from ..formatting import named, underlined
 from ..jobs.description import describe
 from ..jobs.job import Job
@@ -124,7 +125,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
         errors = branch_errors(
             job.policy,
             resolve(job.policy, job.cache, calibration),
-            torch.from_numpy(queries.obs),
+            tensors(queries.obs),
             queries.noise(job.settings.noise_seed),
             quantised=copy.model if copy else None,  # type: ignore[arg-type]
         )

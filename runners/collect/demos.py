@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs import Task
+from skipstep.observations import STATE, Arrays
 
-from ..episodes.trajectory import FloatArray, Trajectory
+from ..episodes.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,20 @@ class DemoSet:
     valid_share: float
     fingerprint: str
 
-    def parts(self, obs: FloatArray) -> dict[str, FloatArray]:
-        """Observations (T, obs_dim) by the names that the task's datasets have."""
-        sizes = dict(self.task.obs_parts) or {"obs": self.task.obs_dim}
+    def parts(self, obs: Arrays) -> dict[str, NDArray[Any]]:
+        """Observations (T, ...) by the names that the task's datasets have.
+
+        One array, or `state` of several, is cut up where the task names its parts; the others keep
+        their names.
+        """
+        several = isinstance(obs, Mapping)
+        state = obs.get(STATE) if several else obs
+        others = {name: obs[name] for name in obs if name != STATE} if several else {}
+        if state is None:
+            return others
+        sizes = dict(self.task.obs_parts) or {STATE if several else "obs": state.shape[1]}
         ends = np.cumsum(list(sizes.values()))
-        return dict(zip(sizes, np.split(obs, ends[:-1], axis=1), strict=True))
+        return dict(zip(sizes, np.split(state, ends[:-1], axis=1), strict=True)) | others
 
     def valid(self) -> list[int]:
         """Indices of the held-out episodes, evenly spread; at least one of two or more."""

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.observations import STATE, Arrays
+
 from .demos import Demo, DemoSet
 
 VERSION = "v3.0"
@@ -96,7 +98,7 @@ def _frames(content: DemoSet, demo: Demo, index: int, start: int) -> Frames:
     success = np.zeros(len(steps), bool)
     success[-1] = demo.success
     frames: Frames = {
-        "observation.state": steps.obs[:-1].astype(np.float32),
+        **_seen(steps.obs),
         "action": steps.actions.astype(np.float32),
         "next.reward": steps.rewards.astype(np.float32),
         "next.done": steps.dones.astype(bool),
@@ -111,6 +113,11 @@ def _frames(content: DemoSet, demo: Demo, index: int, start: int) -> Frames:
     if not steps.states.shape[1]:
         del frames["simulator_state"]
     return frames
+
+
+def _seen(obs: Arrays) -> Frames:
+    arrays = obs if isinstance(obs, Mapping) else {STATE: obs}
+    return {f"observation.{name}": a[:-1].astype(np.float32) for name, a in arrays.items()}
 
 
 def _table(frames: Mapping[str, NDArray[Any]]) -> Any:

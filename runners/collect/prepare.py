@@ -118,6 +118,11 @@ def _check(config: CollectConfig, job: Job) -> None:
             f"runner.start_seed: seeds {seeds[0]} to {seeds[-1]} reach the test seeds (from "
             f"start_seed={job.settings.start_seed}); runner.test_seeds=true allows it"
         )
+    if config.format == "lerobot" and task.obs_spec.images:
+        raise ValueError(
+            f"runner.format must be robomimic for task={task.name}, whose observations have images "
+            f"({', '.join(task.obs_spec.images)}), got lerobot"
+        )
     form = FORMATS[config.format]
     if find_spec(form.package) is None:
         raise ValueError(

@@ -161,6 +161,7 @@ def _episodes(
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),
             record=True,
+            room_for=lambda query: 0,
         ):
             if isinstance(episode.trajectory, Trajectory):
                 episode.trajectory.save(_file(store.folder, episode.seed))

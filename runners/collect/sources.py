@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import Expert
+from skipstep.observations import each, n_rows, take
 
 from ..acceleration.quantization import accelerate, acceleration_of
 from ..episodes.loop import Acting
@@ -26,10 +28,19 @@ class Scripted:
     def __init__(self, expert: Expert) -> None:
         self.expert, self.n_obs_steps = expert, expert.n_obs_steps
 
-    def act(self, obs: Tensor, noise: Sequence[torch.Generator]) -> Tensor:
-        """Return (B, 1, action_dim) for (B, n_obs_steps, obs_dim); `noise` is not used."""
-        rows = obs.double().cpu().numpy()
-        return torch.from_numpy(np.stack([self.expert.act(row) for row in rows])[:, None])
+    def act(self, obs: Any, noise: Sequence[torch.Generator]) -> Tensor:
+        """Return (B, 1, action_dim) for (B, n_obs_steps, obs_dim), or for a mapping of such arrays.
+
+        `noise` is not used.
+        """
+        seen = each(_numbers, obs)
+        actions = [self.expert.act(take(seen, row)) for row in range(n_rows(seen))]
+        return torch.from_numpy(np.stack(actions)[:, None])
+
+
+def _numbers(array: Tensor) -> NDArray[Any]:
+    found: NDArray[Any] = array.cpu().numpy()
+    return found if found.dtype == np.uint8 else found.astype(np.float64)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 A round is one query of the accelerated policy. The plain policy and the run's engine without cache
 and quantisation, which take longer, are asked once a turn: beside as many rounds as take as long as
-they do. A turn is what the intervals of ratios are drawn from.
+they do. A turn is what the intervals of ratios are drawn from. Policies that see images are asked
+for the two stages of a query too, each in a call of its own after the whole: what these take
+together is to be what the whole takes.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from skipstep.observations import Arrays, n_rows, take
+
 from ..machine import cpu, load
+from ..studies.cost import STAGES
 from .loop import Acting, query_noise
+from .observed import sees_images, tensors
 from .two_clocks import Clocks, Times, compare, timed
 
 ACCELERATED, PLAIN, ENGINE = "accelerated", "plain", "engine"
+STAGED = (ACCELERATED, PLAIN)  # arms whose stages are measured
 WARMUP_SHARE = 0.2  # of max_s, the most that warm-ups take, but for the first one
 FEWEST_TURNS = 3  # whatever max_s says
 TURNS_OF_AN_INTERVAL = 10  # before it may be narrow by chance
@@ -59,30 +66,55 @@ class Arms:
 
     Attributes:
         policies: by name.
-        observations: (n, n_obs_steps, obs_dim), one a query, again from the first after the last.
+        observations: (n, n_obs_steps, obs_dim), one a query, again from the first after the last;
+            or a mapping of such arrays.
         device: synchronised around each query.
         clocks: where times come from.
         times: of the queries that count.
+        stages: {arm: {"encode_ms" and "denoise_ms": of the same queries}}, of those in `STAGED`
+            whose policy sees images.
     """
 
     policies: Mapping[str, Acting]
-    observations: np.ndarray
+    observations: Arrays
     device: str
     clocks: Clocks
     times: dict[str, Times] = field(default_factory=dict)
+    stages: dict[str, dict[str, Times]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         self.times = {name: Times([], []) for name in self.policies}
+        self.stages = {
+            name: {key: Times([], []) for key in STAGES.values()}
+            for name in STAGED
+            if sees_images(self.policies[name])
+        }
 
     def ask(self, name: str, query: int) -> None:
-        row = self.observations[query % len(self.observations)][None]
-        obs, noise = torch.from_numpy(row).float(), query_noise(0, 0, query)
-        wall, cpu = timed(lambda: self.policies[name].act(obs, [noise]), self.clocks, self._sync)
-        self.times[name].wall_ms.append(wall)
-        self.times[name].cpu_ms.append(cpu)
+        row = query % n_rows(self.observations)
+        obs = tensors(take(self.observations, slice(row, row + 1)))
+        noise = query_noise(0, 0, query)
+        self._time(self.times[name], lambda: self.policies[name].act(obs, [noise]))
+        if name in self.stages:
+            self._ask_stages(name, obs, query)
+
+    def _ask_stages(self, name: str, obs: Arrays, query: int) -> None:
+        policy: Any = self.policies[name]
+        encode, denoise = self.stages[name].values()
+        cond = self._time(encode, lambda: policy.encode(obs))
+        noise = query_noise(0, 0, query)
+        self._time(denoise, lambda: policy.denoise(cond, [noise]))
+
+    def _time(self, times: Times, call: Callable[[], Any]) -> Any:
+        """What a call returns; how long it took goes to `times`."""
+        returned: list[Any] = []
+        wall, cpu = timed(lambda: returned.append(call()), self.clocks, self._sync)
+        times.wall_ms.append(wall)
+        times.cpu_ms.append(cpu)
+        return returned[0]
 
     def turn(self, queries: Sequence[int], backwards: bool) -> None:
         """The accelerated arm's queries, and the first of them by every other arm."""
@@ -110,10 +142,20 @@ def summary(times: Times, n_action_steps: int) -> dict[str, float]:
     }
 
 
+def stage_summary(stages: Mapping[str, Times]) -> dict[str, dict[str, float]]:
+    """{"encode_ms" and "denoise_ms": percentiles in milliseconds}."""
+    found = {}
+    for key, times in stages.items():
+        p50, p95, p99 = np.percentile(times.wall_ms, [50, 95, 99]).tolist()
+        mean, cpu = float(np.mean(times.wall_ms)), float(np.median(times.cpu_ms))
+        found[key] = {"mean": mean, "p50": p50, "p95": p95, "p99": p99, "cpu_p50": cpu}
+    return found
+
+
 def measure(
     accelerated: Acting,
     plain: Acting,
-    observations: np.ndarray,
+    observations: Arrays,
     config: LatencyConfig,
     device: str,
     engine: Acting | None = None,
@@ -124,18 +166,19 @@ def measure(
     Args:
         accelerated: the policy under test.
         plain: the unaccelerated policy.
-        observations: (n, n_obs_steps, obs_dim) recorded in the run's episodes.
+        observations: (n, n_obs_steps, obs_dim) recorded in the run's episodes; or a mapping of such
+            arrays.
         config: warm-ups, repeats and when to stop.
         device: synchronised around each query.
         engine: the plain policy in the engine of the policy under test, where that is not this.
         clocks: of wall and CPU time.
 
     Returns:
-        {"accelerated", "plain", "engine": percentiles, "ratio", "cpu_ratio", "times_as_fast" and
-        their intervals, see `two_clocks.compare`, "samples_ms", ...}, None where nothing was to be
-        measured.
+        {"accelerated", "plain", "engine": percentiles, and of their stages where there are any,
+        "ratio", "cpu_ratio", "times_as_fast" and their intervals, see `two_clocks.compare`,
+        "samples_ms", ...}, None where nothing was to be measured.
     """
-    if not config.repeats or not len(observations):
+    if not config.repeats or not n_rows(observations):
         return None
     policies = {ACCELERATED: accelerated, PLAIN: plain} | ({ENGINE: engine} if engine else {})
     arms = Arms(policies, observations, device, clocks or Clocks())
@@ -154,7 +197,10 @@ def measure(
     found = ratios()
     times, n_steps = arms.times, accelerated.n_action_steps
     return {
-        **{name: summary(times[name], n_steps) for name in arms.policies},
+        **{
+            name: summary(times[name], n_steps) | stage_summary(arms.stages.get(name, {}))
+            for name in arms.policies
+        },
         **({} if engine else {ENGINE: None}),
         **found,
         "engine_ratio": _medians(times, ENGINE, found["clock"]) if engine else None,

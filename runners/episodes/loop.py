@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from envs import EnvPool, Event, Task
+from skipstep.observations import Arrays, as_seen, each, n_rows, stacked, take
 
 from .clock import Clock
 from .episode import EpisodeResult, Slot, observe, result_of
+from .observed import sees_images, tensors
 from .realtime import Delays, Timeline
 from .trajectory import Recorder
 
@@ -24,12 +27,16 @@ ATTEMPTS = 2
 
 
 class Acting(Protocol):
-    """What is evaluated: a plain policy or an accelerated one."""
+    """What is evaluated: a plain policy or an accelerated one.
+
+    act: a tensor or a mapping of tensors, and a generator per row -> actions; one whose `obs_spec`
+        has images also takes `memory`, a dict per row.
+    """
 
     n_obs_steps: int
     n_action_steps: int
 
-    def act(self, obs: Tensor, noise: Sequence[torch.Generator]) -> Tensor: ...
+    def act(self, obs: Any, noise: Sequence[torch.Generator]) -> Tensor: ...
 
 
 def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
@@ -39,26 +46,37 @@ def query_noise(noise_seed: int, seed: int, query: int) -> torch.Generator:
 
 
 def act_padded(
-    policy: Acting, obs: np.ndarray, noise: list[torch.Generator], batch: int
+    policy: Acting,
+    obs: Arrays,
+    noise: list[torch.Generator],
+    batch: int,
+    memory: list[dict[str, Any]] | None = None,
 ) -> np.ndarray:
     """Act on a batch of constant size: a row's bits then do not depend on the other rows.
 
     Args:
         policy: plain or accelerated.
-        obs: (n, n_obs_steps, obs_dim), n <= batch.
+        obs: (n, n_obs_steps, obs_dim), n <= batch, or a mapping of such arrays.
         noise: one generator per row.
         batch: rows that the policy sees; the missing ones repeat the first one with its noise, so
             that a cache which decides by row is counted on queries that were asked.
+        memory: of each row's episode, for a policy that keeps one; the missing rows have copies of
+            the first one's, which are thrown away (not deep: what is kept there is replaced, never
+            changed).
 
     Returns:
         (n, n_action_steps, action_dim) float64
     """
-    missing = batch - len(obs)
-    rows = np.concatenate([obs, np.repeat(obs[:1], missing, axis=0)])
+    n = n_rows(obs)
+    missing = batch - n
+    rows = each(lambda array: np.concatenate([array, np.repeat(array[:1], missing, axis=0)]), obs)
     filler = [torch.Generator() for _ in range(missing)]
     for generator in filler:
         generator.set_state(noise[0].get_state())
-    actions = policy.act(torch.from_numpy(rows).float(), [*noise, *filler])[: len(obs)]
+    kept = {}
+    if memory is not None:
+        kept["memory"] = [*memory, *(dict(memory[0]) for _ in range(missing))]
+    actions = policy.act(tensors(rows), [*noise, *filler], **kept)[:n]
     if not bool(actions.isfinite().all()):
         raise FloatingPointError("the policy returned NaN or infinite actions")
     return actions.double().cpu().numpy()
@@ -78,11 +96,12 @@ def evaluate(
     record: bool = False,
     clock: Clock | None = None,
     delays: Delays | None = None,
+    room_for: Callable[[Arrays], float] = lambda query: math.inf,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
     Args:
-        policy: acts on (policy_batch, n_obs_steps, obs_dim).
+        policy: acts on (policy_batch, n_obs_steps, obs_dim), or a mapping of such arrays.
         task: makes the envs and scores episodes.
         seeds: of the episodes.
         n_envs: worker processes; a free one takes the next seed.
@@ -95,6 +114,8 @@ def evaluate(
         record: results have a trajectory, with the simulator's states.
         clock: counts the seconds in which the policy acts and simulators are waited for.
         delays: the simulator goes on for so long while the policy thinks.
+        room_for: what a query saw -> how many such queries an episode keeps in its result, the
+            first ones; images are large.
 
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then
@@ -109,7 +130,7 @@ def evaluate(
         >>> episode.status, episode.n_steps, episode.n_queries
         ('ok', 8, 1)
     """
-    rules = _Rules(policy_batch, noise_seed, video_of, disturb, record, delays)
+    rules = _Rules(policy_batch, noise_seed, video_of, disturb, record, delays, room_for)
     with EnvPool(task, min(n_envs, len(seeds)), timeout_s, record) as pool:
         yield from _Episodes(policy, task, pool, seeds, rules, clock or Clock()).played(n_envs)
 
@@ -124,6 +145,7 @@ class _Rules:
     disturb: Callable[[int, int, np.ndarray], np.ndarray]
     record: bool
     delays: Delays | None
+    room_for: Callable[[Arrays], float]
 
 
 class _Episodes:
@@ -183,13 +205,13 @@ class _Episodes:
         batch = [self.waiting.popleft() for _ in range(n)]
         with self.clock.acting():
             slots = [self.slots[index] for index in batch]
-            chunks = _query(self.policy, slots, rules.noise_seed, rules.policy_batch)
+            chunks = _query(self.policy, slots, rules)
         for index, slot, actions in zip(batch, slots, chunks, strict=True):
             self.pool.step(index, self._executed(slot, actions))
 
     def _executed(self, slot: Slot, actions: np.ndarray) -> np.ndarray:
         """What the simulator is to do of the policy's answer, noted where it is gathered."""
-        query = len(slot.observations) - 1
+        query = slot.n_queries - 1
         executed = self.rules.disturb(slot.seed, query, actions)
         sources = np.full(len(executed), query)
         if slot.timeline:
@@ -221,9 +243,10 @@ def _timeline(task: Task, delays: Delays | None, noise_seed: int, seed: int) -> 
     return Timeline(lambda query: delays.of(noise_seed, seed, query), delays.lead, task.hold)
 
 
-def _query(policy: Acting, slots: list[Slot], noise_seed: int, batch: int) -> np.ndarray:
-    noise = [query_noise(noise_seed, slot.seed, len(slot.observations)) for slot in slots]
-    obs = np.stack([np.stack(slot.history) for slot in slots]).astype(np.float32)
-    for slot, row in zip(slots, obs, strict=True):
-        slot.observations.append(row)
-    return act_padded(policy, obs, noise, batch)
+def _query(policy: Acting, slots: list[Slot], rules: _Rules) -> np.ndarray:
+    noise = [query_noise(rules.noise_seed, slot.seed, slot.n_queries) for slot in slots]
+    obs = as_seen(stacked([stacked(slot.history) for slot in slots]))
+    for row, slot in enumerate(slots):
+        slot.asked(take(obs, row), rules.room_for)
+    memory = [slot.memory for slot in slots] if sees_images(policy) else None
+    return act_padded(policy, obs, noise, rules.policy_batch, memory)

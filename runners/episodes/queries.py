@@ -12,7 +12,9 @@ import torch
 from hydra.errors import CompactHydraException
 
 from accel.calibration.calibration import MIN_QUERIES
+from skipstep.observations import Arrays, as_seen, n_rows, stacked, take
 
+from ..store.arrays import arrays_of, obs_in
 from ..store.atomic import replacing
 from .loop import query_noise
 
@@ -28,17 +30,17 @@ class Queries:
     """Observations that a policy is asked about, and what makes their noise.
 
     Attributes:
-        obs: (M, n_obs_steps, obs_dim) float32.
+        obs: (M, n_obs_steps, obs_dim) float32; or a mapping of such arrays, images uint8.
         seeds: (M,) of the episodes; of demonstrations: their numbers in the dataset.
         numbers: (M,) which query of its episode each is; of demonstrations: the step.
     """
 
-    obs: np.ndarray
+    obs: Arrays
     seeds: np.ndarray
     numbers: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return n_rows(self.obs)
 
     def noise(self, noise_seed: int) -> list[torch.Generator]:
         """The noise that these queries have in an evaluation."""
@@ -48,12 +50,12 @@ class Queries:
     def save(self, path: Path) -> None:
         """Write by rename."""
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, obs=self.obs, seeds=self.seeds, numbers=self.numbers)
+            np.savez(file, **arrays_of(self.obs), seeds=self.seeds, numbers=self.numbers)
 
     @classmethod
     def load(cls, path: Path) -> Queries:
         with np.load(path) as file:
-            return cls(**file)
+            return cls(obs_in(file), file["seeds"], file["numbers"])
 
 
 def spread(counts: Sequence[int], n: int) -> list[tuple[int, int]]:
@@ -77,9 +79,9 @@ def spread(counts: Sequence[int], n: int) -> list[tuple[int, int]]:
     ]
 
 
-def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int) -> Queries:
-    """Queries out of what every episode's policy saw, (n_queries, n_obs_steps, obs_dim) each."""
-    chosen = spread([len(o) for o in observed], n)
+def choose_queries(seeds: Sequence[int], observed: Sequence[Arrays], n: int) -> Queries:
+    """Queries out of what every episode's policy saw, (n_queries, n_obs_steps, ...) each array."""
+    chosen = spread([n_rows(o) for o in observed], n)
     if len(chosen) < MIN_QUERIES:
         raise TooFewQueriesError(
             f"{len(observed)} episodes hold {len(chosen)} queries, a calibration needs at least "
@@ -88,7 +90,7 @@ def choose_queries(seeds: Sequence[int], observed: Sequence[np.ndarray], n: int)
     if len(chosen) < n:
         log.warning("calibration.n_queries=%d: the episodes hold %d, all are used", n, len(chosen))
     return Queries(
-        obs=np.stack([observed[e][q] for e, q in chosen]).astype(np.float32),
+        obs=as_seen(stacked([take(observed[e], q) for e, q in chosen])),
         seeds=np.array([seeds[e] for e, _ in chosen], dtype=np.int64),
         numbers=np.array([q for _, q in chosen], dtype=np.int64),
     )

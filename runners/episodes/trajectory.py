@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import Event
+from skipstep.observations import Arrays, joined
 
+from ..store.arrays import arrays_of, obs_in
 from ..store.atomic import replacing
 
 FloatArray = NDArray[np.float64]
+PARTS = ("actions", "executed", "rewards", "states")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +23,7 @@ class Trajectory:
     """One episode of T steps.
 
     Attributes:
-        obs: (T + 1, obs_dim), the last one after the last action.
+        obs: (T + 1, obs_dim), the last one after the last action; or a mapping of such arrays.
         actions: (T, action_dim), the labels: what the expert or the policy said.
         executed: (T, action_dim), what was done: `actions` and the noise.
         rewards: (T,)
@@ -28,7 +31,7 @@ class Trajectory:
         model: of the simulator, "" where the task has none to give.
     """
 
-    obs: FloatArray
+    obs: Arrays
     actions: FloatArray
     executed: FloatArray
     rewards: FloatArray
@@ -48,25 +51,23 @@ class Trajectory:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
-                obs=self.obs,
-                actions=self.actions,
-                executed=self.executed,
-                rewards=self.rewards,
-                states=self.states,
+                **arrays_of(self.obs),
+                **{name: getattr(self, name) for name in PARTS},
                 model=np.asarray(self.model),
             )
 
     @classmethod
     def load(cls, path: Path) -> Trajectory:
         with np.load(path) as file:
-            return cls(**{**file, "model": str(file["model"])})
+            parts = {name: file[name] for name in PARTS}
+            return cls(obs=obs_in(file), model=str(file["model"]), **parts)
 
 
 @dataclass
 class Recorder:
     """Puts an episode together from what is asked and what the pool answers."""
 
-    obs: list[FloatArray] = field(default_factory=list)
+    obs: list[Arrays] = field(default_factory=list)
     actions: list[FloatArray] = field(default_factory=list)
     executed: list[FloatArray] = field(default_factory=list)
     rewards: list[FloatArray] = field(default_factory=list)
@@ -89,7 +90,7 @@ class Recorder:
 
     def trajectory(self) -> Trajectory:
         return Trajectory(
-            obs=np.concatenate(self.obs),
+            obs=joined(self.obs),
             actions=np.concatenate(self.actions),
             executed=np.concatenate(self.executed),
             rewards=np.concatenate(self.rewards),

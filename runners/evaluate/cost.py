@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accel import flops_share, plain_flops
+from accel import encode_flops, flops_share, plain_flops, share_of
 
 from ..store.folder import RunStore
 from ..studies.cost import read_latency
@@ -20,18 +20,20 @@ def flops_of(job: Job, stats: Mapping[str, Any]) -> dict[str, Any]:
     """`flops` of result.json, see `cost.Flops`.
 
     Where nothing was asked there are no shares, and nothing at all where the FLOPs of the policy's
-    family are not known.
+    family are not known; `encode` is there where images are encoded.
     """
     assert job.plain is not None
-    plain, n = plain_flops(job.plain), stats["n_queries"]
+    plain, n, encode = plain_flops(job.plain), stats["n_queries"], encode_flops(job.plain)
+    encoding = {} if encode is None else {"encode": encode}
     if plain is None:
-        return dict.fromkeys(("query", "plain", "share", "executed_share"))
+        return {**dict.fromkeys(("query", "plain", "share", "executed_share")), **encoding}
     computed = np.asarray(stats["computed"]) / max(n, 1)
     return {
         "query": stats["flops"],
         "plain": plain,
         "share": flops_share(job.policy, computed, job.plain) if n else None,
-        "executed_share": stats["flops"] / plain if n else None,
+        "executed_share": share_of(stats["flops"], job.policy, job.plain) if n else None,
+        **encoding,
     }
 
 

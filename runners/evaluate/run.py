@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from accel import CACHES, AcceleratedPolicy, accelerated
+from skipstep.observations import Arrays, n_rows, take
 
 from ..acceleration.play import film, play_missing, save_time, unfilmed
 from ..acceleration.quantization import Acceleration, accelerate, acceleration_of, described
@@ -147,8 +148,8 @@ def _measured(
         latency = previous.get("latency") or latency_of(job, fast, observations)
         latency = latency and with_times(job, latency)
     save_time(store, clock)
-    if not fast.n_queries and len(observations):
-        act_padded(fast, observations[:1], [query_noise(0, 0, 0)], 1)
+    if not fast.n_queries and n_rows(observations):
+        act_padded(fast, take(observations, slice(1)), [query_noise(0, 0, 0)], 1)
     stats = fast.stats()
     layers = stats.pop("quantised")
     if not fast.n_queries:  # fewer episodes of a run whose observations were not kept
@@ -156,7 +157,7 @@ def _measured(
     return latency, stats, layers
 
 
-def latency_of(job: Job, fast: Acting, observations: np.ndarray) -> dict[str, Any] | None:
+def latency_of(job: Job, fast: Acting, observations: Arrays) -> dict[str, Any] | None:
     """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
     assert job.plain is not None
     config, device = job.settings.latency, job.settings.device

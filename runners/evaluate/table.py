@@ -10,6 +10,7 @@ from ..formatting import (
     NOTHING,
     changes,
     conditions,
+    encode_words,
     flops_words,
     named,
     p_is,
@@ -17,9 +18,11 @@ from ..formatting import (
     rates,
     share,
     speed,
+    stages_words,
     underlined,
     yes_no,
 )
+from ..studies.cost import stages_of
 from ..studies.embodied import table_rows
 
 
@@ -50,6 +53,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         rows.append(("latency", _ms(fast)))
         whose = "" if latency["times_as_fast"] else " (of an older run, with its own sampler)"
         rows.append(("  unaccelerated", _ms(plain) + whose))
+        if stages := stages_of(latency):
+            rows.append(("  stages", stages_words(stages)))
         rows += _speed(latency)
         rows.append(
             (
@@ -61,6 +66,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     of = f"{share(flops['share'])} of the checkpoint's unaccelerated policy"
     rows.append(("FLOPs", NOTHING if flops["share"] is None else of))
     rows.append(("  as run here", flops_words(flops["query"], flops["executed_share"])))
+    if encode := flops.get("encode"):
+        rows.append(("  and before it", encode_words(encode)))
     if quantisation := result.get("quantisation"):
         rows += [("quant", words) for words in quantisation_words(quantisation)]
     if realtime := result.get("realtime"):

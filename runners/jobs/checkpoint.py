@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from envs import TASKS, Task, make_task, task_in
 from policies import DiffusionPolicy, load_policy
+from skipstep.observations import STATE, ObservationSpec
 
 from ..places import PROJECT
 from .settings import CheckpointChoice, SamplerChoice, UserError, build
@@ -42,19 +43,38 @@ def policy_and_task(
     policy = load(path, node)
     info = policy.config.task
     _check_trained_for(info.name, path, node)
-    task = task_of(node, {key: getattr(info, key) for key in SAID_BY_CHECKPOINT})
-    for dim in ("obs_dim", "action_dim"):
-        if getattr(policy, dim) != getattr(task, dim):
-            raise UserError(
-                f"task.checkpoint {path} has {dim} {getattr(policy, dim)}, "
-                f"task={node.name} has {getattr(task, dim)}"
-            )
+    said = {key: getattr(info, key) for key in SAID_BY_CHECKPOINT}
+    task = task_of(node, said, policy.obs_spec)
+    check_fit(policy, task, path)
     if simulated:
         check_simulator(task, f"task={task.name}")
     chosen = sampler.over(policy.config.sampler)
     if chosen != policy.config.sampler:
         policy = policy.with_sampler(chosen)
     return policy.to(device), task, path
+
+
+def check_fit(policy: DiffusionPolicy, task: Task, path: str) -> None:
+    """Refuse what a policy sees and does where the task shows or wants something else.
+
+    Raises:
+        UserError: one line that names everything in which the observations differ.
+    """
+    seen, shown = policy.obs_spec, task.obs_spec
+    sizes = {"action_dim": (policy.action_dim, task.action_dim)}
+    if seen.single and shown.single:
+        lengths = seen[STATE].shape[0], shown[STATE].shape[0]
+        sizes = {"obs_dim": lengths, **sizes}
+    for name, (has, needs) in sizes.items():
+        if has != needs:
+            raise UserError(
+                f"task.checkpoint {path} has {name} {has}, task={task.name} has {needs}"
+            )
+    if wrong := seen.missing_from(shown):
+        raise UserError(
+            f"task.checkpoint {path} does not fit the observations of task={task.name}: "
+            + "; ".join(wrong)
+        )
 
 
 def _check_trained_for(said: str, path: str, node: DictConfig) -> None:
@@ -75,12 +95,20 @@ def _check_task(node: DictConfig) -> None:
         raise UserError(f"task must be one of {', '.join(TASKS)}, got {node.get('name')!r}")
 
 
-def task_of(node: DictConfig, said_by_checkpoint: Mapping[str, Any]) -> Task:
-    """What the checkpoint says of the task is not to be contradicted."""
+def task_of(
+    node: DictConfig, said_by_checkpoint: Mapping[str, Any], seen: ObservationSpec | None = None
+) -> Task:
+    """What the checkpoint says of the task is not to be contradicted.
+
+    Args:
+        node: of the task, with the checkpoint's settings.
+        said_by_checkpoint: None where it does not say.
+        seen: what the checkpoint's policy sees, which a task may fit itself to; None: no policy.
+    """
     _check_task(node)
     own = {f.name for f in fields(CheckpointChoice)}
     values = {k: v for k, v in node.items() if k not in own}
-    config_class = TASKS[node.name][0]
+    config_class, kind = TASKS[node.name]
     for key in SAID_BY_CHECKPOINT:
         if key not in {f.name for f in fields(config_class)}:
             continue
@@ -93,7 +121,8 @@ def task_of(node: DictConfig, said_by_checkpoint: Mapping[str, Any]) -> Task:
             raise UserError(
                 f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
             )
-    return make_task(**asdict(build(config_class, values, "task")))
+    config = build(config_class, values, "task")
+    return make_task(**asdict(config if seen is None else kind.fitted(config, seen)))
 
 
 def check_simulator(task: Task, setting: str) -> None:

@@ -46,6 +46,11 @@ def demonstrated(choice: CalibrationChoice, policy: DiffusionPolicy, task: Task)
         UserError: it cannot be read, or its observations are not the policy's.
     """
     assert choice.data is not None
+    if not policy.obs_spec.single:
+        raise UserError(
+            "calibration.data must be null for a policy that sees more than one array "
+            f"({', '.join(policy.obs_spec)}), got {choice.data}"
+        )
     try:
         data, content = read_content([choice.data], "auto", (), task, actions=False)
     except DatasetError as error:

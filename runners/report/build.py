@@ -16,6 +16,7 @@ from ..store.atomic import replacing, write_whole
 from ..studies.comparisons import Arm, ReportConfig, findings
 from ..studies.study import read_study
 from . import embodied as report_embodied
+from . import stages as report_stages
 from .page import html, lead, markdown, parts
 
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
@@ -40,6 +41,8 @@ def write_report(path: Path, config: ReportConfig) -> list[Path]:
     write_whole(here / TEXT, markdown(title, intro, sections))
     subtasks = report_embodied.subtasks_of(arms)
     rows = [row(arm) | report_embodied.columns(arm, subtasks) for arm in arms]
+    if report_stages.table(arms):
+        rows = [found | report_stages.columns(arm) for found, arm in zip(rows, arms, strict=True)]
     write_whole(here / ROWS, _csv(rows))
     files = [here / name for name in (PAGE, TEXT, ROWS)]
     if find_spec("pyarrow"):

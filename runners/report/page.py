@@ -25,6 +25,9 @@ from . import (
     runs as report_runs,
 )
 from . import (
+    stages as report_stages,
+)
+from . import (
     tables as report_tables,
 )
 from .charts import named
@@ -165,14 +168,15 @@ def _embodied(arms: Sequence[Arm], strata: Sequence[str]) -> list[Part]:
 
 
 def _speed(arms: Sequence[Arm], colour: dict[int, str]) -> Part:
+    tables = [report_tables.cost(arms), *filter(None, [report_stages.table(arms)])]
     if not any(arm.latency for arm in arms):
-        return Part("FLOPs; no latency was measured", [report_tables.cost(arms)])
+        return Part("FLOPs; no latency was measured", tables)
     charts = [report_charts.latencies(arms, colour)]
     if any(arm.times_as_fast and arm.bound for arm in arms):
         charts.insert(0, report_charts.bound_by_speed(arms, colour))
     lines = [f"{line}." for line in (*unsteady(arms), *busy(arms))]
     warning = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return Part("Latency and FLOPs", [report_tables.cost(arms)], warning + _charts(charts), lines)
+    return Part("Latency and FLOPs", tables, warning + _charts(charts), lines)
 
 
 def _charts(charts: Sequence[str]) -> str:

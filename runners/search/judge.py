@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from accel import CachePlan, accelerated, action_error
+from skipstep.observations import take
 
+from ..episodes.observed import tensors
 from ..episodes.queries import Queries
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Judge:
         with accelerated(job.policy, plan, engine=job.engine) as fast:
             for first in range(0, len(rows), size):
                 part = rows[first : first + size]
-                obs = torch.from_numpy(self.queries.obs[part]).float()
+                obs = tensors(take(self.queries.obs, part))
                 actions = fast.act(obs, [noise[row] for row in part])
                 normalised = job.policy.normalizer.normalize(
                     "action", actions.to(job.policy.device)

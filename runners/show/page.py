@@ -136,7 +136,13 @@ def _flops(arms: Sequence[Arm]) -> str:
         )
         for kind in first.flops
     ]
-    in_all = [f"{total(first.plain) / 1e9:.3f} G", *(flops_words(a.query, a.share) for a in arms)]
+    encode = first.encode or 0
+    if encode:
+        kinds.append(
+            ("encoding", [f"{encode / 1e9:.3f} G", *(flops_words(encode, 1) for _ in arms)])
+        )
+    in_all = [f"{(total(first.plain) + encode) / 1e9:.3f} G"]
+    in_all += [flops_words((a.query or 0) + encode, a.share) for a in arms]
     return flops_by_step(arms).html(
         f"FLOPs by denoising step, {first.label}: {total(first.flops) / 1e9:.3f} GFLOP a query",
         f"Two FLOPs per multiply-add, one row, engine=reference; bars are {first.label}. "

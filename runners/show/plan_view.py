@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel import CachePlan, plain_flops, query_flops, summarize
+from accel import CachePlan, encode_flops, plain_flops, query_flops, share_of, summarize
 from accel.calibration.calibration import Calibration
 from accel.families import family_of
 from accel.plans.flops import flops_by_step, live_flops
 from accel.plans.sites import nested
 from policies import DiffusionPolicy
 
-from ..formatting import flops_words, steps_words
+from ..formatting import encode_words, flops_words, steps_words
 
 COMPUTED, NOTHING, REUSED, FORECAST = range(4)  # from k stored values it is REUSED + k
 MAX_ORDER = 4
@@ -54,7 +54,9 @@ class Arm:
         live: FLOPs of a query in the fused engine; None where it does not run.
         query: FLOPs of a query in the reference engine.
         of: FLOPs of a query of the checkpoint's unaccelerated policy.
-        share: `query` over `of`.
+        encode: FLOPs of encoding images before either; None where nothing is encoded.
+        share: `query` over `of`, encoding counted in both.
+        live_share: as run by the fused engine, over the same as `share`.
         equivalent_steps: update steps S of a schedule shared by all sites whose branches cost as
             much.
         noun: what the policy's network is called.
@@ -67,7 +69,9 @@ class Arm:
     live: int | None
     query: int | None
     of: int | None
+    encode: int | None
     share: float | None
+    live_share: float | None
     equivalent_steps: float | None
     noun: str = "network"
 
@@ -77,25 +81,22 @@ class Arm:
         counts: np.ndarray = self.plan.mask.sum(axis=0)
         return counts
 
-    @property
-    def live_share(self) -> float | None:
-        """As run by the fused engine, over the same as `share`."""
-        return None if self.live is None or self.of is None else self.live / self.of
-
 
 def arm(label: str, plan: CachePlan, policy: DiffusionPolicy, of: DiffusionPolicy) -> Arm:
     """A plan for `policy`, beside the checkpoint's unaccelerated policy `of`."""
     everything = np.ones((of.n_inference_steps, len(plan.sites)))
-    spent = summarize(plan, policy, of)
+    spent, live = summarize(plan, policy, of), live_flops(policy, plan.mask)
     return Arm(
         label,
         plan,
         flops_by_step(policy, plan.mask),
         flops_by_step(of, everything),
-        live_flops(policy, plan.mask),
+        live,
         query_flops(policy, plan.mask),
         plain_flops(of),
+        encode_flops(of),
         spent.flops_share,
+        share_of(live, policy, of),
         spent.equivalent_steps,
         family_of(policy).noun,
     )
@@ -192,6 +193,8 @@ def summary(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
         row("FLOPs a query", (flops_words(a.query, a.share) for a in arms)),
         row("  as run by engine=fused", (_live(a) for a in arms)),
     ]
+    if encodes := [a.encode for a in arms if a.encode is not None]:
+        rows.append(row("  and before it", map(encode_words, encodes)))
     if len(arms) == 2:
         plans = arms[0].plan, arms[1].plan
         n = differing_computed(*plans)

@@ -59,6 +59,7 @@ def _run(job: ShowJob, store: RunStore) -> dict[str, Any]:
                     "plain": a.of,
                     "share": a.share,
                     "live_share": a.live_share,
+                    **({} if a.encode is None else {"encode": a.encode}),
                 },
             }
             for a in arms

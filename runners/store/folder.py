@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from skipstep.observations import Arrays, joined, n_bytes, n_rows, take
+
+from .arrays import arrays_of, obs_in
 from .atomic import replacing, write_whole
 
 EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
@@ -36,7 +39,7 @@ SET_ASIDE = (
     "videos",
     "wandb",
 )
-MAX_OBSERVATIONS = 128
+MAX_OBSERVATIONS, MAX_OBSERVATION_BYTES, LEAST_OBSERVATIONS = 128, 2**25, 8
 
 
 class StoreError(ValueError):
@@ -57,6 +60,25 @@ def read_episodes(folder: Path) -> dict[int, dict[str, Any]]:
     whole = path.read_bytes().rpartition(b"\n")[0]
     records = [json.loads(line) for line in whole.splitlines() if line]
     return {record["seed"]: record for record in records}
+
+
+def read_observations(folder: Path) -> Arrays:
+    """What the policy saw in the first queries that are kept, (n, n_obs_steps, ...) each array."""
+    path = folder / OBSERVATIONS
+    if not path.exists():
+        return np.empty((0,))
+    with np.load(path) as file:
+        return obs_in(file)
+
+
+def most_observations(query: Arrays) -> int:
+    """How many queries are kept of a run: as many as are measured, fewer where images are large.
+
+    Args:
+        query: one of them.
+    """
+    fitting = MAX_OBSERVATION_BYTES // max(n_bytes(query), 1)
+    return min(MAX_OBSERVATIONS, max(LEAST_OBSERVATIONS, fitting))
 
 
 def film_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
@@ -88,6 +110,7 @@ class RunStore:
         self, folder: Path, config: dict[str, Any], force: bool = False, lock: str = LOCK
     ) -> None:
         self.folder = folder
+        self._n_observations: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / lock).open("w")
         try:
@@ -162,19 +185,26 @@ class RunStore:
             os.fsync(file.fileno())
         self.episodes[record["seed"]] = record
 
-    def observations(self) -> np.ndarray:
-        """(n, n_obs_steps, obs_dim) recorded observations, for latency."""
-        path = self.folder / OBSERVATIONS
-        return np.load(path)["obs"] if path.exists() else np.empty((0,))
+    def observations(self) -> Arrays:
+        """(n, n_obs_steps, ...) recorded observations, for latency."""
+        return read_observations(self.folder)
 
-    def add_observations(self, observations: np.ndarray) -> None:
+    def room_for(self, query: Arrays) -> int:
+        """How many more queries like this one would be kept."""
+        if self._n_observations is None:
+            self._n_observations = n_rows(self.observations())
+        return max(0, most_observations(query) - self._n_observations)
+
+    def add_observations(self, observations: Arrays) -> None:
         """Keep the first observations that the policy saw."""
-        known = self.observations()
-        if len(known) >= MAX_OBSERVATIONS or not len(observations):
+        room = self.room_for(take(observations, 0)) if n_rows(observations) else 0
+        if not room:
             return
-        merged = np.concatenate([known, observations]) if len(known) else observations
+        known, new = self.observations(), take(observations, slice(room))
+        merged = joined([known, new]) if n_rows(known) else new
         with replacing(self.folder / OBSERVATIONS) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, obs=merged[:MAX_OBSERVATIONS])
+            np.savez_compressed(file, **arrays_of(merged))
+        self._n_observations = n_rows(merged)
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_whole(self.folder / RESULT, dump(result))

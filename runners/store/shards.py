@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .atomic import write_whole
 from .folder import (
     EPISODES,
@@ -25,6 +23,7 @@ from .folder import (
     StoreError,
     dump,
     read_episodes,
+    read_observations,
 )
 
 
@@ -118,8 +117,7 @@ def merge(store: RunStore) -> None:
             (folder / "videos").mkdir(exist_ok=True)
             os.replace(video, folder / "videos" / video.name)
     for part in parts:
-        if (seen := part / OBSERVATIONS).exists():
-            store.add_observations(np.load(seen)["obs"])
+        store.add_observations(read_observations(part))
     write_whole(folder / TIME, dump(_seconds([folder, *parts])))
     write_whole(folder / EPISODES, "".join(json.dumps(e) + "\n" for e in episodes.values()))
     store.episodes = episodes

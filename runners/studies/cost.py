@@ -17,7 +17,7 @@ sampler*, and `latency["ratio"]` was over that policy too. They lack
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ import numpy as np
 from ..formatting import conditions
 from ..statistics import bootstrap, latency_ratio
 from ..store.reading import Run, is_baseline
+
+STAGES = {"encode": "encode_ms", "denoise": "denoise_ms"}  # of a query, and their keys in an arm
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,22 @@ class Flops:
         plain: of the checkpoint's unaccelerated policy with its own sampler, all tokens.
         share: of the plan's computed cells, all tokens, over `plain`: see `accel.flops_share`.
         executed_share: `query` over `plain`.
+        encode: of encoding images, once a query, beside `query` and beside `plain`; both shares
+            count it in both. None where nothing is encoded.
     """
 
     query: int | None
     plain: int | None
     share: float | None
     executed_share: float | None
+    encode: int | None = None
 
 
 def read_flops(run: Run, baseline: Run | None) -> Flops:
     """What a whole run's result says, or what can be told of an older one."""
     found = run.result["flops"]
     if "executed_share" in found:
-        return Flops(**{name: found[name] for name in Flops.__dataclass_fields__})
+        return Flops(**{name: found.get(name) for name in Flops.__dataclass_fields__})
     checkpoint = run if is_baseline(run) else baseline
     plain = checkpoint.result["flops"]["plain"] if checkpoint else None
     planned = _planned(run)
@@ -81,6 +86,7 @@ class Latency:
         engine_ratio: how many times as fast as this engine without the acceleration; None where
             that was not timed.
         warning: why the ratio may not hold on a quiet machine.
+        stages_ms: {stage: (median, the plain policy's)} of queries that encode images.
     """
 
     p50_ms: float
@@ -94,6 +100,7 @@ class Latency:
     warning: str | None
     samples_ms: dict[str, list[float]]
     conditions: str
+    stages_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def latency_of(run: Run, baseline: Run | None, rng: np.random.Generator) -> Latency | None:
@@ -116,7 +123,21 @@ def latency_of(run: Run, baseline: Run | None, rng: np.random.Generator) -> Late
         warning=told.get("warning"),
         samples_ms=samples,
         conditions=conditions(told),
+        stages_ms=stages_of(told),
     )
+
+
+def stages_of(latency: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """{"encode" and "denoise": median milliseconds, of the arm and of the plain policy}.
+
+    Empty where a query has no such stages.
+    """
+    arms = [latency[arm] for arm in ("accelerated", "plain")]
+    return {
+        stage: (arms[0][key]["p50"], arms[1][key]["p50"])
+        for stage, key in STAGES.items()
+        if key in arms[0]
+    }
 
 
 def own_sampler(run: Run, baseline: Run | None) -> bool:

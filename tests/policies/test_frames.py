@@ -75,6 +75,19 @@ def test_a_frame_is_encoded_once_for_as_long_as_it_is_seen(counting: DiffusionPo
     assert len(memory[0][KEY]) == TO
 
 
+def test_a_frame_that_several_rows_show_is_encoded_once(counting: DiffusionPolicy) -> None:
+    """As do the rows that only fill a batch: each with a memory of its own, as if it were alone."""
+    a, b, c = frames(3)
+    rows = counting.encoder.rows  # type: ignore[union-attr]
+    memory: list[dict[str, Any]] = [{}, {}, {}]
+    seen = batch(history(a, b), history(a, b), history(c, b))
+    found = counting.encode(seen, memory)
+    assert rows == [2, 2]  # b with a, and with c
+    alone = torch.cat([counting.encode(history(*row), [{}]) for row in ((a, b), (a, b), (c, b))])
+    assert torch.equal(found, alone)
+    assert all(len(kept[KEY]) == TO for kept in memory)
+
+
 @pytest.mark.parametrize("name", ["state", "image.top", "image.wrist"])
 def test_one_changed_number_is_another_frame(counting: DiffusionPolicy, name: str) -> None:
     (a,) = frames(1)

@@ -34,7 +34,7 @@ ORDER = {
         ["checkpoint"],
     ],
     "envs": [
-        ["limits", "video", "motion", "robomimic_args"],
+        ["limits", "video", "motion", "robomimic_args", "frames"],
         ["task"],
         ["lift", "kitchen", "worker"],
         ["pool"],
