@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 EPS = 1e-8
 
-Statistics = Mapping[str, Tensor]
+Statistics = Any
+"""{name: tensor}, or a `ParameterDict` of that, which is no `Mapping`."""
 Map = Callable[[Tensor, Statistics], Tensor]
 
 
@@ -44,10 +46,12 @@ def _between(low: str, high: str) -> Mode:
     """[low, high] to [-1, 1]."""
 
     def normalize(x: Tensor, s: Statistics) -> Tensor:
-        return 2 * (x - s[low]) / span(s[low], s[high]) - 1
+        out: Tensor = 2 * (x - s[low]) / span(s[low], s[high]) - 1
+        return out
 
     def unnormalize(x: Tensor, s: Statistics) -> Tensor:
-        return (x + 1) * span(s[low], s[high]) / 2 + s[low]
+        out: Tensor = (x + 1) * span(s[low], s[high]) / 2 + s[low]
+        return out
 
     return Mode((low, high), normalize, unnormalize)
 
