@@ -13,7 +13,7 @@ from ..family import UnsupportedPolicy
 from ..sampling.table import SamplerConfig
 from ..unet.config import UnetConfig
 from .features import ACTION, Features
-from .settings import CONFIG, Settings
+from .settings import CONFIG, Settings, is_whole
 
 TRAINING = "train_config.json"
 SCHEDULERS = {"DDPM": "ddpm", "DDIM": "ddim"}
@@ -84,15 +84,18 @@ def _network(settings: Settings, features: Features, obs_dim: int) -> UnetConfig
 def _sampler(settings: Settings) -> SamplerConfig:
     """As LeRobot makes diffusers' scheduler: what it does not pass on is diffusers' default."""
     trained = settings.whole("num_train_timesteps")
-    asked = settings.take("num_inference_steps")
+    steps = settings.take("num_inference_steps")
+    if steps is not None and not (is_whole(steps) and steps <= trained):
+        raise ValueError(
+            f"{CONFIG}: num_inference_steps must be null or from 1 to num_train_timesteps = "
+            f"{trained}, got {steps!r}"
+        )
     return SamplerConfig(
         kind=SCHEDULERS[settings.choice("noise_scheduler_type", SCHEDULERS)],
-        steps=trained
-        if asked is None
-        else Settings({"num_inference_steps": asked}).whole("num_inference_steps"),
+        steps=steps or trained,
         num_train_timesteps=trained,
-        beta_start=settings.number("beta_start"),
-        beta_end=settings.number("beta_end"),
+        beta_start=settings.number("beta_start", most=1.0),
+        beta_end=settings.number("beta_end", most=1.0),
         beta_schedule=settings.choice("beta_schedule", BETA_SCHEDULES),
         prediction_type=settings.choice("prediction_type", PREDICTIONS),
         clip_sample=settings.flag("clip_sample"),
@@ -110,8 +113,12 @@ def _encoder(settings: Settings, features: Features) -> EncoderConfig | None:
     arrays = {f.ours: list(f.shape) for f in features.seen}
     if list(arrays) == [STATE]:
         return None
-    if not any(f.kind == "VISUAL" for f in features.seen):
+    images = [f for f in features.seen if f.kind == "VISUAL"]
+    if not images:
         return EncoderConfig(arrays)
+    whole = resize or list(images[0].shape[1:])
+    if crop is not None and any(n > most for n, most in zip(crop, whole, strict=True)):
+        raise ValueError(f"{CONFIG}: crop_shape must fit into {whole}, got {crop}")
     return EncoderConfig(
         arrays,
         backbone=backbone,
@@ -129,9 +136,7 @@ def _encoder(settings: Settings, features: Features) -> EncoderConfig | None:
 def _resize_and_crop(settings: Settings) -> tuple[list[int] | None, list[int] | None]:
     """What happens to an image; with a resize, LeRobot derives the crop from `crop_ratio`."""
     resize, crop = settings.size("resize_shape", None), settings.size("crop_shape")
-    ratio = settings.number("crop_ratio", 1.0)
-    if not 0 < ratio <= 1:
-        raise ValueError(f"{CONFIG}: crop_ratio must be above 0 and at most 1, got {ratio:g}")
+    ratio = settings.number("crop_ratio", 1.0, most=1.0)
     if resize is not None:
         derived = [int(n * ratio) for n in resize] if ratio < 1 else None
         if crop != derived:

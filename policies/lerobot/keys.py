@@ -10,6 +10,11 @@ from torch import Tensor
 WEIGHTS = "model.safetensors"
 COMPILED = "._orig_mod"  # torch.compile puts it into the names of what it compiled
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+OF_BATCHES = (
+    ": only norms of batches have it, and use_group_norm in config.json says which are here"
+)
+
 RENAMED: tuple[tuple[str, str], ...] = (
     (r"^model\.", "diffusion.unet."),
     (r"^encoder\.nets\.", "diffusion.rgb_encoder."),
@@ -73,7 +78,8 @@ def renamed(
         ("is unexpected", [key for key in state if key not in names]),
     ):
         if keys:
-            raise ValueError(f"{WEIGHTS}: {keys[0]} {problem}{_more(keys[1:])}")
+            hint = OF_BATCHES if keys[0].endswith(STATISTICS) else ""
+            raise ValueError(f"{WEIGHTS}: {keys[0]} {problem}{_more(keys[1:])}{hint}")
     for key, ours in names.items():
         check_shape(WEIGHTS, key, state[key], wanted[ours])
     return {ours: state[key] for key, ours in names.items()}

@@ -18,7 +18,7 @@ from ..data.modes import EPS
 from ..family import UnsupportedPolicy
 from .features import Feature, Features
 from .files import json_in, tensors_in
-from .settings import Settings
+from .settings import CONFIG, Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,19 @@ class Normalization:
     state_file: str
 
 
-def _rename(settings: Settings) -> None:
+def _rename(settings: Settings, features: Features) -> None:
     """The world's names to the policy's, by which it is asked here."""
-    for theirs, name in settings.mapping("rename_map").items():
-        log.info("LeRobot's preprocessor calls the world's %s %s", theirs, name)
+    known = [f.theirs for f in features.inputs]
+    for world, name in settings.mapping("rename_map").items():
+        if name not in known or world in known:
+            raise ValueError(
+                f"rename_map must give names to inputs of {CONFIG} that it has not, got "
+                f"{world}: {name!r}"
+            )
+        log.info("LeRobot's preprocessor calls the world's %s %s", world, name)
 
 
-def _device(settings: Settings) -> None:
+def _device(settings: Settings, features: Features) -> None:
     settings.take("device", None)
     if (floats := settings.take("float_dtype", None)) not in FLOATS:
         raise UnsupportedPolicy(
@@ -58,11 +64,11 @@ def _device(settings: Settings) -> None:
         )
 
 
-def _nothing(settings: Settings) -> None:
+def _nothing(settings: Settings, features: Features) -> None:
     """A batch of one is made here too."""
 
 
-HARMLESS: dict[str, Callable[[Settings], None]] = {
+HARMLESS: dict[str, Callable[[Settings, Features], None]] = {
     "rename_observations_processor": _rename,
     "to_batch_processor": _nothing,
     "device_processor": _device,
@@ -103,7 +109,7 @@ def _normalization(folder: Path, file: str, features: Features) -> Normalization
                 f"{file}: step {number}, {name}, is not supported (known: "
                 f"{', '.join((*HARMLESS, wanted))})"
             )
-        HARMLESS[name](settings)
+        HARMLESS[name](settings, features)
         settings.finish()
     if len(found) != 1:
         raise ValueError(f"{file}: must have one {wanted}, got {len(found)}")

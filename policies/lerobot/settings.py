@@ -9,6 +9,7 @@ from typing import Any
 from ..family import UnsupportedPolicy
 
 CONFIG = "config.json"
+MOST = 10**6  # of any size
 
 OF_PUBLISHING = "where the policy is published"
 OF_TRAINING = "of the training"
@@ -92,15 +93,16 @@ class Settings:
     def whole(self, name: str, *absent: Any) -> int:
         value = self.take(name, *absent)
         if not is_whole(value):
-            raise self._wrong(name, "a whole number of at least 1", value)
+            raise self._wrong(name, f"a whole number from 1 to {MOST}", value)
         return int(value)
 
-    def number(self, name: str, *absent: Any) -> float:
+    def number(self, name: str, *absent: Any, most: float = math.inf) -> float:
+        """A finite number above 0, at most `most`."""
         value = self.take(name, *absent)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(name, "a number", value)
-        if not math.isfinite(value):
-            raise self._wrong(name, "finite", value)
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not 0 < value <= most or math.isinf(value):
+            limit = "" if math.isinf(most) else f" and at most {most:g}"
+            raise self._wrong(name, f"a number above 0{limit}", value)
         return float(value)
 
     def flag(self, name: str, *absent: Any) -> bool:
@@ -118,7 +120,7 @@ class Settings:
     def wholes(self, name: str) -> list[int]:
         value = self.take(name)
         if not isinstance(value, list) or not all(map(is_whole, value)):
-            raise self._wrong(name, "a list of whole numbers of at least 1", value)
+            raise self._wrong(name, f"a list of whole numbers from 1 to {MOST}", value)
         return list(value)
 
     def size(self, name: str, *absent: Any) -> list[int] | None:
@@ -153,4 +155,4 @@ class Settings:
 
 
 def is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST
