@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -87,7 +88,15 @@ class PolicyConfig:
                 f"{name} must be a multiple of {net.length_multiple} for a {net}, or the way up "
                 f"gives another length, got {self.length}"
             )
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        if not isinstance(self.normalization, Mapping):
+            raise ValueError(f"normalization must be a mapping, got {self.normalization!r}")
         check_modes(self.normalization)
+        hz = self.control_hz
+        if hz is not None and not (isinstance(hz, int | float) and 0 < hz < float("inf")):
+            raise ValueError(f"control_hz must be a number above 0 or null, got {hz!r}")
 
     def _check_observations(self) -> None:
         names = [STATE] if self.encoder is None else list(self.encoder.arrays)

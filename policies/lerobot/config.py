@@ -10,15 +10,12 @@ from skipstep.observations import STATE
 from ..config import PolicyConfig, TaskInfo
 from ..encoders.config import BACKBONES, EncoderConfig
 from ..family import UnsupportedPolicy
-from ..sampling.table import SamplerConfig
 from ..unet.config import UnetConfig
 from .features import ACTION, Features
-from .settings import CONFIG, Settings, is_whole
+from .scheduler import sampler_of
+from .settings import CONFIG, Settings
 
 TRAINING = "train_config.json"
-SCHEDULERS = {"DDPM": "ddpm", "DDIM": "ddim"}
-PREDICTIONS = ("epsilon", "sample")
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
 
 def policy_config(
@@ -51,7 +48,7 @@ def policy_config(
         obs_dim=obs_dim,
         action_dim=features.action.shape[0],
         n_action_steps=settings.whole("n_action_steps"),
-        sampler=_sampler(settings),
+        sampler=sampler_of(settings),
         task=task,
         encoder=encoder,
         aliases=features.aliases,
@@ -78,28 +75,6 @@ def _network(settings: Settings, features: Features, obs_dim: int) -> UnetConfig
         n_groups=settings.whole("n_groups"),
         cond_predict_scale=settings.flag("use_film_scale_modulation"),
         oa_step_convention=True,  # executed: n_obs_steps - 1 and what follows
-    )
-
-
-def _sampler(settings: Settings) -> SamplerConfig:
-    """As LeRobot makes diffusers' scheduler: what it does not pass on is diffusers' default."""
-    trained = settings.whole("num_train_timesteps")
-    steps = settings.take("num_inference_steps")
-    if steps is not None and not (is_whole(steps) and steps <= trained):
-        raise ValueError(
-            f"{CONFIG}: num_inference_steps must be null or from 1 to num_train_timesteps = "
-            f"{trained}, got {steps!r}"
-        )
-    return SamplerConfig(
-        kind=SCHEDULERS[settings.choice("noise_scheduler_type", SCHEDULERS)],
-        steps=steps or trained,
-        num_train_timesteps=trained,
-        beta_start=settings.number("beta_start", most=1.0),
-        beta_end=settings.number("beta_end", most=1.0),
-        beta_schedule=settings.choice("beta_schedule", BETA_SCHEDULES),
-        prediction_type=settings.choice("prediction_type", PREDICTIONS),
-        clip_sample=settings.flag("clip_sample"),
-        clip_sample_range=settings.number("clip_sample_range"),
     )
 
 

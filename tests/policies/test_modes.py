@@ -141,6 +141,10 @@ def test_what_is_refused() -> None:
         ValueError, match=r"normalization\.action must be one of identity, .*'affine'"
     ):
         replace(moded().config, normalization={"action": "affine"})
+    with pytest.raises(ValueError, match=r"normalization must be a mapping, got \['min_max'\]"):
+        replace(moded().config, normalization=["min_max"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="control_hz must be a number above 0 or null, got -1"):
+        replace(moded().config, control_hz=-1)
     with pytest.raises(ValueError, match="normalization must be of obs, action, got 'state'"):
         DiffusionPolicy(replace(moded().config, normalization={"state": "identity"}))
     with pytest.raises(ValueError, match=r"is an affine map, normalization\.obs is mean_std"):
