@@ -24,7 +24,7 @@ from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
 from .reference.interpolation import resolve
-from .reference.live import own_keys, policy_config, reader_of
+from .reference.live import own_state, policy_config
 from .reference.reader import CheckpointError, describe_trusted, read_reference
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
@@ -206,7 +206,7 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
             f"the file holds {', '.join(sorted(states))}"
         )
     log.info("%s: %s weights", file, key)
-    return policy_config(cfg), own_keys(states[key], reader_of(cfg))
+    return policy_config(cfg), own_state(states[key], cfg)
 
 
 def _run_ckpt(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

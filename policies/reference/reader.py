@@ -23,6 +23,18 @@ from .inert_pickle import Call, Name, RefusedError, parse, shown
 from .interpolation import resolve
 
 MAX_PICKLE_BYTES = 64 * 2**20
+DPPO = (
+    "a checkpoint of DPPO, which is not supported: it holds weights alone, and the sizes of its "
+    "networks and the limits of its normalisation are in files beside it"
+)
+LIBRARIES = {  # parts of a checkpoint -> whose it is, and what reading it would need
+    ("algo_name", "config", "model"): (
+        "a checkpoint of robomimic, which is not supported: its own config, the statistics of its "
+        "actions and the names of its networks would have to be read"
+    ),
+    ("ema", "model"): DPPO,
+    ("itr", "model"): DPPO,
+}
 
 
 class CheckpointError(ValueError):
@@ -56,9 +68,7 @@ def read_reference(path: str | Path) -> ReferenceCheckpoint:
     """
     path = Path(path)
     with _opened(path) as archive:
-        payload = parse(archive.pickle(), ALLOWED).root
-        if not isinstance(payload, dict) or not payload.keys() >= {"cfg", "state_dicts"}:
-            raise RefusedError("no cfg and state_dicts in it, so not a diffusion_policy checkpoint")
+        payload = _payload(archive.pickle())
         cfg, pickles = plain(payload["cfg"]), plain(payload.get("pickles", {}))
         for field, value in (("cfg", cfg), ("pickles", pickles)):
             if not isinstance(value, dict):
@@ -74,6 +84,28 @@ def read_reference(path: str | Path) -> ReferenceCheckpoint:
             },
             pickles={name: _unpickled(name, stream) for name, stream in pickles.items()},
         )
+
+
+def _payload(stream: bytes) -> dict[Any, Any]:
+    """What a checkpoint of diffusion_policy holds; another library's is refused by its name."""
+    try:
+        payload = parse(stream, ALLOWED).root
+    except RefusedError as error:
+        raise RefusedError(_of_another_library(stream) or str(error)) from None
+    if not isinstance(payload, dict) or not payload.keys() >= {"cfg", "state_dicts"}:
+        nothing = "no cfg and state_dicts in it, so not a diffusion_policy checkpoint"
+        raise RefusedError(_of_another_library(stream) or nothing)
+    return payload
+
+
+def _of_another_library(stream: bytes) -> str:
+    """Why its checkpoint is not read, if it is one, by the names of its parts; nothing is run."""
+    try:
+        names = {name for name, _ in _entries(parse(stream).root) if isinstance(name, str)}
+    except RefusedError:
+        return ""
+    found = [words for parts, words in LIBRARIES.items() if names.issuperset(parts)]
+    return "" if "state_dicts" in names or not found else found[0]
 
 
 def describe_trusted(path: str | Path) -> list[str]:
