@@ -124,6 +124,8 @@ def _take_seen(policy: dict[str, Any], reader: Reader) -> Seen | None:
     """What an image policy sees; its sizes take the place of the settings that said so."""
     if not reader.observes:
         return None
+    if "shape_meta" not in policy:
+        raise UnsupportedPolicy(f"{reader.name} is not supported without policy.shape_meta")
     seen = OBSERVERS[reader.observes](policy)
     policy |= {"obs_dim": seen.encoder.out_dim, "action_dim": seen.action_dim}
     return seen
