@@ -23,9 +23,10 @@ from .encoders.config import EncoderConfig
 from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .policy import DiffusionPolicy
+from .reference.files import read_file
 from .reference.interpolation import resolve
 from .reference.live import own_state, policy_config
-from .reference.reader import CheckpointError, describe_trusted, read_reference
+from .reference.reader import CheckpointError, describe_trusted
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
 from .undrawn import Undrawn
@@ -193,8 +194,7 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
     if trust:
         cfg, states = _run_ckpt(file)
     else:
-        checkpoint = read_reference(file)
-        cfg, states = checkpoint.cfg, checkpoint.state_dicts
+        cfg, states = read_file(file)
     if weights == "auto":
         weights = (
             "ema" if (cfg.get("training") or {}).get("use_ema", "ema_model" in states) else "model"

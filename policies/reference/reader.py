@@ -27,14 +27,12 @@ DPPO = (
     "a checkpoint of DPPO, which is not supported: it holds weights alone, and the sizes of its "
     "networks and the limits of its normalisation are in files beside it"
 )
-LIBRARIES = {  # parts of a checkpoint -> whose it is, and what reading it would need
-    ("algo_name", "config", "model"): (
-        "a checkpoint of robomimic, which is not supported: its own config, the statistics of its "
-        "actions and the names of its networks would have to be read"
-    ),
-    ("ema", "model"): DPPO,
-    ("itr", "model"): DPPO,
-}
+OF_DPPO = (("ema", "model"), ("itr", "model"))  # parts of its checkpoints
+ROBOMIMIC = ("algo_name", "config", "model", "shape_metadata")
+SAID = (
+    *("config", "algo_name", "shape_metadata", "env_metadata"),
+    *("obs_normalization_stats", "action_normalization_stats"),
+)
 
 
 class CheckpointError(ValueError):
@@ -86,6 +84,40 @@ def read_reference(path: str | Path) -> ReferenceCheckpoint:
         )
 
 
+@dataclass(frozen=True)
+class RobomimicCheckpoint:
+    """What a checkpoint of robomimic holds, as plain data.
+
+    Attributes:
+        said: all but the weights: "config" (JSON), "algo_name", "shape_metadata", ...
+        state_dicts: the networks, "nets" and "ema".
+    """
+
+    said: dict[str, Any]
+    state_dicts: dict[str, dict[str, Tensor]]
+
+
+def read_robomimic(path: str | Path) -> RobomimicCheckpoint | None:
+    """Reads a checkpoint of robomimic as data; None: it is another one.
+
+    Raises:
+        CheckpointError: as of `read_reference`.
+    """
+    with _opened(Path(path)) as archive:
+        stream = archive.pickle()
+        if not _names(stream).issuperset(ROBOMIMIC):
+            return None
+        payload = dict(_entries(parse(stream, ALLOWED).root))
+        return RobomimicCheckpoint(
+            said={name: plain(payload[name]) for name in SAID if name in payload},
+            state_dicts={
+                str(name): {key: archive.tensor(found) for key, found in _tensors(record).items()}
+                for name, record in _entries(payload["model"])
+                if name in ("nets", "ema") and record is not None
+            },
+        )
+
+
 def _payload(stream: bytes) -> dict[Any, Any]:
     """What a checkpoint of diffusion_policy holds; another library's is refused by its name."""
     try:
@@ -99,13 +131,18 @@ def _payload(stream: bytes) -> dict[Any, Any]:
 
 
 def _of_another_library(stream: bytes) -> str:
-    """Why its checkpoint is not read, if it is one, by the names of its parts; nothing is run."""
+    """Why its checkpoint is not read, if it is one, by the names of its parts."""
+    names = _names(stream)
+    found = "state_dicts" not in names and any(names.issuperset(parts) for parts in OF_DPPO)
+    return DPPO if found else ""
+
+
+def _names(stream: bytes) -> set[str]:
+    """Of the parts of a checkpoint; nothing of it is run, whatever it asks for."""
     try:
-        names = {name for name, _ in _entries(parse(stream).root) if isinstance(name, str)}
+        return {name for name, _ in _entries(parse(stream).root) if isinstance(name, str)}
     except RefusedError:
-        return ""
-    found = [words for parts, words in LIBRARIES.items() if names.issuperset(parts)]
-    return "" if "state_dicts" in names or not found else found[0]
+        return set()
 
 
 def describe_trusted(path: str | Path) -> list[str]:

@@ -182,10 +182,10 @@ def state_of(kind: str) -> dict[str, Tensor]:
             state |= _own_camera(camera, bool(seen.get("use_group_norm")) and not shared)
         else:
             sizes = own["crop_shape"] or SIZE
-            state |= _robomimic_camera(camera, "obs_encoder_group_norm" in own, sizes)
+            state |= robomimic_camera(camera, "obs_encoder_group_norm" in own, sizes)
     features = len(cameras) * (512 if name == "unet_image" else 64)
     dim = features + sum(array["shape"][0] for array in obs.values() if len(array["shape"]) == 1)
-    state |= {f"model.{key}": tensor for key, tensor in _network(name, dim)}
+    state |= {f"model.{key}": tensor for key, tensor in network_weights(name, dim)}
     return state | dict(_maps(obs))
 
 
@@ -194,7 +194,7 @@ def _own_camera(camera: str, groups: bool) -> dict[str, Tensor]:
     return {begin + name: value(camera + name, shape) for name, shape in resnet_shapes(groups)}
 
 
-def _robomimic_camera(camera: str, groups: bool, size: list[int]) -> dict[str, Tensor]:
+def robomimic_camera(camera: str, groups: bool, size: list[int]) -> dict[str, Tensor]:
     begin = f"obs_encoder.obs_nets.{camera}."
     net = {sequential(k): value(camera + k, shape) for k, shape in resnet_shapes(groups)}
     height, width = (-(-n // 32) for n in size)
@@ -216,7 +216,7 @@ def _robomimic_camera(camera: str, groups: bool, size: list[int]) -> dict[str, T
     }
 
 
-def _network(name: str, dim: int) -> Iterator[tuple[str, Tensor]]:
+def network_weights(name: str, dim: int) -> Iterator[tuple[str, Tensor]]:
     """What denoises, which is that of the policies without images."""
     sizes: Any = {"horizon": 8, "n_obs_steps": TO, "cond_dim": dim, "input_dim": ACT}
     if name.startswith("unet"):

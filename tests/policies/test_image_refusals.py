@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import OrderedDict
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -336,17 +334,6 @@ def test_a_live_image_policy_is_refused_by_name() -> None:
 
 WEIGHTS = OrderedDict(weight=torch.zeros(2, 2))
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "robomimic": (
-        {
-            "model": {"nets": WEIGHTS, "ema": WEIGHTS},
-            "config": json.dumps({"algo_name": "diffusion_policy"}),
-            "algo_name": "diffusion_policy",
-            "env_metadata": {"env_name": "Lift"},
-            "shape_metadata": {"ac_dim": 7, "all_obs_keys": ["object"]},
-            "variable_state": {"loss": np.float64(0.5)},
-        },
-        "a checkpoint of robomimic, which is not supported: its own config",
-    ),
     "dppo, trained": ({"epoch": 3, "model": WEIGHTS, "ema": WEIGHTS}, "a checkpoint of DPPO"),
     "dppo, tuned": ({"itr": 3, "model": WEIGHTS}, "a checkpoint of DPPO"),
 }
