@@ -24,9 +24,10 @@ from .families import family_in, family_named
 from .family import UnsupportedPolicy
 from .lerobot.folder import find_lerobot, read_lerobot
 from .policy import DiffusionPolicy
+from .reference.files import read_file
 from .reference.interpolation import resolve
-from .reference.live import own_keys, policy_config, reader_of
-from .reference.reader import CheckpointError, describe_trusted, read_reference
+from .reference.live import own_state, policy_config
+from .reference.reader import CheckpointError, describe_trusted
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
 from .undrawn import Undrawn
@@ -215,8 +216,7 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
     if trust:
         cfg, states = _run_ckpt(file)
     else:
-        checkpoint = read_reference(file)
-        cfg, states = checkpoint.cfg, checkpoint.state_dicts
+        cfg, states = read_file(file)
     if weights == "auto":
         weights = (
             "ema" if (cfg.get("training") or {}).get("use_ema", "ema_model" in states) else "model"
@@ -228,7 +228,7 @@ def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dic
             f"the file holds {', '.join(sorted(states))}"
         )
     log.info("%s: %s weights", file, key)
-    return policy_config(cfg), own_keys(states[key], reader_of(cfg))
+    return policy_config(cfg), own_state(states[key], cfg)
 
 
 def _run_ckpt(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

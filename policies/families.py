@@ -10,17 +10,25 @@ from .unet.family import UNET
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (TRANSFORMER, UNET)}
 
+NEEDED = {  # a part of a class's name -> why it is not read
+    "Robomimic": "it is robomimic's recurrent policy, which denoises nothing",
+    "Ibc": "it searches for the action of least energy and denoises nothing",
+    "BET": "it chooses among clusters of actions and denoises nothing",
+    "Video": "its encoder sees several frames at once",
+    "Timm": "its encoder is one of the timm library",
+}
+
 
 def readers() -> list[Reader]:
     return [reader for family in FAMILIES.values() for reader in family.readers]
 
 
 def refused(name: object) -> UnsupportedPolicy:
+    """What a class that nothing here reads would need."""
     names = [reader.name for reader in readers()]
-    are = f"{', '.join(names[:-1])} and {names[-1]}"
-    return UnsupportedPolicy(
-        f"{name} is not supported: {are} are (no image, hybrid or IBC policies)"
-    )
+    needed = [words for part, words in NEEDED.items() if part in str(name)]
+    said = f"{name} is not supported{f' ({needed[0]})' if needed else ''}"
+    return UnsupportedPolicy(f"{said}: {', '.join(names[:-1])} and {names[-1]} are")
 
 
 def family_named(name: str) -> Family:

@@ -91,6 +91,8 @@ class Reader:
         mark: an attribute that tells a live network of this class.
         live: a live policy -> the network's sizes; None: it is read from files only.
         key: a name in the state dict -> ours; "": it is left out.
+        observes: what encodes its images, a name in `reference.observers.OBSERVERS`; "": nothing.
+            Then the settings that `sizes` gets have obs_dim and action_dim, and the network's too.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Reader:
     mark: str = ""
     live: Callable[[Any], Sizes] | None = None
     key: Callable[[str], str] = own_key
+    observes: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,4 +158,13 @@ def known(model: dict[str, Any], names: Iterable[str]) -> None:
     if unknown := set(model) - set(names):
         raise UnsupportedPolicy(
             f"policy.model has settings this project does not know: {sorted(unknown)}"
+        )
+
+
+def not_painted_in(value: object, where: str) -> None:
+    """Refuse image policies whose observations are a part of the trajectory."""
+    if not flag(value, where):
+        raise UnsupportedPolicy(
+            f"{where}=false is not supported: encoded images are a condition here, and are not "
+            "painted into the trajectory"
         )

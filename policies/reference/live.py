@@ -16,6 +16,9 @@ from ..families import readers, refused
 from ..family import Reader, UnsupportedPolicy, flag
 from ..policy import DiffusionPolicy
 from ..sampling.table import NEW, SamplerConfig
+from .encoder_keys import encoder_state
+from .observers import OBSERVERS
+from .seen import Seen
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +83,8 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
     """The `cfg` of a reference checkpoint, as plain containers -> `PolicyConfig`.
 
     Raises:
-        UnsupportedPolicy: image, hybrid and IBC policies, settings that change what is executed and
-        are not run here.
+        UnsupportedPolicy: other policies, encoders of images and settings than those that are run
+            here.
         ValueError: sizes that contradict each other.
     """
     policy, reader = dict(cfg["policy"]), reader_of(cfg)
@@ -91,7 +94,11 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
             raise UnsupportedPolicy(
                 f"{setting}={cfg[setting]!r} is not supported (allowed: {neutral})"
             )
-    model, scheduler = dict(policy.pop("model")), dict(policy.pop("noise_scheduler"))
+    seen = _take_seen(policy, reader)
+    if seen and seen.note:
+        log.warning("%s", seen.note)
+    model = {} if seen else dict(policy.pop("model"))
+    scheduler = dict(policy.pop("noise_scheduler"))
     model.pop("_target_", None)
     network = reader.sizes(policy, model)
     own = {k: policy.pop(k) for k in ("obs_dim", "action_dim", "n_action_steps")}
@@ -108,19 +115,44 @@ def policy_config(cfg: Mapping[str, Any]) -> PolicyConfig:
         task=TaskInfo(
             str(task.get("name", "")), task.get("abs_action"), task.get("robot_noise_ratio")
         ),
+        encoder=seen.encoder if seen else None,
+        aliases=seen.aliases if seen else {},
     )
 
 
+def _take_seen(policy: dict[str, Any], reader: Reader) -> Seen | None:
+    """What an image policy sees; its sizes take the place of the settings that said so."""
+    if not reader.observes:
+        return None
+    if "shape_meta" not in policy:
+        raise UnsupportedPolicy(f"{reader.name} is not supported without policy.shape_meta")
+    seen = OBSERVERS[reader.observes](policy)
+    policy |= {"obs_dim": seen.encoder.out_dim, "action_dim": seen.action_dim}
+    return seen
+
+
+def own_state(state: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state of a checkpoint under our names."""
+    reader = reader_of(cfg)
+    seen = _take_seen(dict(cfg["policy"]), reader)
+    own = own_keys(state, reader)
+    return encoder_state(own, seen, reader.observes) if seen else own
+
+
 def own_keys(state: Mapping[str, Tensor], reader: Reader) -> dict[str, Tensor]:
-    """The state under our names."""
+    """The state under our names but for those of an encoder."""
     return {name: value for key, value in state.items() if (name := reader.key(key))}
 
 
 def from_reference(live_policy: Any) -> DiffusionPolicy:
     """Wrap a live policy of the low-dimensional kinds, duck-typed; weights are shared."""
-    found = [(r, r.live) for r in readers() if r.live and hasattr(live_policy.model, r.mark)]
+    model = getattr(live_policy, "model", None)
+    found = [(r, r.live) for r in readers() if r.live and hasattr(model, r.mark)]
+    name = type(live_policy).__name__
+    if any(reader.observes and reader.name == name for reader in readers()):
+        raise UnsupportedPolicy(f"{name}: image policies are read from checkpoints, not live")
     if not found or not hasattr(live_policy, "obs_dim"):
-        raise refused(type(live_policy).__name__)
+        raise refused(name)
     reader, sizes = found[0]
     scheduler = live_policy.noise_scheduler
     config = PolicyConfig(

@@ -23,6 +23,16 @@ from .inert_pickle import Call, Name, RefusedError, parse, shown
 from .interpolation import resolve
 
 MAX_PICKLE_BYTES = 64 * 2**20
+DPPO = (
+    "a checkpoint of DPPO, which is not supported: it holds weights alone, and the sizes of its "
+    "networks and the limits of its normalisation are in files beside it"
+)
+OF_DPPO = (("ema", "model"), ("itr", "model"))  # parts of its checkpoints
+ROBOMIMIC = ("algo_name", "config", "model", "shape_metadata")
+SAID = (
+    *("config", "algo_name", "shape_metadata", "env_metadata"),
+    *("obs_normalization_stats", "action_normalization_stats"),
+)
 
 
 class CheckpointError(ValueError):
@@ -56,9 +66,7 @@ def read_reference(path: str | Path) -> ReferenceCheckpoint:
     """
     path = Path(path)
     with _opened(path) as archive:
-        payload = parse(archive.pickle(), ALLOWED).root
-        if not isinstance(payload, dict) or not payload.keys() >= {"cfg", "state_dicts"}:
-            raise RefusedError("no cfg and state_dicts in it, so not a diffusion_policy checkpoint")
+        payload = _payload(archive.pickle())
         cfg, pickles = plain(payload["cfg"]), plain(payload.get("pickles", {}))
         for field, value in (("cfg", cfg), ("pickles", pickles)):
             if not isinstance(value, dict):
@@ -74,6 +82,67 @@ def read_reference(path: str | Path) -> ReferenceCheckpoint:
             },
             pickles={name: _unpickled(name, stream) for name, stream in pickles.items()},
         )
+
+
+@dataclass(frozen=True)
+class RobomimicCheckpoint:
+    """What a checkpoint of robomimic holds, as plain data.
+
+    Attributes:
+        said: all but the weights: "config" (JSON), "algo_name", "shape_metadata", ...
+        state_dicts: the networks, "nets" and "ema".
+    """
+
+    said: dict[str, Any]
+    state_dicts: dict[str, dict[str, Tensor]]
+
+
+def read_robomimic(path: str | Path) -> RobomimicCheckpoint | None:
+    """Reads a checkpoint of robomimic as data; None: it is another one.
+
+    Raises:
+        CheckpointError: as of `read_reference`.
+    """
+    with _opened(Path(path)) as archive:
+        stream = archive.pickle()
+        if not _names(stream).issuperset(ROBOMIMIC):
+            return None
+        payload = dict(_entries(parse(stream, ALLOWED).root))
+        return RobomimicCheckpoint(
+            said={name: plain(payload[name]) for name in SAID if name in payload},
+            state_dicts={
+                str(name): {key: archive.tensor(found) for key, found in _tensors(record).items()}
+                for name, record in _entries(payload["model"])
+                if name in ("nets", "ema") and record is not None
+            },
+        )
+
+
+def _payload(stream: bytes) -> dict[Any, Any]:
+    """What a checkpoint of diffusion_policy holds; another library's is refused by its name."""
+    try:
+        payload = parse(stream, ALLOWED).root
+    except RefusedError as error:
+        raise RefusedError(_of_another_library(stream) or str(error)) from None
+    if not isinstance(payload, dict) or not payload.keys() >= {"cfg", "state_dicts"}:
+        nothing = "no cfg and state_dicts in it, so not a diffusion_policy checkpoint"
+        raise RefusedError(_of_another_library(stream) or nothing)
+    return payload
+
+
+def _of_another_library(stream: bytes) -> str:
+    """Why its checkpoint is not read, if it is one, by the names of its parts."""
+    names = _names(stream)
+    found = "state_dicts" not in names and any(names.issuperset(parts) for parts in OF_DPPO)
+    return DPPO if found else ""
+
+
+def _names(stream: bytes) -> set[str]:
+    """Of the parts of a checkpoint; nothing of it is run, whatever it asks for."""
+    try:
+        return {name for name, _ in _entries(parse(stream).root) if isinstance(name, str)}
+    except RefusedError:
+        return set()
 
 
 def describe_trusted(path: str | Path) -> list[str]:

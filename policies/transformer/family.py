@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..family import Exporter, Family, Reader, flag, known
+from ..family import Exporter, Family, Reader, flag, known, not_painted_in
 from .config import NetworkConfig
 from .network import DiffusionTransformer
+
+OF_IMAGE_POLICIES: dict[str, Any] = {  # what their class has where a file says nothing
+    **{"n_layer": 8, "n_cond_layers": 0, "n_head": 4, "n_emb": 256},
+    **{"p_drop_emb": 0.0, "p_drop_attn": 0.3, "causal_attn": True, "time_as_cond": True},
+}
 
 
 def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> NetworkConfig:
@@ -33,6 +38,21 @@ def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> NetworkConfig
     if flag(policy.pop("obs_as_cond", False), "policy.obs_as_cond") != network.obs_as_cond:
         raise ValueError("policy.obs_as_cond contradicts policy.model.cond_dim")
     return network
+
+
+def _from_image_config(policy: dict[str, Any], _: dict[str, Any]) -> NetworkConfig:
+    not_painted_in(policy.pop("obs_as_cond", True), "policy.obs_as_cond")
+    model = {name: policy.pop(name, value) for name, value in OF_IMAGE_POLICIES.items()}
+    for name in ("causal_attn", "time_as_cond"):
+        flag(model[name], f"policy.{name}")
+    return NetworkConfig(
+        **model,
+        input_dim=policy["action_dim"],
+        output_dim=policy["action_dim"],
+        horizon=policy.pop("horizon"),
+        n_obs_steps=policy.pop("n_obs_steps"),
+        cond_dim=policy["obs_dim"],
+    )
 
 
 def _from_live(live: Any) -> NetworkConfig:
@@ -68,7 +88,10 @@ TRANSFORMER = Family(
     network=DiffusionTransformer,
     masks=("mask", "memory_mask"),
     mark="n_layer",
-    readers=(Reader("DiffusionTransformerLowdimPolicy", _from_config, "pos_emb", _from_live),),
+    readers=(
+        Reader("DiffusionTransformerLowdimPolicy", _from_config, "pos_emb", _from_live),
+        Reader("DiffusionTransformerHybridImagePolicy", _from_image_config, observes="robomimic"),
+    ),
     exporter=Exporter(
         "transformer",
         "transformer_for_diffusion.TransformerForDiffusion",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ..family import Exporter, Family, Reader, flag, known
+from ..family import Exporter, Family, Reader, flag, known, not_painted_in
 from .config import UnetConfig
 from .network import Unet
 
@@ -13,6 +13,10 @@ SETTINGS = (
     *("input_dim", "local_cond_dim", "global_cond_dim", "diffusion_step_embed_dim", "down_dims"),
     *("kernel_size", "n_groups", "cond_predict_scale"),
 )
+OF_IMAGE_POLICIES: dict[str, Any] = {  # what their classes have where a file says nothing
+    **{"diffusion_step_embed_dim": 256, "down_dims": [256, 512, 1024], "kernel_size": 5},
+    **{"n_groups": 8, "cond_predict_scale": True},
+}
 
 
 def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> UnetConfig:
@@ -39,6 +43,20 @@ def _from_config(policy: dict[str, Any], model: dict[str, Any]) -> UnetConfig:
         obs_as=obs_as,
         cond_dim=0 if obs_as == "in-painting" else obs_dim,
         oa_step_convention=said["oa_step_convention"],
+    )
+
+
+def _from_image_config(policy: dict[str, Any], _: dict[str, Any]) -> UnetConfig:
+    not_painted_in(policy.pop("obs_as_global_cond", True), "policy.obs_as_global_cond")
+    model = {name: policy.pop(name, value) for name, value in OF_IMAGE_POLICIES.items()}
+    flag(model["cond_predict_scale"], "policy.cond_predict_scale")
+    return UnetConfig(
+        **{**model, "down_dims": list(model["down_dims"])},
+        input_dim=policy["action_dim"],
+        horizon=policy.pop("horizon"),
+        n_obs_steps=policy.pop("n_obs_steps"),
+        cond_dim=policy["obs_dim"],
+        oa_step_convention=True,
     )
 
 
@@ -80,7 +98,11 @@ UNET = Family(
     sizes=UnetConfig,
     network=Unet,
     mark="down_dims",
-    readers=(Reader("DiffusionUnetLowdimPolicy", _from_config, "down_modules", _from_live),),
+    readers=(
+        Reader("DiffusionUnetLowdimPolicy", _from_config, "down_modules", _from_live),
+        Reader("DiffusionUnetHybridImagePolicy", _from_image_config, observes="robomimic"),
+        Reader("DiffusionUnetImagePolicy", _from_image_config, observes="multi_image"),
+    ),
     exporter=Exporter(
         "unet",
         "conditional_unet1d.ConditionalUnet1D",

@@ -27,6 +27,7 @@ from policies import (
     load_policy,
     save_policy,
 )
+from policies.reference.observers import OBSERVERS
 from tests.helpers.stock import live_policy
 from tests.helpers.stock_unet import live_unet
 
@@ -48,7 +49,10 @@ def test_each_entry_of_a_record(name: str) -> None:
     assert isinstance(policy.sizes, family.sizes)
     assert isinstance(family.network(policy.sizes), type(policy.model))
     assert {n for n, _ in policy.model.named_buffers()} >= set(family.masks)
-    (reader,) = family.readers
+    reader, *images = family.readers
+    assert not reader.observes
+    assert images
+    assert all(other.observes in OBSERVERS and other.live is None for other in images)
     assert hasattr(policy.model, reader.mark)
     assert reader.live is not None
     assert reader.live(LIVE[name]()) == policy.sizes
