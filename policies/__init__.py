@@ -11,6 +11,7 @@ from .data.episode import DatasetError
 from .data.windows import Windows, split_episodes
 from .families import FAMILIES
 from .family import Exporter, Family, Reader, Sizes, UnsupportedPolicy
+from .lerobot.export import export_lerobot
 from .policy import DiffusionPolicy
 from .reference.export import export_reference
 from .reference.live import from_reference, policy_config
@@ -44,6 +45,7 @@ __all__ = [
     "Windows",
     "check_finite",
     "choose_sampler",
+    "export_lerobot",
     "export_reference",
     "find_checkpoint",
     "from_reference",

@@ -1,4 +1,4 @@
-"""Finding, reading and writing checkpoints: our folder format, and the reference's .ckpt."""
+"""Finding, reading and writing checkpoints: our folders, LeRobot's, and the reference's .ckpt."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .config import PolicyConfig, TaskInfo
 from .encoders.config import EncoderConfig
 from .families import family_in, family_named
 from .family import UnsupportedPolicy
+from .lerobot.folder import find_lerobot, read_lerobot
 from .policy import DiffusionPolicy
 from .reference.interpolation import resolve
 from .reference.live import own_keys, policy_config, reader_of
@@ -51,7 +52,8 @@ def load_policy(
     """Read a policy; nothing in the file is executed.
 
     Args:
-        path: a folder in our format, a reference .ckpt, or a folder of those (then `pick` chooses).
+        path: a folder in our format or in LeRobot's, a reference .ckpt, a folder of those (then
+            `pick` chooses), or the output of a training of LeRobot (then it is the last one).
         weights: auto takes the EMA weights where the training used EMA; ema or model insist.
         device: a torch device.
         trust: unpickle a file that holds more than data, *running its code*; says first what that
@@ -73,7 +75,7 @@ def load_policy(
         raise ValueError(f"weights must be one of {', '.join(WEIGHT_CHOICES)}, got {weights!r}")
     found = find_checkpoint(Path(path), pick)
     try:
-        config, state = (_read_folder if found.is_dir() else _read_ckpt)(found, weights, trust)
+        config, state = _format(found)(found, weights, trust)
         with Undrawn():
             policy = DiffusionPolicy(config)
         state = {k: v if v.dtype in NARROW else v.float() for k, v in state.items()}
@@ -96,6 +98,16 @@ def load_policy(
     for words in sampler_warnings(policy.config.sampler):
         log.warning("%s: %s", found, words)
     return policy.to(device).eval()
+
+
+Read = Callable[[Path, str, bool], tuple[PolicyConfig, dict[str, Tensor]]]
+
+
+def _format(found: Path) -> Read:
+    """What reads a checkpoint that was found."""
+    if not found.is_dir():
+        return _read_ckpt
+    return _read_folder if (found / CONFIG).is_file() else _read_lerobot
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -133,9 +145,11 @@ def save_policy(
 
 
 def find_checkpoint(path: Path, pick: str = "best") -> Path:
-    """A file or our folder as it is, else the chosen .ckpt in a folder (or its checkpoints/)."""
+    """A file or a folder as it is, else LeRobot's last policy, or the chosen .ckpt, in a folder."""
     if path.is_file() or (path / CONFIG).is_file():
         return path
+    if found := find_lerobot(path):
+        return found
     files = sorted(p for d in (path, path / "checkpoints") for p in d.glob("*.ckpt"))
     if not files:
         raise FileNotFoundError(f"no checkpoint at {path}; {_what_is_there(path)}")
@@ -187,6 +201,14 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         "encoder": EncoderConfig,
     }
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
+
+
+def _read_lerobot(
+    folder: Path, weights: str, trust: bool
+) -> tuple[PolicyConfig, dict[str, Tensor]]:
+    if weights == "ema":
+        raise CheckpointError(f"{folder}: weights=ema is not there (LeRobot keeps no average)")
+    return read_lerobot(folder)
 
 
 def _read_ckpt(file: Path, weights: str, trust: bool) -> tuple[PolicyConfig, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ where the normaliser maps the training data to [-1, 1]; where it maps them to me
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,18 +30,21 @@ class Cut:
         reach: the largest normalised magnitude in the training data.
         share: of the field's numbers in the training data that lie beyond, as far as their mean
             and deviation tell (as if they were normally distributed).
+        mode: of `normalization`, where the field has one; the reach is then not known (NaN).
     """
 
     field: str
     clip: float
     reach: float
     share: float
+    mode: str = ""
 
     def __str__(self) -> str:
+        known = f"that it was trained on reach {self.reach:.3g} (normalised)"
         return (
-            f"clip_sample cuts predictions at {self.clip:g}, the {self.field} numbers that it was "
-            f"trained on reach {self.reach:.3g} (normalised): about {self.share:.0%} of them, were "
-            "they normally distributed, can never be predicted"
+            f"clip_sample cuts predictions at {self.clip:g}, the {self.field} numbers "
+            f"{f'are normalised by {self.mode}' if self.mode else known}: about {self.share:.0%} "
+            "of them, were they normally distributed, can never be predicted"
         )
 
 
@@ -63,7 +67,22 @@ def cuts(config: PolicyConfig, normalizer: Normalizer) -> list[Cut]:
     return [cut for cut in found if cut]
 
 
+BEYOND: dict[str, Callable[[float], float]] = {
+    "mean_std": lambda clip: 2 * float(_normal(torch.tensor(-clip))),
+    "quantiles": lambda clip: 2 * float(_normal(torch.tensor(-clip * 2.326348))),
+    "quantile10": lambda clip: 2 * float(_normal(torch.tensor(-clip * 1.281552))),
+}
+"""Share of normally distributed numbers beyond a clip; other modes map them to [-1, 1], or not."""
+
+
 def _cut(field: str, clip: float, normalizer: Normalizer) -> Cut | None:
+    if mode := normalizer.modes.get(field):
+        share = BEYOND[mode](clip) if mode in BEYOND else 0.0
+        return Cut(field, clip, float("nan"), share, mode) if share > TOLERANCE else None
+    return _cut_of_map(field, clip, normalizer)
+
+
+def _cut_of_map(field: str, clip: float, normalizer: Normalizer) -> Cut | None:
     params = normalizer.params_dict[field]
     stats = params["input_stats"]
     ends = [normalizer.normalize(field, stats[name]).abs() for name in ("min", "max")]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skipstep.observations import STATE, ObservationSpec
 
+from .data.modes import check_modes
 from .encoders.config import EncoderConfig
 from .families import family_named
 from .family import Sizes
 from .sampling.table import SamplerConfig
+
+NEW = ("encoder", "aliases", "normalization", "control_hz")
+"""Settings that are written down only where there are such."""
 
 
 @dataclass
@@ -30,6 +35,9 @@ class PolicyConfig:
         obs_dim: numbers of one observation; with an encoder, of one that is encoded.
         encoder: of observations that are more than one array of numbers; None: they are `state`.
         aliases: names that the checkpoint's own library has for arrays -> ours.
+        normalization: {field of the normaliser: name in `policies.data.modes.MODES`}; fields that
+            are not in it have an affine map.
+        control_hz: how many observations a second it was trained on; None: that is not known.
     """
 
     network: Sizes
@@ -41,6 +49,8 @@ class PolicyConfig:
     task: TaskInfo = field(default_factory=TaskInfo)
     encoder: EncoderConfig | None = None
     aliases: dict[str, str] = field(default_factory=dict)
+    normalization: dict[str, str] = field(default_factory=dict)
+    control_hz: float | None = None
 
     def __post_init__(self) -> None:
         self._check_observations()
@@ -78,6 +88,15 @@ class PolicyConfig:
                 f"{name} must be a multiple of {net.length_multiple} for a {net}, or the way up "
                 f"gives another length, got {self.length}"
             )
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        if not isinstance(self.normalization, Mapping):
+            raise ValueError(f"normalization must be a mapping, got {self.normalization!r}")
+        check_modes(self.normalization)
+        hz = self.control_hz
+        if hz is not None and not (isinstance(hz, int | float) and 0 < hz < float("inf")):
+            raise ValueError(f"control_hz must be a number above 0 or null, got {hz!r}")
 
     def _check_observations(self) -> None:
         names = [STATE] if self.encoder is None else list(self.encoder.arrays)
@@ -103,19 +122,19 @@ class PolicyConfig:
     def settings(self) -> dict[str, Any]:
         """By name, as they are written down and hashed; see `SamplerConfig.settings`.
 
-        Families that files had before they named any are not named, nor are an encoder and aliases
-        where there are none, so hashes of those stay.
+        Families that files had before they named any are not named, nor is what is `NEW` where it
+        is not there, so hashes of those stay.
         """
         family = family_named(self.network.family)
         named = {} if family.mark else {"family": family.name}
         found = {**named, **asdict(self), "sampler": self.sampler.settings()}
-        return {k: v for k, v in found.items() if v or k not in ("encoder", "aliases")}
+        return {k: v for k, v in found.items() if v or k not in NEW}
 
     @property
     def obs_spec(self) -> ObservationSpec:
         """The arrays of an observation."""
         arrays = {STATE: self.obs_dim} if self.encoder is None else self.encoder.arrays
-        return ObservationSpec.of(arrays)
+        return ObservationSpec.of(arrays, self.control_hz)
 
     @property
     def length(self) -> int:

@@ -49,7 +49,8 @@ class DiffusionPolicy(Encoding):
         super().__init__()
         self.config = config
         self.model: Any = family_named(config.network.family).network(config.network)
-        self.normalizer = Normalizer({**observed_fields(config), "action": config.action_dim})
+        fields = {**observed_fields(config), "action": config.action_dim}
+        self.normalizer = Normalizer(fields, config.normalization)
         if encoder is None and config.encoder is not None:
             encoder = ObservationEncoder(config.encoder)
         self.encoder = encoder

@@ -1,4 +1,4 @@
-"""Per-dimension affine maps between the env's units and the network's."""
+"""Per-dimension maps between the env's units and the network's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from .modes import MODES, check_modes
 
 STATISTICS = ("min", "max", "mean", "std")
 
@@ -17,19 +19,39 @@ def _frozen(values: dict[str, Tensor]) -> nn.ParameterDict:
 class Normalizer(nn.Module):
     """normalised = x * scale + offset, one map per field ("obs", "action", or names of arrays).
 
-    Keys in the state dict are the reference's: params_dict.<field>.{scale,offset,input_stats.*}.
-    Where a field's name has points its parts are nested, and the keys are the same.
+    Keys in the state dict are the reference's: params_dict.<field>.{scale,offset,input_stats.*}. Of
+    a field that has a mode of `MODES` in the place of a map they are the statistics that it needs:
+    params_dict.<field>.<statistic>. Where a field's name has points its parts are nested, and the
+    keys are the same.
 
     Args:
         dims: numbers of each field, or the shape of its map: (C, 1, 1) of an image.
+        modes: {field: name in `MODES`}; the others have a map.
+
+    Example:
+        >>> normalizer = Normalizer({"action": 1}, {"action": "mean_std"})
+        >>> params = normalizer.params("action")
+        >>> _ = params["mean"].fill_(3.0), params["std"].fill_(2.0)
+        >>> normalizer.unnormalize("action", torch.tensor([0.5])).tolist()
+        [4.0]
     """
 
-    def __init__(self, dims: Mapping[str, int | tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        dims: Mapping[str, int | tuple[int, ...]],
+        modes: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self.modes = dict(modes or {})
+        check_modes(self.modes, tuple(dims))
         self.params_dict = nn.ParameterDict()
         for field, dim in dims.items():
             identity = {"scale": torch.ones(dim), "offset": torch.zeros(dim)}
             params = self._new(field)
+            if field in self.modes:
+                names = MODES[self.modes[field]].statistics
+                params.update(_frozen({name: torch.zeros(dim) for name in names}))
+                continue
             params.update(_frozen(identity))
             params["input_stats"] = _frozen({k: torch.zeros(dim) for k in STATISTICS})
 
@@ -44,7 +66,7 @@ class Normalizer(nn.Module):
         return found
 
     def params(self, field: str) -> nn.ParameterDict:
-        """scale, offset and input_stats of a field."""
+        """scale, offset and input_stats of a field, or the statistics of its mode."""
         found = self.params_dict
         for part in field.split("."):
             found = found[part]
@@ -53,12 +75,16 @@ class Normalizer(nn.Module):
     def normalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) in the units of the env -> (..., dim) normalised."""
         params = self.params(field)
+        if field in self.modes:
+            return MODES[self.modes[field]].normalize(x, params)
         out: Tensor = x * params["scale"] + params["offset"]
         return out
 
     def unnormalize(self, field: str, x: Tensor) -> Tensor:
         """(..., dim) normalised -> (..., dim) in the units of the env."""
         params = self.params(field)
+        if field in self.modes:
+            return MODES[self.modes[field]].unnormalize(x, params)
         out: Tensor = (x - params["offset"]) / params["scale"]
         return out
 
@@ -76,6 +102,8 @@ class Normalizer(nn.Module):
         """
         if mode not in FITS:
             raise ValueError(f"normalizer.mode must be one of {', '.join(FITS)}, got {mode!r}")
+        if field in self.modes:
+            raise ValueError(f"{field} is normalised by {self.modes[field]}: only a map is fitted")
         data = data.float()
         stats = {
             "min": data.amin(0),

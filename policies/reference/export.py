@@ -70,6 +70,12 @@ def _exporter(policy: DiffusionPolicy) -> Exporter:
             "only policies that see one array of numbers are written as checkpoints of the "
             f"reference implementation, this one sees {', '.join(policy.obs_spec)}"
         )
+    if policy.config.normalization:
+        field, mode = next(iter(policy.config.normalization.items()))
+        raise ValueError(
+            f"the reference implementation's normaliser is an affine map, normalization.{field} is "
+            f"{mode}: export it with --to lerobot"
+        )
     return exporter
 
 

@@ -30,7 +30,7 @@ ORDER = {
         ["config"],
         ["clipping", "encoding"],
         ["policy"],
-        ["reference", "training"],
+        ["lerobot", "reference", "training"],
         ["checkpoint"],
     ],
     "envs": [

@@ -1,0 +1,1 @@
+"""Policy folders of LeRobot, read as data and written."""
