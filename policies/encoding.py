@@ -82,11 +82,18 @@ class Encoding(nn.Module):
             return self.normalizer.normalize("obs", state.to(self.device, torch.float32))
         arrays = self.observed(obs)
         if memory is None or not self.obs_spec.images:
-            return self._encoded(arrays)
-        return remembered(memory, arrays, self._encoded, self.encoder)
+            return self.encoded(arrays)
+        return remembered(memory, arrays, self.encoded, self.encoder)
 
-    def _encoded(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """(B, To, ...) as they came, by our names -> (B, To, obs_dim)."""
+    def encoded(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """What `encode` does with an encoder, unchecked and with gradients.
+
+        Args:
+            arrays: (B, To, ...) as they came, by our names.
+
+        Returns:
+            (B, To, obs_dim)
+        """
         assert self.encoder is not None
         device = self.device
         out: Tensor = self.encoder(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import nn
 
 
@@ -123,6 +124,25 @@ class Exporter:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How networks of a family are trained unless told otherwise, with AdamW.
+
+    Attributes:
+        initial_weights: draws those that a training begins with.
+        lr: the highest learning rate.
+        weight_decay: of the parameters that decay.
+        betas: of AdamW.
+        decays: whether a parameter does.
+    """
+
+    initial_weights: Callable[[nn.Module, torch.Generator], None]
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    decays: Callable[[nn.Parameter], bool]
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of policy; what accel knows of it has the same name in `accel.FAMILIES`.
 
@@ -133,6 +153,7 @@ class Family:
         mark: a setting that tells its policy.yaml, from before those named the family; "": they do.
         readers: of other libraries' checkpoints.
         exporter: None: no other library has it.
+        recipe: None: `runner=train` makes none of this family.
     """
 
     sizes: type[Sizes]
@@ -141,6 +162,7 @@ class Family:
     mark: str = ""
     readers: tuple[Reader, ...] = ()
     exporter: Exporter | None = None
+    recipe: Recipe | None = None
 
     @property
     def name(self) -> str:

@@ -1,30 +1,49 @@
 """The training objective of a diffusion policy, its optimizer, and its moving average of weights.
 
 Ho et al. 2020 (eq. 14) over action chunks (Chi et al. 2023), as the reference implementation
-computes it. Every function takes its randomness as an argument.
+computes it. Every function takes its randomness as an argument; what dropout and random crops draw
+comes from torch's default generator, as ever.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from .families import family_named
+from .family import Recipe
+from .initial_weights import mingpt_weights as init_weights
 from .policy import DiffusionPolicy
 from .sampling.table import alphas_cumprod
 
-INIT_STD = 0.02
+ENCODER_DECAY = 1e-6  # weights of encoders, as diffusion_policy's image policies
+__all__ = [
+    "EMA",
+    "Batch",
+    "EMAConfig",
+    "diffusion_loss",
+    "init_weights",
+    "learning_rate",
+    "make_optimizer",
+    "optimizer_of",
+    "recipe_of",
+    "trajectory_shape",
+]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """obs (B, horizon, obs_dim) and action (B, horizon, action_dim), in the units of the env."""
+    """obs (B, horizon, obs_dim) and action (B, horizon, action_dim), in the units of the env.
 
-    obs: Tensor
+    Of a policy with an encoder obs are {name: (B, n_obs_steps, ...)}, images uint8.
+    """
+
+    obs: Tensor | Mapping[str, Tensor]
     action: Tensor
 
 
@@ -45,13 +64,17 @@ def trajectory_shape(policy: DiffusionPolicy, n: int) -> tuple[int, int, int]:
 def clean_trajectory(policy: DiffusionPolicy, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """The normalised trajectory (B, T, D) and the observations that are its condition."""
     action = policy.normalizer.normalize("action", batch.action)
-    obs = policy.normalizer.normalize("obs", batch.obs)
-    if not policy.sizes.obs_as_cond:
-        return torch.cat([action, obs], dim=-1), None
+    if isinstance(batch.obs, Mapping):
+        cond = policy.encoded(batch.obs)
+    else:
+        obs = policy.normalizer.normalize("obs", batch.obs)
+        if not policy.sizes.obs_as_cond:
+            return torch.cat([action, obs], dim=-1), None
+        cond = obs[:, : policy.n_obs_steps]
     if policy.config.pred_action_steps_only:
         first = policy.n_obs_steps - 1
         action = action[:, first : first + policy.n_action_steps]
-    return action, obs[:, : policy.n_obs_steps]
+    return action, cond
 
 
 def diffusion_loss(
@@ -82,30 +105,43 @@ def diffusion_loss(
     return loss
 
 
-@torch.no_grad()
-def init_weights(model: nn.Module, generator: torch.Generator) -> None:
-    """MinGPT's initialisation: matrices and positions N(0, 0.02), biases 0, norms 1 and 0."""
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif id(parameter) in norms:
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(0.0, INIT_STD, generator=generator)
+def recipe_of(policy: DiffusionPolicy) -> Recipe:
+    """How policies of this family are trained.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    recipe = family_named(policy.sizes.family).recipe
+    if recipe is None:
+        raise ValueError(f"policies of family {policy.sizes.family} have no recipe to train them")
+    return recipe
 
 
 def make_optimizer(
-    model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    decays: Callable[[nn.Parameter], bool] = lambda parameter: parameter.ndim == 2,
 ) -> torch.optim.AdamW:
-    """AdamW; only the matrices of linear and attention layers decay."""
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
+    """AdamW; unless told otherwise only the matrices of linear and attention layers decay."""
+    decaying = [p for p in model.parameters() if decays(p)]
+    others = [p for p in model.parameters() if not decays(p)]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decaying, "weight_decay": weight_decay},
+        *([{"params": others, "weight_decay": 0.0}] if others else []),
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=betas)
+
+
+def optimizer_of(policy: DiffusionPolicy, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW of a policy's network and encoder, as its family's recipe has it."""
+    recipe = recipe_of(policy)
+    optimizer = make_optimizer(policy.model, lr, weight_decay, recipe.betas, recipe.decays)
+    if policy.encoder is not None and policy.n_encoder_parameters:
+        parameters = list(policy.encoder.parameters())
+        optimizer.add_param_group({"params": parameters, "weight_decay": ENCODER_DECAY})
+    return optimizer
 
 
 def learning_rate(step: int, n_steps: int, lr: float, warmup: int) -> float:
@@ -145,14 +181,28 @@ class EMAConfig:
 
 
 class EMA:
-    """A policy whose weights are the moving average of another's."""
+    """A policy whose weights are the moving average of another's.
+
+    Of norms over batches, in an encoder, it has the other's own weights and statistics, as in the
+    reference implementation: an average of the weights would fit none of the statistics.
+    """
 
     def __init__(self, policy: DiffusionPolicy, config: EMAConfig) -> None:
         self.policy = copy.deepcopy(policy).eval().requires_grad_(False)
         self.config = config
 
     @torch.no_grad()
-    def update(self, model: nn.Module, n_updates: int) -> None:
+    def update(self, model: nn.Module, n_updates: int, encoder: nn.Module | None = None) -> None:
+        """Take in the weights of the trained policy's network, and of its encoder if it has one."""
         decay = self.config.decay(n_updates)
-        for ours, theirs in zip(self.policy.model.parameters(), model.parameters(), strict=True):
-            ours.mul_(decay).add_(theirs, alpha=1 - decay)
+        _average(self.policy.model, model, decay)
+        if encoder is not None and self.policy.encoder is not None:
+            _average(self.policy.encoder, encoder, decay)
+            for ours, theirs in zip(self.policy.encoder.modules(), encoder.modules(), strict=True):
+                if isinstance(ours, nn.BatchNorm2d):
+                    ours.load_state_dict(theirs.state_dict())
+
+
+def _average(ours: nn.Module, theirs: nn.Module, decay: float) -> None:
+    for mean, parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
+        mean.mul_(decay).add_(parameter, alpha=1 - decay)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.observations import STATE, Arrays, ArraySpec, ObservationSpec
+
 from .dataset_files import detect_kind, reader
 from .episode import DatasetError, Episode
 from .observation_order import Field, column_order, says_nothing
+from .pictures import CACHE_MB, Cache, Pictures
+from .wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,8 @@ class Demonstrations:
     """Episodes one after the other.
 
     Attributes:
-        obs: (n_steps, obs_dim).
+        obs: (n_steps, obs_dim); where an observation is several arrays, a mapping of our names to
+            (n_steps, d) numbers and to `Pictures`.
         action: (n_steps, action_dim).
         ends: (n_episodes,) where each episode ends.
         names: file and name of each episode, for messages.
@@ -38,7 +43,7 @@ class Demonstrations:
         orders: numbers of the files whose observations were sorted, with the columns taken.
     """
 
-    obs: Floats
+    obs: Arrays
     action: Floats
     ends: Integers
     names: tuple[str, ...]
@@ -46,6 +51,25 @@ class Demonstrations:
     splits: tuple[str, ...]
     environments: tuple[tuple[str, Any], ...] = ()
     orders: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, Floats]:
+        """The arrays of numbers of an observation, by our names."""
+        obs = self.obs if isinstance(self.obs, Mapping) else {STATE: self.obs}
+        return {name: array for name, array in obs.items() if not isinstance(array, Pictures)}
+
+    @property
+    def state(self) -> Floats:
+        """(n_steps, d), without numbers where an observation has no `state`."""
+        found: Floats = self.numbers.get(STATE, np.empty((len(self.action), 0), np.float32))
+        return found
+
+    def converted(self, state: Floats, action: Floats) -> Demonstrations:
+        """These with another `state` and other actions."""
+        if not isinstance(self.obs, Mapping):
+            return replace(self, obs=state, action=action)
+        changed = {STATE: state} if STATE in self.obs else {}
+        return replace(self, obs={**self.obs, **changed}, action=action)
 
     @property
     def starts(self) -> Integers:
@@ -62,15 +86,20 @@ def read_dataset(
     kind: str = "auto",
     obs_keys: Iterable[str] | None = None,
     parts: Mapping[str, int] | None = None,
+    spec: ObservationSpec | None = None,
+    cache_mb: float = CACHE_MB,
 ) -> Demonstrations:
-    """Read and check files of demonstrations.
+    """Read and check files of demonstrations; images stay where they are until they are needed.
 
     Args:
         paths: of one kind or several.
         kind: one of READERS, or auto: by the file's name.
-        obs_keys: the fields that make an observation, in this order; None is the usual ones.
-        parts: names and lengths of the task's observation: numbers that have these names in the
-            file are sorted, or refused; None: they are taken as they come.
+        obs_keys: the fields that make an observation, or its `state`, in this order; None is the
+            usual ones.
+        parts: names and lengths of the task's `state`: numbers that have these names in the file
+            are sorted, or refused; None: they are taken as they come.
+        spec: of the task's observation; None: one array of any length, at any rate.
+        cache_mb: of images that are kept, in megabytes.
 
     Raises:
         DatasetError: in one line with the file, the episode and the field.
@@ -78,18 +107,19 @@ def read_dataset(
     episodes: list[Episode] = []
     environments: list[tuple[str, Any]] = []
     orders: dict[int, tuple[int, ...]] = {}
+    wanted = Wanted(None if obs_keys is None else tuple(obs_keys), spec, Cache(cache_mb))
     for number, path in enumerate(map(Path, paths)):
-        found = list(reader(detect_kind(path) if kind == "auto" else kind)(path, obs_keys))
+        found = list(reader(detect_kind(path) if kind == "auto" else kind)(path, wanted))
         if not found:
             raise DatasetError(f"{path}: no episodes in it")
         environments.append((str(path), found[0].environment))
-        order = _order(path, found, parts) if parts else None
+        order = _order(path, found, parts) if parts and found[0].fields else None
         if order is not None:
             orders[number] = tuple(order)
         for index, episode in enumerate(found):
             if order is not None:
                 episode.obs = episode.obs[:, order]
-            _check(episode, episodes[0] if episodes else found[0])
+            _check(episode, episodes[0] if episodes else found[0], wanted)
             if episode.source is None:
                 episode.source = (number, index)
             episodes.append(episode)
@@ -101,7 +131,7 @@ def read_dataset(
         sources = [e.source for e in episodes if e.source]
     known = {source: n for n, source in enumerate(dict.fromkeys(sources))}
     return Demonstrations(
-        obs=np.concatenate([e.obs for e in episodes]),
+        obs=_observations(episodes, wanted),
         action=np.concatenate([e.action for e in episodes]),
         ends=np.cumsum([len(e.action) for e in episodes], dtype=np.int64),
         names=tuple(e.name for e in episodes),
@@ -110,6 +140,21 @@ def read_dataset(
         environments=tuple(environments),
         orders=tuple(orders.items()),
     )
+
+
+def _observations(episodes: list[Episode], wanted: Wanted) -> Arrays:
+    """All steps; a mapping in the order of the task's arrays where there are several."""
+    state = np.concatenate([e.obs for e in episodes])
+    if wanted.spec is None or wanted.spec.single:
+        return state
+    arrays: dict[str, Any] = {STATE: state} if STATE in wanted.spec else {}
+    for name in wanted.numbers:
+        arrays[name] = np.concatenate([e.arrays[name] for e in episodes])
+    for name, array in wanted.images.items():
+        clips, names = [e.clips[name] for e in episodes], [f"{e.name}: {name}" for e in episodes]
+        arrays[name] = Pictures(clips, names, array.shape, wanted.cache)
+        _ = arrays[name][0]  # if it is not what it is said to be, it is not so from the start
+    return {name: arrays[name] for name in wanted.spec}
 
 
 def _order(path: Path, episodes: list[Episode], parts: Mapping[str, int]) -> list[int] | None:
@@ -146,14 +191,16 @@ def _shown(fields: Iterable[Field]) -> str:
     return ", ".join(f"{field.key} ({field.width})" for field in fields)
 
 
-def _check(episode: Episode, first: Episode) -> None:
+def _check(episode: Episode, first: Episode, wanted: Wanted) -> None:
     if not len(episode.action):
         raise DatasetError(f"{episode.name}: actions is empty")
-    if len(episode.obs) != len(episode.action):
-        raise DatasetError(
-            f"{episode.name}: observations has {len(episode.obs)} steps, "
-            f"actions has {len(episode.action)}"
-        )
+    lengths = {"observations": len(episode.obs)}
+    lengths |= {name: len(values) for name, values in (episode.arrays | episode.clips).items()}
+    for name, n_steps in lengths.items():
+        if n_steps != len(episode.action):
+            raise DatasetError(
+                f"{episode.name}: {name} has {n_steps} steps, actions has {len(episode.action)}"
+            )
     for field in ("obs", "action"):
         values, expected = getattr(episode, field), getattr(first, field)
         if values.ndim != 2 or values.shape[1:] != expected.shape[1:]:
@@ -162,6 +209,13 @@ def _check(episode: Episode, first: Episode) -> None:
                 f"{first.name} has {expected.shape}"
             )
         setattr(episode, field, _as_float32(episode.name, field, values))
+    for name, values in episode.arrays.items():
+        if values.shape[1:] != wanted.arrays[name].shape:
+            raise DatasetError(
+                f"{episode.name}: {name} must be of {wanted.arrays[name]}, "
+                f"got {ArraySpec(values.shape[1:])}"
+            )
+        episode.arrays[name] = _as_float32(episode.name, name, values)
 
 
 def _as_float32(name: str, field: str, values: NDArray[Any]) -> Floats:
@@ -186,8 +240,9 @@ def check_finite(data: Demonstrations) -> None:
     Raises:
         DatasetError: with the file, the episode and the field.
     """
-    for field in ("obs", "action"):
-        bad = np.flatnonzero(~np.isfinite(getattr(data, field)).all(axis=1))
+    state = {"obs": data.state} if STATE in data.numbers else {}
+    for field, values in {**state, "action": data.action}.items():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             episode = int(np.searchsorted(data.ends, bad[0], side="right"))
             raise DatasetError(

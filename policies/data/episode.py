@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dataset_info import NOT_ASKED
 from .observation_order import Field
+
+if TYPE_CHECKING:
+    from .pictures import Clip
 
 
 class DatasetError(ValueError):
@@ -26,7 +29,7 @@ class Episode:
 
     Attributes:
         name: file and episode, for messages.
-        obs: (n_steps, obs_dim).
+        obs: (n_steps, obs_dim), the array `state`.
         action: (n_steps, action_dim).
         split: "train", "valid" or "" where the file does not say.
         source: (file, number) of the demonstration it was made from; None: it is one itself.
@@ -34,6 +37,8 @@ class Episode:
         fields: what the observation is made of.
         environment: robomimic's env_args, as the file has them (text, or a dictionary); None: it
             has a place for them and says nothing; NOT_ASKED: it has no such place.
+        arrays: the other arrays of numbers, (n_steps, d) by our names.
+        clips: the images, by our names.
     """
 
     name: str
@@ -44,6 +49,8 @@ class Episode:
     derived: bool = False
     fields: tuple[Field, ...] = ()
     environment: Any = NOT_ASKED
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    clips: dict[str, Clip] = field(default_factory=dict)
 
 
 def join(name: str, parts: Sequence[tuple[str, Any]]) -> NDArray[Any]:

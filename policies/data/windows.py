@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from skipstep.observations import STATE, Arrays, take
 
 from .datasets import Demonstrations, Floats, Integers
 from .episode import DatasetError
@@ -34,7 +38,8 @@ class Windows:
         data: the demonstrations.
         episodes: numbers of those to cut.
         horizon: length of a window.
-        pad_before: a window may begin this many steps before its episode (n_obs_steps - 1).
+        pad_before: a window may begin this many steps before its episode (n_obs_steps - 1); where
+            an observation is several arrays, they are given of the first pad_before + 1 steps.
         pad_after: and end this many after it (n_action_steps - 1).
     """
 
@@ -46,7 +51,7 @@ class Windows:
         pad_before: int,
         pad_after: int,
     ) -> None:
-        self.data, self.horizon = data, horizon
+        self.data, self.horizon, self.n_seen = data, horizon, pad_before + 1
         spans = []
         for episode in episodes:
             low, high = data.starts[episode], data.ends[episode]
@@ -58,17 +63,29 @@ class Windows:
     def __len__(self) -> int:
         return len(self.spans)
 
-    def take(self, numbers: Integers, noise: Floats | None = None) -> tuple[Floats, Floats]:
-        """Windows as obs (B, horizon, obs_dim) and action (B, horizon, action_dim).
+    def take(self, numbers: Integers, noise: Floats | None = None) -> tuple[Arrays, Floats]:
+        """Windows as observations and action (B, horizon, action_dim).
 
         Args:
             numbers: (B,) of the windows.
-            noise: (B, horizon, obs_dim) added to the observations; a repeated observation repeats
-                its noise, as the history before an episode does in a rollout.
+            noise: (B, horizon, obs_dim) added to the observations, of several arrays to `state`; a
+                repeated observation repeats its noise, as the history before an episode does in a
+                rollout.
+
+        Returns:
+            (B, horizon, obs_dim), or {name: (B, n_seen, ...)}, images uint8; and the actions.
         """
         start, low, high = self.spans[numbers].T[..., None]
         rows = np.clip(start + np.arange(self.horizon), low, high)
-        obs = self.data.obs[rows]
+        obs: Arrays
+        if isinstance(self.data.obs, Mapping):
+            obs = take(self.data.obs, rows[:, : self.n_seen])
+        else:
+            obs = self.data.obs[rows]
         if noise is not None:
-            obs = obs + noise[np.arange(len(numbers))[:, None], rows - start]
+            added = noise[np.arange(len(numbers))[:, None], rows - start]
+            if isinstance(obs, Mapping):
+                obs = {**obs, STATE: obs[STATE] + added[:, : self.n_seen]}
+            else:
+                obs = obs + added
         return obs, self.data.action[rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..family import Exporter, Family, Reader, flag, known, not_painted_in
+from ..family import Exporter, Family, Reader, Recipe, flag, known, not_painted_in
+from ..initial_weights import mingpt_weights
 from .config import NetworkConfig
 from .network import DiffusionTransformer
 
@@ -99,4 +100,5 @@ TRANSFORMER = Family(
         {"learning_rate": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.95]},
         ("model._dummy_variable",),
     ),
+    recipe=Recipe(mingpt_weights, 3e-4, 1e-3, (0.9, 0.95), lambda parameter: parameter.ndim == 2),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ..family import Exporter, Family, Reader, flag, known, not_painted_in
+from ..family import Exporter, Family, Reader, Recipe, flag, known, not_painted_in
+from ..initial_weights import torch_weights
 from .config import UnetConfig
 from .network import Unet
 
@@ -112,4 +113,5 @@ UNET = Family(
             **{"eps": 1e-8, "weight_decay": 1e-6},
         },
     ),
+    recipe=Recipe(torch_weights, 1e-4, 1e-6, (0.95, 0.999), lambda parameter: True),
 )

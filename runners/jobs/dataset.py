@@ -11,12 +11,19 @@ from envs import Task
 from policies import DatasetError, Demonstrations, read_dataset
 from policies.data.dataset_files import detect_kind
 from policies.data.dataset_info import NOT_ASKED
+from policies.data.pictures import CACHE_MB
+from skipstep.observations import STATE, ObservationSpec
 
 log = logging.getLogger(__name__)
 
 
 def read_content(
-    files: list[str], kind: str, keys: tuple[str, ...], task: Task, actions: bool = True
+    files: list[str],
+    kind: str,
+    keys: tuple[str, ...],
+    task: Task,
+    actions: bool = True,
+    cache_mb: float = CACHE_MB,
 ) -> tuple[Demonstrations, str]:
     """The demonstrations, their observations in the task's order, and the hash of the files.
 
@@ -26,6 +33,7 @@ def read_content(
         keys: fields that make an observation; none: the task's.
         task: what they are for.
         actions: they are used, not only the observations.
+        cache_mb: of images that are kept, in megabytes.
 
     Raises:
         DatasetError: in one line with the file, the episode and the field.
@@ -34,8 +42,13 @@ def read_content(
     if not keys and kinds == {"robomimic"}:
         keys = tuple(task.obs_parts) or ("obs",)
     stamps = tuple((p, p.stat().st_mtime_ns) for f in files for p in _files(Path(f)))
-    parts = tuple(task.obs_parts.items()) or (("obs", task.obs_dim),)
-    data, content = _read(tuple(files), kind, keys, parts, stamps)
+    spec = task.obs_spec
+    unnamed = (("obs", spec[STATE].shape[0]),) if STATE in spec else ()
+    parts = tuple(task.obs_parts.items()) or unnamed
+    shapes = tuple((name, array.shape) for name, array in spec.items())
+    data, content = _read(
+        tuple(files), kind, keys, parts, (shapes, spec.control_hz), cache_mb, stamps
+    )
     for path, said in data.environments:
         if said is NOT_ASKED:
             continue
@@ -46,7 +59,7 @@ def read_content(
         for doubt in doubts:
             log.warning("%s", doubt)
     for name, start, end in zip(data.names, data.starts, data.ends, strict=True):
-        reason = task.contradiction(data.obs[start:end])
+        reason = task.contradiction(data.state[start:end])
         if reason:
             raise DatasetError(f"{name}: {reason}")
     return data, content
@@ -58,12 +71,16 @@ def _read(
     kind: str,
     keys: tuple[str, ...],
     parts: tuple[tuple[str, int], ...],
+    spec: tuple[tuple[tuple[str, tuple[int, ...]], ...], float | None],
+    cache_mb: float,
     stamps: tuple[tuple[Path, int], ...],
 ) -> tuple[Demonstrations, str]:
-    data = read_dataset(files, kind, keys or None, dict(parts))
+    wanted = ObservationSpec.of(dict(spec[0]), spec[1])
+    data = read_dataset(files, kind, keys or None, dict(parts), wanted, cache_mb)
     content = hashlib.sha256()
     for path, _ in stamps:
-        content.update(hashlib.sha256(path.read_bytes()).digest())
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
     if data.orders:  # what was made of it before it was sorted is something else
         content.update(repr(data.orders).encode())
     return data, content.hexdigest()

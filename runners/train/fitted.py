@@ -17,27 +17,34 @@ from torch import Tensor
 from policies import DatasetError, PolicyConfig
 from policies.clipping import TOLERANCE, predicted_fields
 from policies.data.normalizer import Normalizer
+from skipstep.observations import ObservationSpec
 
+from .observing import fit_pixels
 from .settings import Training
 
 log = logging.getLogger(__name__)
 
+UNIT_MODES = ("min_max", "min_max_eps")  # of normalisers of LeRobot's policies
 UNIT = 1.0  # what normalizer=limits maps the data to
 
 
-def fitted(runner: Training, data: Mapping[str, Tensor]) -> Normalizer:
-    """A normaliser for "obs" and "action", (n, dim) each.
+def fitted(runner: Training, data: Mapping[str, Tensor], images: ObservationSpec) -> Normalizer:
+    """A normaliser of arrays of numbers, (n, dim) each, among them "action"; and of images.
 
     Raises:
         DatasetError: a number cannot be normalised.
     """
-    ranges = {"obs": runner.obs_range_eps, "action": runner.action_range_eps}
-    normalizer = Normalizer({field: data[field].shape[1] for field in ranges})
-    for field, eps in ranges.items():
+    dims: dict[str, int | tuple[int, ...]] = {f: x.shape[1] for f, x in data.items()}
+    dims |= {name: (images[name].shape[0], 1, 1) for name in images}
+    normalizer = Normalizer(dims)
+    for field, values in data.items():
+        eps = runner.action_range_eps if field == "action" else runner.obs_range_eps
         try:
-            normalizer.fit(field, data[field], runner.normalizer, eps)
+            normalizer.fit(field, values, runner.normalizer, eps)
         except ValueError as error:
             raise DatasetError(f"{', '.join(runner.files)}: {error}") from error
+    for name in images:
+        fit_pixels(normalizer, name, runner.encoder.normalizer)
     return normalizer
 
 
@@ -78,6 +85,8 @@ def clipped(
 
 
 def _in_unit(normalizer: Normalizer, field: str) -> bool:
+    if field in normalizer.modes:
+        return normalizer.modes[field] in UNIT_MODES
     stats = normalizer.params_dict[field]["input_stats"]
     ends = torch.stack([normalizer.normalize(field, stats[name]) for name in ("min", "max")])
     return bool((ends.abs() <= UNIT + TOLERANCE).all())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from policies import DiffusionPolicy, PolicyConfig, load_policy
 
@@ -38,12 +39,13 @@ def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
     except FileNotFoundError as error:
         raise UserError(f"runner.init: {error}") from error
     if policy.sizes.family != config.network.family:
-        raise UserError(f"runner.init={path} is a {policy.sizes}, this training a transformer")
-    if policy.config.encoder is not None:
         raise UserError(
-            f"runner.init={path} sees {', '.join(policy.obs_spec)}: trainings are of policies that "
-            "see one array of numbers"
+            f"runner.init={path} is a {policy.sizes}, this training a {config.network.family}: see "
+            "runner.family"
         )
+    encoded = policy.config.encoder or config.encoder
+    if encoded and (differences := policy.obs_spec.missing_from(config.obs_spec)):
+        raise UserError(f"runner.init={path} sees something else: {'; '.join(differences)}")
     there, wanted = _meaning(policy.config), _meaning(config)
     for name, value in wanted.items():
         if there[name] != value:
@@ -60,10 +62,24 @@ def initial_policy(path: str, config: PolicyConfig) -> DiffusionPolicy:
     return policy
 
 
+def in_the_words_of(policy: DiffusionPolicy, config: PolicyConfig) -> PolicyConfig:
+    """The config of a training that goes on from a policy: with its normaliser and its order."""
+    changes: dict[str, Any] = {
+        "normalization": policy.config.normalization,
+        "aliases": policy.config.aliases,
+    }
+    if config.encoder is not None and policy.config.encoder is not None:
+        order = {name: config.encoder.arrays[name] for name in policy.config.encoder.arrays}
+        changes["encoder"] = replace(config.encoder, arrays=order)
+    return replace(config, **changes)
+
+
 def _meaning(config: PolicyConfig) -> dict[str, object]:
     """What must be equal for the weights to mean the same; the numbers of the task come first."""
     network, process = asdict(config.network), asdict(config.sampler)
-    values: dict[str, object] = {"obs_dim": config.obs_dim, "action_dim": config.action_dim}
+    encoder = {} if config.encoder is None else config.encoder.settings()
+    values: dict[str, object] = {f"encoder.{k}": v for k, v in encoder.items()}
+    values |= {"obs_dim": config.obs_dim, "action_dim": config.action_dim}
     values |= {k: v for k, v in network.items() if k not in FREE}
     values |= {k: process[k] for k in OF_THE_PROCESS}
     values["pred_action_steps_only"] = config.pred_action_steps_only

@@ -15,7 +15,6 @@ from policies import (
     DatasetError,
     Demonstrations,
     DiffusionPolicy,
-    NetworkConfig,
     PolicyConfig,
     SamplerConfig,
     TaskInfo,
@@ -25,18 +24,21 @@ from policies import (
 )
 from policies.data.datasets import Integers
 from policies.data.normalizer import Normalizer
+from skipstep.observations import STATE, ObservationSpec
 
 from ..jobs.checkpoint import check_simulator, public, task_of
 from ..jobs.chosen import settings_and_logger
 from ..jobs.dataset import read_content
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
-from .initial import initial_policy
+from .initial import in_the_words_of, initial_policy
+from .networks import FAMILIES, OF_FAMILY
 from .settings import TrainConfig, Training, fill
 
 # these change what is said about a training; data and init count by their content
-OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every")
+OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every", "cache_mb")
 OF_THE_SAMPLER = ("clip",)  # counts as the sampler's settings that it becomes
+OF_THE_NETWORK = ("family",)  # counts as the sizes that it has
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
     config = _policy_config(runner, task, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
+    if initial:
+        config = in_the_words_of(initial, config)
     chosen = split_episodes(data, runner.val_ratio, runner.seed)
     train, valid = (_windows(data, side, config) for side in chosen)
     if not len(train):
@@ -87,8 +91,12 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
         )
     steps = data.rows(chosen[0])
-    values = {field: torch.from_numpy(getattr(data, field)[steps]) for field in ("obs", "action")}
-    normalizer = initial.normalizer if initial else fitted(runner, values)
+    seen = data.numbers if config.encoder else {"obs": data.state}
+    values = {
+        field: torch.from_numpy(numbers[steps])
+        for field, numbers in {**seen, "action": data.action}.items()
+    }
+    normalizer = initial.normalizer if initial else fitted(runner, values, _images(task))
     clip = clipped(runner, config, normalizer, values)
     config = replace(config, sampler=replace(config.sampler, **clip))
     fingerprint = digest(
@@ -96,7 +104,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
             "data": content,
             "task": public(task),
             "policy": config.settings(),
-            "runner": _of_weights(runner, settings.device),
+            "runner": _of_weights(runner, settings.device, bool(task.obs_spec.images)),
             "threads": settings.threads,
             "device": torch.device(settings.device).type,
             **({"init": initial.fingerprint()} if initial else {}),
@@ -155,9 +163,18 @@ def _windows(data: Demonstrations, episodes: Integers, config: PolicyConfig) -> 
     return Windows(data, episodes, config.network.horizon, *pads)
 
 
-def _of_weights(runner: Training, device: str) -> dict[str, Any]:
+def _images(task: Task) -> ObservationSpec:
+    spec = task.obs_spec
+    return ObservationSpec({name: spec[name] for name in spec.images})
+
+
+def _of_weights(runner: Training, device: str, sees_images: bool) -> dict[str, Any]:
     """What of the settings changes the trained weights."""
-    others = (*OF_THE_REPORT, *OF_THE_SAMPLER)
+    others = {*OF_THE_REPORT, *OF_THE_SAMPLER, *OF_THE_NETWORK}
+    for family, names in OF_FAMILY.items():
+        others |= set(names) if family != runner.family else set()
+    if not sees_images:
+        others.add("encoder")
     counting = {
         k: v for k, v in asdict(runner).items() if k not in others and not k.startswith("rollout_")
     }
@@ -188,7 +205,10 @@ def precision(runner: Training, device: str) -> str:
 
 
 def _policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> PolicyConfig:
-    width = task.action_dim + (0 if runner.obs_as_cond else task.obs_dim)
+    spec = task.obs_spec
+    encoder = None if spec.single else runner.encoder.config(spec)
+    obs_dim = spec[STATE].shape[0] if encoder is None else encoder.out_dim
+    width = task.action_dim + (0 if runner.obs_as_cond else obs_dim)
     process = SamplerConfig(
         steps=runner.num_train_timesteps,
         num_train_timesteps=runner.num_train_timesteps,
@@ -196,32 +216,15 @@ def _policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> Poli
         prediction_type=runner.prediction_type,
     )
     return PolicyConfig(
-        network=NetworkConfig(
-            input_dim=width,
-            output_dim=width,
-            horizon=runner.horizon,
-            n_obs_steps=runner.n_obs_steps,
-            cond_dim=task.obs_dim if runner.obs_as_cond else 0,
-            **{
-                name: getattr(runner, name)
-                for name in (
-                    "n_layer",
-                    "n_head",
-                    "n_emb",
-                    "p_drop_emb",
-                    "p_drop_attn",
-                    "causal_attn",
-                    "obs_as_cond",
-                    "n_cond_layers",
-                )
-            },
-        ),
-        obs_dim=task.obs_dim,
+        network=FAMILIES[runner.family](runner, width, obs_dim if runner.obs_as_cond else 0),
+        obs_dim=obs_dim,
         action_dim=task.action_dim,
         n_action_steps=runner.n_action_steps,
         pred_action_steps_only=runner.pred_action_steps_only,
         sampler=sampler.over(process),
         task=TaskInfo(**task.info()),
+        encoder=encoder,
+        control_hz=None if encoder is None else task.control_hz,
     )
 
 
@@ -230,20 +233,20 @@ def _load(runner: Training, task: Task) -> tuple[Demonstrations, str]:
     for file in runner.files:
         if not Path(file).exists():
             raise UserError(f"runner.data: no dataset at {file}")
-    data, content = read_content(runner.files, runner.kind, keys, task)
+    data, content = read_content(runner.files, runner.kind, keys, task, cache_mb=runner.cache_mb)
     try:
-        obs, action = task.convert(data.obs, data.action)
+        state, action = task.convert(data.state, data.action)
     except ValueError as error:
         raise DatasetError(f"{', '.join(runner.files)}: {error}") from error
-    for field, values, dim in (
-        ("observation", obs, task.obs_dim),
-        ("action", action, task.action_dim),
-    ):
+    sizes = {"action": (action, task.action_dim)}
+    if STATE in task.obs_spec:
+        sizes = {"observation": (state, task.obs_spec[STATE].shape[0]), **sizes}
+    for field, (values, dim) in sizes.items():
         if values.shape[1] != dim:
             raise DatasetError(
                 f"{data.names[0]}: {field} has {values.shape[1]} numbers, "
                 f"task={task.name} needs {dim}"
             )
-    data = replace(data, obs=obs, action=action)
+    data = data.converted(state, action)
     check_finite(data)
     return data, content

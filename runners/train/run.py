@@ -45,8 +45,8 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
     started = time.perf_counter()
     torch.set_num_threads(job.settings.threads)
     trainer = Trainer(job)
-    model, average = trainer.policy.model, trainer.ema.policy.model
-    n_done = load_state(store.folder / STATE, model, average, trainer.optimizer)
+    policy, average = trainer.policy, trainer.ema.policy
+    n_done = load_state(store.folder / STATE, policy, average, trainer.optimizer)
     rows = [row for row in read_metrics(store.folder) if row["step"] <= n_done]
     _describe(job, n_done)
     with logged(job, store.folder, "train", "train") as logger:
@@ -57,7 +57,8 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
             "task": job.task.name,
             "init": job.runner.init,
             "n_steps": job.runner.n_steps,
-            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "n_parameters": sum(p.numel() for p in policy.model.parameters())
+            + policy.n_encoder_parameters,
             "n_episodes": len(job.data.ends),
             "n_windows": len(job.train),
             "n_valid_windows": len(job.valid),
@@ -121,8 +122,8 @@ def _steps(
                 save_policy(trainer.ema.policy, store.folder / POLICY, torch.float32)
                 save_state(
                     store.folder / STATE,
-                    trainer.policy.model,
-                    trainer.ema.policy.model,
+                    trainer.policy,
+                    trainer.ema.policy,
                     trainer.optimizer,
                     n,
                 )

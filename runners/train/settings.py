@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from envs import Task
+from policies.data.pictures import CACHE_MB
+from policies.families import family_named
 from policies.training import EMAConfig
+
+from .networks import FAMILIES, OF_FAMILY, UnetChoice
+from .observing import EncoderChoice
 
 WARMUP = 500
 CHOICES = {
@@ -32,6 +37,7 @@ AT_LEAST = {
     "rollout_seed": 0,
     "checkpoint_every": 1,
     "log_every": 1,
+    "cache_mb": 0,
 }
 
 
@@ -47,6 +53,7 @@ class TrainConfig:
     horizon: int | None = None
     n_obs_steps: int | None = None
     n_action_steps: int | None = None
+    family: str | None = None
     n_layer: int = 8
     n_head: int = 4
     n_emb: int = 256
@@ -56,14 +63,16 @@ class TrainConfig:
     obs_as_cond: bool = True
     n_cond_layers: int = 0
     pred_action_steps_only: bool = False
+    unet: UnetChoice = field(default_factory=UnetChoice)
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
     num_train_timesteps: int = 100
     beta_schedule: str = "squaredcos_cap_v2"
     prediction_type: str = "epsilon"
     n_steps: int | None = None
     batch_size: int | None = None
-    lr: float = 3e-4
+    lr: float | None = None
     warmup: int | None = None
-    weight_decay: float = 1e-3
+    weight_decay: float | None = None
     precision: str = "auto"
     seed: int = 0
     normalizer: str = "limits"
@@ -79,6 +88,7 @@ class TrainConfig:
     rollout_seed: int = 200000
     checkpoint_every: int = 500
     log_every: int = 50
+    cache_mb: float = CACHE_MB
     ema: EMAConfig = field(default_factory=EMAConfig)
 
     def __post_init__(self) -> None:
@@ -91,7 +101,11 @@ class TrainConfig:
                 raise ValueError(
                     f"runner.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)}"
                 )
-        if not self.lr > 0:
+        if self.family not in (None, *FAMILIES):
+            raise ValueError(
+                f"runner.family must be null or one of {', '.join(FAMILIES)}, got {self.family!r}"
+            )
+        if self.lr is not None and not self.lr > 0:
             raise ValueError(f"runner.lr must be positive, got {self.lr}")
         for name in ("val_ratio", "p_drop_emb", "p_drop_attn"):
             if not 0 <= getattr(self, name) < 1:
@@ -126,25 +140,53 @@ class Training(TrainConfig):
     horizon: int = 0
     n_obs_steps: int = 0
     n_action_steps: int = 0
+    family: str = ""
     n_steps: int = 0
     batch_size: int = 0
+    lr: float = 1.0
     warmup: int = 0
+    weight_decay: float = 0.0
     obs_range_eps: float = 0.0
     action_range_eps: float = 0.0
     obs_noise: float = 0.0
 
 
 def fill(config: TrainConfig, task: Task) -> Training:
-    """Put the task's defaults where the settings say nothing."""
+    """Put the task's and the family's defaults where the settings say nothing.
+
+    Raises:
+        ValueError: a setting means nothing to this task or family.
+    """
     values = vars(config)
     n_steps = task.training.n_steps if config.n_steps is None else config.n_steps
-    usual = {**vars(task.training), "obs_noise": task.observation_noise()}
+    family = config.family or ("unet" if task.obs_spec.images else "transformer")
+    recipe = family_named(family).recipe
+    assert recipe is not None
+    usual = {**vars(task.training), "obs_noise": task.observation_noise(), "family": family}
+    usual |= {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     usual["warmup"] = min(WARMUP, n_steps // 10)
-    opened = {k: usual[k] for k in Training.__annotations__ if values[k] is None}
+    opened = {k: usual[k] for k in Training.__annotations__ if values.get(k) is None}
     training = Training(**{**values, **opened})
     if training.obs_noise and task.noise_amplitude is None:
         raise ValueError(
             f"runner.obs_noise must be 0 or null for task={task.name} (no amplitudes known), "
             f"got {training.obs_noise}"
         )
+    _check_meaning(training, task)
     return training
+
+
+def _check_meaning(training: Training, task: Task) -> None:
+    usual = TrainConfig()
+    asked = {f.name for f in fields(usual) if getattr(training, f.name) != getattr(usual, f.name)}
+    for family, names in OF_FAMILY.items():
+        strange = asked.intersection(names)
+        if family != training.family and strange:
+            raise ValueError(
+                f"runner.{min(strange)} is of runner.family={family}, this training is of "
+                f"runner.family={training.family}"
+            )
+    if "encoder" in asked and not task.obs_spec.images:
+        raise ValueError(
+            f"runner.encoder is of images, task={task.name} shows {', '.join(task.obs_spec)} alone"
+        )

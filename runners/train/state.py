@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,20 +11,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from policies import DiffusionPolicy
+
 from ..store.atomic import replacing
 from ..store.folder import StoreError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+ENCODER = "obs_encoder."  # before the names of an encoder's weights; "encoder" is a transformer's
 
 
 def save_state(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.AdamW, n_updates: int
+    path: Path,
+    policy: DiffusionPolicy,
+    average: DiffusionPolicy,
+    optimizer: torch.optim.AdamW,
+    n_updates: int,
 ) -> None:
-    """Weights, their moving average, AdamW's moments and the number of updates."""
+    """Weights, their average, AdamW's moments, an encoder's statistics, the number of updates."""
     tensors: dict[str, Tensor] = {}
-    for (name, parameter), mean in zip(model.named_parameters(), average.parameters(), strict=True):
+    for (name, parameter), (_, mean) in zip(_weights(policy), _weights(average), strict=True):
         tensors |= {f"model.{name}": parameter.detach(), f"ema.{name}": mean.detach()}
         tensors |= {f"{m}.{name}": optimizer.state[parameter][m] for m in MOMENTS}
+    for kind, held in (("model", policy), ("ema", average)):
+        tensors |= {f"{kind}.{name}": buffer for name, buffer in _statistics(held)}
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
     with replacing(path) as temporary:
@@ -34,7 +44,7 @@ def save_state(
 
 @torch.no_grad()
 def load_state(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.AdamW
+    path: Path, policy: DiffusionPolicy, average: DiffusionPolicy, optimizer: torch.optim.AdamW
 ) -> int:
     """Put a saved state into the objects of a fresh training; the number of updates, 0 if none."""
     if not path.exists():
@@ -42,8 +52,8 @@ def load_state(
     try:
         with safe_open(path, framework="pt") as file:
             n_updates = int(file.metadata()["n_updates"])
-            for (name, parameter), mean in zip(
-                model.named_parameters(), average.parameters(), strict=True
+            for (name, parameter), (_, mean) in zip(
+                _weights(policy), _weights(average), strict=True
             ):
                 parameter.copy_(file.get_tensor(f"model.{name}"))
                 mean.copy_(file.get_tensor(f"ema.{name}"))
@@ -52,8 +62,23 @@ def load_state(
                     "step": torch.tensor(float(n_updates)),
                     **moments,
                 }
+            for kind, held in (("model", policy), ("ema", average)):
+                for name, buffer in _statistics(held):
+                    buffer.copy_(file.get_tensor(f"{kind}.{name}"))
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise StoreError(
             f"{path} is damaged ({' '.join(str(error).split())}): force=true starts anew"
         ) from error
     return n_updates
+
+
+def _weights(policy: DiffusionPolicy) -> Iterator[tuple[str, nn.Parameter]]:
+    yield from policy.model.named_parameters()
+    if policy.encoder is not None:
+        yield from ((ENCODER + name, p) for name, p in policy.encoder.named_parameters())
+
+
+def _statistics(policy: DiffusionPolicy) -> Iterator[tuple[str, Tensor]]:
+    """Of an encoder's norms over batches."""
+    if policy.encoder is not None:
+        yield from ((ENCODER + name, b) for name, b in policy.encoder.named_buffers())

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import CompactHydraException
 
-from policies import DiffusionPolicy, SamplerConfig, Windows
+from policies import DatasetError, DiffusionPolicy, SamplerConfig, Windows
+from policies.initial_weights import encoder_weights
 from policies.training import (
     EMA,
     Batch,
     diffusion_loss,
-    init_weights,
     learning_rate,
-    make_optimizer,
+    optimizer_of,
+    recipe_of,
     trajectory_shape,
 )
+from skipstep.observations import Arrays, each
 
 from ..episodes.loop import evaluate
 from .prepare import TrainJob, precision
 
 log = logging.getLogger(__name__)
 
-BETAS = (0.9, 0.95)
 MAX_VALID = 1024  # windows
-INIT, ORDER, NOISE, DROPOUT, VALID = range(5)  # each has its own stream of the seed
+INIT, ORDER, NOISE, DROPOUT, VALID, ENCODER = range(6)  # each has its own stream of the seed
+
+
+class BrokenImageError(CompactHydraException):
+    """An image that a step needs cannot be decoded: a failure in one line, exit code 1."""
 
 
 class Trainer:
@@ -41,16 +48,16 @@ class Trainer:
             self._start_fresh(policy)
         self.policy = policy.to(self.device).train()
         self.ema = EMA(self.policy, self.config.ema)
-        self.optimizer = make_optimizer(
-            self.policy.model, self.config.lr, self.config.weight_decay, BETAS
-        )
+        self.optimizer = optimizer_of(self.policy, self.config.lr, self.config.weight_decay)
         self.autocast = precision(self.config, job.settings.device) == "bf16"
         self.amplitude = job.task.noise_amplitude
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def _start_fresh(self, policy: DiffusionPolicy) -> None:
         """Random weights, and a normaliser that fits the training side of the data."""
-        init_weights(policy.model, self.generator(INIT))
+        recipe_of(policy).initial_weights(policy.model, self.generator(INIT))
+        if policy.encoder is not None:
+            encoder_weights(policy.encoder, self.generator(ENCODER))
         policy.normalizer.load_state_dict(self.job.normalizer.state_dict())
 
     def seed(self, *key: int) -> int:
@@ -77,10 +84,10 @@ class Trainer:
         generator = self.generator(*key)
         noise = None
         if self.config.obs_noise and self.amplitude is not None:
-            shape = (len(numbers), windows.horizon, self.policy.obs_dim)
+            shape = (len(numbers), windows.horizon, len(self.amplitude))
             uniform = torch.rand(shape, generator=generator).numpy() * 2 - 1
             noise = np.float32(self.config.obs_noise) * self.amplitude * uniform
-        obs, action = (torch.from_numpy(x).float() for x in windows.take(numbers, noise))
+        obs, action = self._taken(windows, numbers, noise)
         trajectory = torch.randn(trajectory_shape(policy, len(numbers)), generator=generator)
         timesteps = torch.randint(
             0, policy.config.sampler.num_train_timesteps, (len(numbers),), generator=generator
@@ -88,10 +95,22 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return diffusion_loss(
                 policy,
-                Batch(obs.to(self.device), action.to(self.device)),
+                Batch(obs, action),
                 trajectory.to(self.device),
                 timesteps.to(self.device),
             )
+
+    def _taken(self, windows: Windows, numbers: np.ndarray, noise: Any) -> tuple[Arrays, Any]:
+        """Windows on the device; images stay bytes until they are there."""
+        try:
+            obs, action = windows.take(numbers, noise)
+        except DatasetError as error:
+            raise BrokenImageError(str(error)) from error
+        return each(self._there, obs), self._there(action)
+
+    def _there(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array).to(self.device)
+        return tensor if array.dtype == np.uint8 else tensor.float()
 
     def update(self, step: int) -> torch.Tensor:
         """One step; returns its loss."""
@@ -105,7 +124,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.ema.update(self.policy.model, step)
+        self.ema.update(self.policy.model, step, self.policy.encoder)
         return loss.detach()
 
     @torch.no_grad()

@@ -240,8 +240,8 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_lerobot_folder_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    with pytest.raises(DatasetError, match=r"codebase_version must be v3\.x, got 'v2\.1'"):
-        read_dataset([write_lerobot(tmp_path / "old", version="v2.1")])
+    with pytest.raises(DatasetError, match=r"codebase_version must be v2\.x or v3\.x, got 'v1\.6'"):
+        read_dataset([write_lerobot(tmp_path / "old", version="v1.6")])
     broken = write_lerobot(tmp_path / "broken")
     with pytest.raises(DatasetError, match=r"no column state, it holds observation\.state, action"):
         read_dataset([broken], obs_keys=["state"])

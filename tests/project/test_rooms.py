@@ -24,7 +24,16 @@ ORDER = {
         ["forecast_noise", "api", "attach"],
     ],
     "policies": [
-        ["sampling", "data", "denoiser", "family", "fingerprints", "undrawn", "observed"],
+        [
+            "sampling",
+            "data",
+            "denoiser",
+            "family",
+            "fingerprints",
+            "undrawn",
+            "observed",
+            "initial_weights",
+        ],
         ["transformer", "unet", "encoders"],
         ["families"],
         ["config"],

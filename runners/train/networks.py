@@ -1,0 +1,62 @@
+"""The networks that a training may be of, by the name of their family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from policies import NetworkConfig, Sizes, UnetConfig
+
+if TYPE_CHECKING:
+    from .settings import Training
+
+OF_FAMILY = {  # settings that mean nothing to the others
+    "transformer": (
+        *("n_layer", "n_head", "n_emb", "p_drop_emb", "p_drop_attn", "causal_attn"),
+        "n_cond_layers",
+    ),
+    "unet": ("unet",),
+}
+
+
+@dataclass
+class UnetChoice:
+    """Sizes of a UNet, see `policies.UnetConfig`; those of robomimic's diffusion policy."""
+
+    down_dims: list[int] = field(default_factory=lambda: [256, 512, 1024])
+    kernel_size: int = 5
+    n_groups: int = 8
+    cond_predict_scale: bool = True
+    diffusion_step_embed_dim: int = 256
+
+
+def _transformer(runner: Training, width: int, cond_dim: int) -> Sizes:
+    return NetworkConfig(
+        input_dim=width,
+        output_dim=width,
+        horizon=runner.horizon,
+        n_obs_steps=runner.n_obs_steps,
+        cond_dim=cond_dim,
+        obs_as_cond=runner.obs_as_cond,
+        **{name: getattr(runner, name) for name in OF_FAMILY["transformer"]},
+    )
+
+
+def _unet(runner: Training, width: int, cond_dim: int) -> Sizes:
+    return UnetConfig(
+        input_dim=width,
+        horizon=runner.horizon,
+        n_obs_steps=runner.n_obs_steps,
+        obs_as="global" if runner.obs_as_cond else "in-painting",
+        cond_dim=cond_dim,
+        oa_step_convention=True,
+        **asdict(runner.unet),
+    )
+
+
+FAMILIES: dict[str, Callable[[Training, int, int], Sizes]] = {
+    "transformer": _transformer,
+    "unet": _unet,
+}
+"""Settings, numbers of a step of the trajectory, numbers of an observation -> sizes."""
