@@ -54,6 +54,7 @@ class Accelerable(Protocol):
     check: refuses observations and noise that do not fit.
     encode: observations to what the network is told of them, once a query.
     denoise: what `encode` gave to actions.
+    encode_flops: of `encode` for one row, where a policy has it; see `plans.flops`.
     fingerprint: of weights and settings; with `sampler`, as it would be with these settings.
     """
 

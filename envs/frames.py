@@ -70,12 +70,12 @@ class Frames:
 
     def rooms(self, n_steps: int) -> dict[str, NDArray[np.uint8]]:
         """The images of the first steps, (n_steps, C, H, W) each, to be read and written."""
+        size = n_steps * self.step_bytes
+        steps = np.frombuffer(self._mapped(), np.uint8, size).reshape(n_steps, self.step_bytes)
         found, first = {}, 0
         for name in self.spec.images:
             shape = self.spec[name].shape
-            room = np.frombuffer(self._mapped(), np.uint8).reshape(-1)[: n_steps * self.step_bytes]
-            steps = room.reshape(n_steps, self.step_bytes)[:, first : first + prod(shape)]
-            found[name] = steps.reshape(n_steps, *shape)
+            found[name] = steps[:, first : first + prod(shape)].reshape(n_steps, *shape)
             first += prod(shape)
         return found
 

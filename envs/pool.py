@@ -43,6 +43,10 @@ class _Slot:
     request: str = ""
     deadline: float = 0.0
 
+    def release(self) -> None:
+        if self.frames is not None:
+            self.frames.close()
+
 
 class EnvPool:
     """A context manager holding `n_envs` worker processes, each with one environment of `task`.
@@ -65,7 +69,6 @@ class EnvPool:
         self.n_envs = n_envs
         self.timeout_s = timeout_s
         self.record = record
-        self._spec = task.obs_spec
         self._slots: list[_Slot] = []
         self._failed_starts = 0
         try:
@@ -139,8 +142,7 @@ class EnvPool:
             s.conn.close()
         _end([s.process for s in slots])
         for s in slots:
-            if s.frames is not None:
-                s.frames.close()
+            s.release()
 
     def _refuse(self, slot: int, verb: str, *states: str) -> None:
         if not self._slots:
@@ -198,15 +200,13 @@ class EnvPool:
             process.start()
         except BaseException:
             ours.close()
-            if frames is not None:
-                frames.close()
             raise
         finally:
             theirs.close()
         return _Slot(process, ours, frames)
 
     def _frames(self) -> Frames | None:
-        return Frames(self._spec) if self._spec.images else None
+        return Frames(self.task.obs_spec) if self.task.obs_spec.images else None
 
     def _replace(self, slot: int) -> None:
         old = self._slots[slot]
@@ -214,8 +214,7 @@ class EnvPool:
         old.conn.close()
         old.process.kill()
         _end([old.process])
-        if old.frames is not None:  # not used again: whoever survives a kill may write there still
-            old.frames.close()
+        old.release()  # not used again: whoever survives a kill may write there still
         self._slots[slot] = self._start(slot)
 
 

@@ -41,17 +41,16 @@ class DemoSet:
     def parts(self, obs: Arrays) -> dict[str, NDArray[Any]]:
         """Observations (T, ...) by the names that the task's datasets have.
 
-        One array, or `state` of several, is cut up where the task names its parts; the others keep
-        their names.
+        One array, or `state` of several, is cut up where the task names its parts; other arrays
+        keep their names.
         """
-        several = isinstance(obs, Mapping)
-        state = obs.get(STATE) if several else obs
-        others = {name: obs[name] for name in obs if name != STATE} if several else {}
-        if state is None:
-            return others
-        sizes = dict(self.task.obs_parts) or {STATE if several else "obs": state.shape[1]}
+        arrays = dict(obs) if isinstance(obs, Mapping) else {STATE: obs}
+        if STATE not in arrays:
+            return arrays
+        state = arrays.pop(STATE)
+        sizes = dict(self.task.obs_parts) or {"obs": state.shape[1]}
         ends = np.cumsum(list(sizes.values()))
-        return dict(zip(sizes, np.split(state, ends[:-1], axis=1), strict=True)) | others
+        return dict(zip(sizes, np.split(state, ends[:-1], axis=1), strict=True)) | arrays
 
     def valid(self) -> list[int]:
         """Indices of the held-out episodes, evenly spread; at least one of two or more."""

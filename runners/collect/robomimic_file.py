@@ -1,7 +1,7 @@
 """Datasets as one HDF5 in the layout of robomimic 0.3.
 
-Images are (T, H, W, C) there, as robomimic reads them, and are compressed. Beyond that layout a
-demonstration has `executed_actions`, what was done where `actions` is what the
+An image `image.<camera>` is `<camera>_image` there, (T, H, W, C), and is compressed. Beyond that
+layout a demonstration has `executed_actions`, what was done where `actions` is what the
 expert meant, and the attributes `seed`, `success` and `sigma`.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skipstep.observations import IMAGE, is_image
 
 from ..store.atomic import replacing
 from .demos import Demo, DemoSet
@@ -52,18 +54,18 @@ def _write_demo(group: Any, demo: Demo, content: DemoSet) -> int:
     if steps.states.shape[1]:
         group["states"] = steps.states[:-1]
     for name, values in content.parts(steps.obs).items():
-        _write_seen(group, f"obs/{name}", values[:-1])
-        _write_seen(group, f"next_obs/{name}", values[1:])
+        _write_seen(group, "obs", name, values[:-1])
+        _write_seen(group, "next_obs", name, values[1:])
     return len(steps)
 
 
-def _write_seen(group: Any, name: str, values: NDArray[Any]) -> None:
-    if values.ndim == 4:
-        frames = np.moveaxis(values, 1, -1)
-        chunks = (1, *frames.shape[1:])
-        group.create_dataset(name, data=frames, chunks=chunks, compression="gzip")
-    else:
-        group[name] = values
+def _write_seen(group: Any, side: str, name: str, values: NDArray[Any]) -> None:
+    if not is_image(name):
+        group[f"{side}/{name}"] = values
+        return
+    frames = np.moveaxis(values, 1, -1)
+    where, chunks = f"{side}/{name.removeprefix(IMAGE)}_image", (1, *frames.shape[1:])
+    group.create_dataset(where, data=frames, chunks=chunks, compression="gzip")
 
 
 def owner(path: Path) -> str | None:

@@ -106,16 +106,14 @@ def evaluate(
         seeds: of the episodes.
         n_envs: worker processes; a free one takes the next seed.
         noise_seed: with the episode's seed and the query's index it makes the query's noise.
-        policy_batch: constant batch size of the policy; part of the result's identity, unlike
-            n_envs.
+        policy_batch: rows of a query, constant; part of the result's identity, unlike n_envs.
         video_of: seed -> where to write its video, or None.
         timeout_s: a worker that does not answer for this long is replaced.
         disturb: (seed, query, the policy's actions) -> the actions that are executed.
         record: results have a trajectory, with the simulator's states.
         clock: counts the seconds in which the policy acts and simulators are waited for.
         delays: the simulator goes on for so long while the policy thinks.
-        room_for: what a query saw -> how many such queries an episode keeps in its result, the
-            first ones; images are large.
+        room_for: what a query saw -> how many such queries, the first ones, a result keeps.
 
     Yields:
         One result per seed. An episode whose worker dies, raises or hangs is run once more, then

@@ -137,11 +137,6 @@ def _checked_task(cfg: DictConfig, asked: TrainConfig) -> Task:
         if cfg[group].name != "none":
             raise UserError(f"{group} must be none with runner=train, got {cfg[group].name}")
     task = task_of(cfg.task, {})
-    if not task.obs_spec.single:
-        raise UserError(
-            f"runner=train needs a task whose observations are one array, task={task.name} shows "
-            f"{', '.join(task.obs_spec)}"
-        )
     if asked.rollout_every:
         check_simulator(task, f"runner.rollout_every with task={task.name}")
     return task

@@ -18,6 +18,7 @@ from runners.collect.prepare import CollectConfig, _check
 from runners.collect.sources import Scripted
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
+from runners.jobs.dataset import read_content
 from runners.jobs.settings import Settings
 from skipstep.observations import ObservationSpec
 from tests.helpers.picture import PictureTask, steered
@@ -60,14 +61,31 @@ def test_robomimic_has_every_array_and_the_same_bytes_again(tmp_path: Path) -> N
         for i, demo in enumerate(demos):
             group, steps = file[f"data/demo_{i}"], demo.load()
             assert sorted(group["obs"]) == sorted(group["next_obs"])
-            assert sorted(group["obs"]) == ["image.top", "image.wrist", "state"]
-            for name in ("image.top", "image.wrist"):
-                frames = np.moveaxis(steps.obs[name], 1, -1)
-                assert group[f"obs/{name}"].dtype == np.uint8
-                assert group[f"obs/{name}"].shape == (4, 12, 16, 3)
-                assert np.array_equal(group[f"obs/{name}"], frames[:-1])
-                assert np.array_equal(group[f"next_obs/{name}"], frames[1:])
-            assert np.array_equal(group["obs/state"], steps.obs["state"][:-1])
+            assert sorted(group["obs"]) == ["obs", "top_image", "wrist_image"]
+            for camera in ("top", "wrist"):
+                frames = np.moveaxis(steps.obs[f"image.{camera}"], 1, -1)
+                assert group[f"obs/{camera}_image"].dtype == np.uint8
+                assert group[f"obs/{camera}_image"].shape == (4, 12, 16, 3)
+                assert np.array_equal(group[f"obs/{camera}_image"], frames[:-1])
+                assert np.array_equal(group[f"next_obs/{camera}_image"], frames[1:])
+            assert np.array_equal(group["obs/obs"], steps.obs["state"][:-1])
+
+
+@pytest.mark.parametrize("kind", [PictureTask, Named])
+def test_what_is_collected_is_what_a_training_reads(
+    kind: type[PictureTask], tmp_path: Path
+) -> None:
+    task = kind(max_steps=4, success_band=0.0, cameras=("top", "wrist"))
+    demos = recorded(task, tmp_path)
+    file = tmp_path / "set.hdf5"
+    robomimic_file.write(file, DemoSet(task, demos, 0.0, "run"))
+    data, _ = read_content([str(file)], "auto", (), task)
+    assert isinstance(data.obs, dict)
+    assert list(data.obs) == ["state", "image.top", "image.wrist"]
+    for name, array in data.obs.items():
+        seen = np.concatenate([demo.load().obs[name][:-1] for demo in demos])
+        read = array if name == "state" else array[np.arange(len(seen))]
+        assert np.array_equal(read, seen.astype(np.float32) if name == "state" else seen)
 
 
 def test_a_tasks_names_are_those_of_parts_of_the_state(tmp_path: Path) -> None:

@@ -175,8 +175,8 @@ def test_pictures_are_collected(
     with h5py.File(folder / "dataset.hdf5") as file:
         for group in file["data"].values():
             n = group.attrs["num_samples"]
-            assert group["obs/image.top"].shape == (n, size, size + 4, 3)
-            assert group["obs/state"].shape == (n, 3)
+            assert group["obs/top_image"].shape == (n, size, size + 4, 3)
+            assert group["obs/obs"].shape == (n, 3)
     assert found["n_demos"] == 2
 
 
@@ -184,8 +184,6 @@ REFUSED = {
     "runner=collect runner.source=expert runner.format=lerobot": "runner.format must be robomimic "
     "for task=picture, whose observations have images (image.top), got lerobot",
     "+task.size=30": "task.size=30 contradicts the checkpoint, 14",
-    "runner=train runner.data=demos.npz": "runner=train needs a task whose observations are one "
-    "array, task=picture shows state, image.top",
     "cache=bac calibration.data=demos.npz": "calibration.data must be null for a policy that sees "
     "more than one array (image.top, state), got demos.npz",
 }

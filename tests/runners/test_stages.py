@@ -18,7 +18,8 @@ from accel import (
     share_of,
     sites_of,
 )
-from runners.episodes.latency import Arms, LatencyConfig, measure
+from runners.episodes.arms import Arms
+from runners.episodes.latency import LatencyConfig, measure
 from runners.episodes.two_clocks import Clocks
 from runners.formatting import encode_words, stages_words
 from runners.loggers import latency_values
