@@ -1,4 +1,4 @@
-"""robomimic's own diffusion policies (0.4 and later), said in the reference implementation's words.
+"""robomimic's own diffusion policies (0.5), said in the reference implementation's words.
 
 Its `DiffusionPolicyUNet` is the reference's UNet policy with other names: `policy.noise_pred_net`
 is its network, of one size whatever the config says, `policy.obs_encoder` the encoder of its hybrid
@@ -40,7 +40,7 @@ OF_TRAINING = (
 RGB = "observation.encoder.rgb"
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler"}
 OF_KIND = {"low_dim": 1, "rgb": 3}  # axes of an array
-ROBOSUITE = [1, 5]  # from which on worlds and controllers are others than here
+ROBOSUITE = [1, 5]  # from it on worlds and controllers are others than here
 
 
 def reference_cfg(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,14 +175,14 @@ def _check_actions(train: Mapping[str, Any]) -> None:
 
 
 def _task(world: Mapping[str, Any]) -> dict[str, Any]:
-    """What its world is; one of another simulator fits no task of ours."""
+    """What its world is: with a version in its name (`lift1.5.1`) one that is no task of ours."""
     name, version = str(world.get("env_name", "")).lower(), str(world.get("env_version", ""))
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     controller = (world.get("env_kwargs") or {}).get("controller_configs") or {}
     said = {}
     if isinstance(controller.get("control_delta"), bool):
         said["abs_action"] = not controller["control_delta"]
-    return {"name": f"{name} of robosuite {version}" if numbers >= ROBOSUITE else name, **said}
+    return {"name": name + version if numbers >= ROBOSUITE else name, **said}
 
 
 def reference_state(

@@ -18,6 +18,7 @@ import torch
 
 from policies import CheckpointError, DiffusionPolicy, UnsupportedPolicy, load_policy
 from policies.reference import robomimic
+from runners.jobs.checkpoint import task_in
 from tests.helpers.image_checkpoints import ACT, SIZE
 from tests.helpers.places import DATA
 from tests.helpers.reader_files import Gadget
@@ -87,7 +88,7 @@ def test_without_statistics_numbers_stay_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "name"), [("1.4.1", "lift"), ("1.5.1", "lift of robosuite 1.5.1"), (None, "lift")]
+    ("version", "name"), [("1.4.1", "lift"), ("1.5.1", "lift1.5.1"), (None, "lift")]
 )
 def test_a_world_of_another_simulator_is_no_task_of_ours(
     version: str | None, name: str, tmp_path: Path
@@ -96,6 +97,7 @@ def test_a_world_of_another_simulator_is_no_task_of_ours(
     payload["env_metadata"] = {"env_name": "Lift", "env_version": version}
     task = loaded(tmp_path / "a.pth", payload).config.task
     assert (task.name, task.abs_action) == (name, None)
+    assert task_in(task.name) == ("lift" if name == "lift" else None)
     world = {"controller_configs": {"type": "OSC_POSE", "control_delta": True}}
     payload["env_metadata"]["env_kwargs"] = world
     assert loaded(tmp_path / "a.pth", payload).config.task.abs_action is False
