@@ -39,6 +39,11 @@ def policy_and_task(
 ) -> tuple[DiffusionPolicy, Task, str]:
     """What fits together; `simulated` is False where no environment will be made."""
     _check_task(node)
+    if node.checkpoint is None:
+        raise UserError(
+            f"task.checkpoint must be text, got null: the folder or file of a policy for "
+            f"task={node.name}, trained elsewhere (docs/bring.md) or by runner=train"
+        )
     path = locate(str(node.checkpoint))
     policy = load(path, node)
     info = policy.config.task
