@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from ..task import FloatArray
+from .cover import covered_share
 from .data import DIFFUSION_POLICY, KINDS, keypoints, spec_of, start_state
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class PushTEnv(gym.Wrapper[Any, FloatArray, Any, Any]):
     """gym-pusht's environment, which is `unwrapped`, seen and started as the settings say.
 
     An episode ends at the first step with more than 95 % of the goal covered, or after
-    `max_steps`. A reward is the covered share divided by 0.95, and 1 at most.
+    `max_steps`. A reward is the covered share divided by 0.95, and 1 at most: see cover.py.
 
     Observations are an array where there is one (keypoints, state), else {name: array}; pictures
     are (3, H, W) uint8. Actions (2,) are where the agent is to go, px; they are not limited.
@@ -70,9 +71,14 @@ class PushTEnv(gym.Wrapper[Any, FloatArray, Any, Any]):
 
     def step(self, action: FloatArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
-        raw, reward, terminated, _, info = self.env.step(np.asarray(action, np.float64))
+        raw, _, _, _, info = self.env.step(np.asarray(action, np.float64))
+        pusht: Any = self.unwrapped
+        coverage = covered_share(info["block_pose"].tolist(), info["goal_pose"].tolist())
+        success = coverage > pusht.success_threshold
+        reward = min(coverage / pusht.success_threshold, 1.0)
         truncated = self.n_steps >= self.config.max_steps
-        return self._seen(raw), float(reward), bool(terminated), truncated, info
+        info = {**info, "coverage": coverage, "is_success": success}
+        return self._seen(raw), reward, success, truncated, info
 
     def agent(self) -> FloatArray:
         """(2,) px."""
