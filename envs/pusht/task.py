@@ -139,6 +139,11 @@ class PushTTask(Task):
         """{name: array}; `single` for keypoints and state."""
         return spec_of(self.config.obs, self.config.image_size, self.config.camera)
 
+    @classmethod
+    def fitted(cls, config: PushTConfig, seen: ObservationSpec, said: str) -> PushTConfig:
+        """What the policy sees settles the kind of observation, and that the start states."""
+        return config.seeing(seen, said)
+
     def make_env(self, render: bool = False) -> Env:
         from .env import PushTEnv  # the workers' gymnasium: a policy needs none
 

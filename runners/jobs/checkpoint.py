@@ -48,7 +48,7 @@ def policy_and_task(
     policy = load(path, node)
     info = policy.config.task
     _check_trained_for(info.name, path, node)
-    said = {key: getattr(info, key) for key in SAID_BY_CHECKPOINT}
+    said = {key: getattr(info, key) for key in ("name", *SAID_BY_CHECKPOINT)}
     task = task_of(node, said, policy.obs_spec)
     check_fit(policy, task, path)
     if simulated:
@@ -127,7 +127,9 @@ def task_of(
                 f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
             )
     config = build(config_class, values, "task")
-    return make_task(**asdict(config if seen is None else kind.fitted(config, seen)))
+    if seen is not None:
+        config = kind.fitted(config, seen, said_by_checkpoint.get("name") or "")
+    return make_task(**asdict(config))
 
 
 def check_simulator(task: Task, setting: str) -> None:
