@@ -62,10 +62,11 @@ class PushTEnv(gym.Wrapper[Any, FloatArray, Any, Any]):
         self.n_steps = 0
         pusht: Any = self.unwrapped
         pusht._last_action = None  # else a film begins with the target of the episode before
-        if self.config.convention == DIFFUSION_POLICY and not options:
+        options = options or {}
+        if self.config.convention == DIFFUSION_POLICY and options.get("reset_to_state") is None:
             drawn = int(pusht.np_random.integers(MAX_SEED)) if seed is None else seed
-            # position first and then the angle, as the demonstrations' environment was reset
-            options = {"reset_to_state": start_state(drawn)}
+            # position first and then the angle, as diffusion_policy's evaluation has it
+            options = {**options, "reset_to_state": start_state(drawn)}
         raw, info = self.env.reset(seed=seed, options=options)
         return self._seen(raw), info
 

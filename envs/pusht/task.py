@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 CONVENTIONS = (DIFFUSION_POLICY, LEROBOT)
-NAMES = {  # of PushT in checkpoints: whose convention that is
-    "pusht_lowdim": DIFFUSION_POLICY,
-    "pusht_image": DIFFUSION_POLICY,
-    "pusht": LEROBOT,
-}
+NAMES = {"pusht_lowdim": DIFFUSION_POLICY, "pusht_image": DIFFUSION_POLICY}  # of PushT, in theirs
 USUAL_SIZE, USUAL_CAMERA = 96, "image"
 SMALLEST, LARGEST = 8, 1024
 
@@ -82,7 +78,8 @@ class PushTConfig:
 
         Args:
             spec: of the policy.
-            said: the name that its checkpoint has for its task; it settles the convention.
+            said: the name that its checkpoint has for its task: one of diffusion_policy's settles
+                the convention, others leave it to the kind of observation.
 
         Example:
             >>> PushTConfig().seeing(ObservationSpec.of({"state": 20})).resolved().convention
