@@ -14,6 +14,7 @@ from .lift import LiftConfig, LiftTask
 from .limits import resolve_n_envs
 from .motion import Motion
 from .pool import EnvPool, Event
+from .pusht import PushTConfig, PushTTask
 from .task import EnvError, EpisodeScore, Expert, Task, TrainingDefaults
 from .video import write_video
 
@@ -29,6 +30,8 @@ __all__ = [
     "LiftConfig",
     "LiftTask",
     "Motion",
+    "PushTConfig",
+    "PushTTask",
     "Task",
     "TrainingDefaults",
     "make_task",
@@ -41,6 +44,7 @@ __all__ = [
 TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "lift": (LiftConfig, LiftTask),
     "kitchen": (KitchenConfig, KitchenTask),
+    "pusht": (PushTConfig, PushTTask),
 }
 
 

@@ -22,11 +22,13 @@ class Motion:
         energy_j: () energy that the actuators moved in the last control step: the sum over all
             actuators and moments of |force x velocity| x time step, so braking costs as much as
             pushing; NaN where it is not known. A reset costs 0.
+        effector_px: (2,) position of what acts in a flat world that has no metres; else empty.
     """
 
     effector_m: FloatArray = field(default_factory=lambda: np.empty(0))
     joint_rad: FloatArray = field(default_factory=lambda: np.empty(0))
     energy_j: FloatArray = field(default_factory=lambda: np.array(np.nan))
+    effector_px: FloatArray = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def stack(cls, moments: Sequence[Motion]) -> Motion:

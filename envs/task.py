@@ -182,7 +182,7 @@ class Task(ABC):
         return {"name": self.name}
 
     @classmethod
-    def fitted(cls, config: Any, seen: ObservationSpec) -> Any:
+    def fitted(cls, config: Any, seen: ObservationSpec, said: str) -> Any:
         """The task's config for a policy, made before the task is.
 
         A task that can show its world in several ways (sizes of images, which arrays) decides here
@@ -191,6 +191,7 @@ class Task(ABC):
         Args:
             config: of the settings that were asked for, and of what the checkpoint says.
             seen: the observations of the policy.
+            said: the checkpoint's own name of its task; "" where it has none.
 
         Returns:
             A config of the same class; the task's `obs_spec` is compared with `seen` afterwards.

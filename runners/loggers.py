@@ -199,9 +199,11 @@ class WandbLogger(NullLogger):
         import wandb
 
         whole = [{**record, **embodied_summary.flat(record)} for record in episodes]
-        rows = [[record.get(c) for c in COLUMNS] for record in whole]
+        pixels = [c for c in embodied_summary.IN_PIXELS if any(c in record for record in whole)]
+        columns: list[str | int] = [*COLUMNS, *pixels]
+        rows = [[record.get(str(c)) for c in columns] for record in whole]
         if rows:
-            self.run.log({"episodes": wandb.Table(columns=list(COLUMNS), data=rows)})
+            self.run.log({"episodes": wandb.Table(columns=columns, data=rows)})
         for record in episodes:
             if path := film_of(folder, record):
                 video = wandb.Video(str(path), format="mp4")

@@ -18,7 +18,7 @@ NEEDS = {  # package: (is it there, what for)
     "libgl1": (lambda: ctypes.util.find_library("GL"), "videos"),
     "libglib2.0-0": (
         lambda: ctypes.util.find_library("glib-2.0"),
-        "OpenCV, which robosuite imports",
+        "OpenCV, which robosuite and gym-pusht import",
     ),
 }
 

@@ -168,7 +168,7 @@ def _task(policy: DiffusionPolicy, env_runner: Mapping[str, Any] | None) -> dict
         "n_action_steps": policy.n_action_steps,
         "past_action": False,
         "n_envs": None,
-        "abs_action": bool(info.abs_action),
+        **({} if info.abs_action is None else {"abs_action": info.abs_action}),
     }
     target = f"{PACKAGE}.env_runner.{env_runner['_target_']}"
     return {**task, "env_runner": {**runner, **env_runner, "_target_": target}}

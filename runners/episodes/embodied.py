@@ -72,7 +72,8 @@ class Gathered:
 
         time_to_success_s: of the robot's time, until the step that made the episode a success.
         time_to_subtask_s: {each completed subtask: until the step that completed it}.
-        path_length_m, mean_squared_jerk_m2_s6: of the end effector.
+        path_length_m, mean_squared_jerk_m2_s6: of the end effector; of a flat world without
+            metres also path_length_px, mean_squared_jerk_px2_s6, which others have not got.
         joint_path_length_rad, mean_squared_joint_jerk_rad2_s6: of the arm's joints, as one vector.
         mean_chunk_jump, max_chunk_jump: of the executed action, in its units, where one chunk
             ends and the next begins.
@@ -93,7 +94,17 @@ class Gathered:
             "mean_chunk_jump": _number(jumps.mean() if len(jumps) else None),
             "max_chunk_jump": _number(jumps.max() if len(jumps) else None),
             "energy_j": _number(motion.energy_j.sum()),
+            **_in_pixels(motion.effector_px, hz),
         }
+
+
+def _in_pixels(positions: FloatArray, hz: float) -> dict[str, float | None]:
+    if not positions.shape[-1]:
+        return {}
+    return {
+        "path_length_px": _number(path_length(positions)),
+        "mean_squared_jerk_px2_s6": _number(mean_squared_jerk(positions, hz)),
+    }
 
 
 def _number(value: float | None) -> float | None:

@@ -39,11 +39,16 @@ def policy_and_task(
 ) -> tuple[DiffusionPolicy, Task, str]:
     """What fits together; `simulated` is False where no environment will be made."""
     _check_task(node)
+    if node.checkpoint is None:
+        raise UserError(
+            f"task.checkpoint must be text, got null: the folder or file of a policy for "
+            f"task={node.name}, trained elsewhere (docs/bring.md) or by runner=train"
+        )
     path = locate(str(node.checkpoint))
     policy = load(path, node)
     info = policy.config.task
     _check_trained_for(info.name, path, node)
-    said = {key: getattr(info, key) for key in SAID_BY_CHECKPOINT}
+    said = {key: getattr(info, key) for key in ("name", *SAID_BY_CHECKPOINT)}
     task = task_of(node, said, policy.obs_spec)
     check_fit(policy, task, path)
     if simulated:
@@ -122,7 +127,9 @@ def task_of(
                 f"task.abs_action={asked} contradicts the checkpoint, which says {said}"
             )
     config = build(config_class, values, "task")
-    return make_task(**asdict(config if seen is None else kind.fitted(config, seen)))
+    if seen is not None:
+        config = kind.fitted(config, seen, said_by_checkpoint.get("name") or "")
+    return make_task(**asdict(config))
 
 
 def check_simulator(task: Task, setting: str) -> None:

@@ -17,6 +17,8 @@ from .job import Job
 
 log = logging.getLogger(__name__)
 
+ACTIONS = {True: " (absolute)", False: " (relative)", None: ""}  # as far as the checkpoint says
+
 
 def as_config(chosen: Chosen, identity: Identity, delays: Delays | None) -> dict[str, Any]:
     """config.yaml of a run."""
@@ -41,13 +43,13 @@ def describe(job: Job) -> None:
     """Say what the checkpoint decided."""
     policy, sampler = job.policy, job.policy.config.sampler
     log.info(
-        "%s: horizon %d, %d observations, %d actions (%s), %s, %s; "
+        "%s: horizon %d, %d observations, %d actions%s, %s, %s; "
         "n_envs %d, policy_batch %d, threads %d",
         job.checkpoint,
         policy.horizon,
         policy.n_obs_steps,
         policy.n_action_steps,
-        "absolute" if policy.config.task.abs_action else "relative",
+        ACTIONS[policy.config.task.abs_action],
         sampler_label(sampler.settings()),
         policy.sizes,
         job.n_envs,

@@ -15,6 +15,9 @@ PACKAGES = (
     "gymnasium-robotics",
     "mujoco",
     "robosuite",
+    "gym-pusht",
+    "pymunk",
+    "opencv-python",
     "hydra-core",
     "wandb",
 )

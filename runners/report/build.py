@@ -39,8 +39,8 @@ def write_report(path: Path, config: ReportConfig) -> list[Path]:
     sections = parts(study, arms, config.margin, here)
     write_whole(here / PAGE, html(title, intro, sections))
     write_whole(here / TEXT, markdown(title, intro, sections))
-    subtasks = report_embodied.subtasks_of(arms)
-    rows = [row(arm) | report_embodied.columns(arm, subtasks) for arm in arms]
+    further = report_embodied.further_of(arms)
+    rows = [row(arm) | report_embodied.columns(arm, further) for arm in arms]
     if report_stages.table(arms):
         rows = [found | report_stages.columns(arm) for found, arm in zip(rows, arms, strict=True)]
     write_whole(here / ROWS, _csv(rows))

@@ -7,7 +7,17 @@ from typing import Any
 
 from ..formatting import NOTHING
 from ..studies.comparisons import Arm
-from ..studies.embodied import METRICS, SUBTASKS, Mean, PairedMean, differences, means, spread
+from ..studies.embodied import (
+    IN_PIXELS,
+    METRICS,
+    SUBTASKS,
+    Mean,
+    PairedMean,
+    differences,
+    means,
+    metrics_of,
+    spread,
+)
 from .charts import named
 from .tables import Table
 
@@ -36,12 +46,13 @@ def tables(arms: Sequence[Arm]) -> list[Table]:
     paired = [_paired(arm) for arm in arms]
     if not any(found):
         return []
-    header = [f"{title}, {unit}" if unit else title for title, unit in METRICS.values()]
+    metrics = metrics_of(name for m in found for name in m)
+    header = [f"{title}, {unit}" if unit else title for title, unit in metrics.values()]
     pairs = list(zip(arms, paired, strict=True))
     compared = [(arm, gaps) for arm, gaps in pairs if arm.versus]
-    shown = [Table(["arm", *header], _rows(arms, [_means(m, METRICS) for m in found]), CAPTION)]
+    shown = [Table(["arm", *header], _rows(arms, [_means(m, metrics) for m in found]), CAPTION)]
     if compared:
-        rows = _rows([a for a, _ in compared], [_gaps(gaps, METRICS) for _, gaps in compared])
+        rows = _rows([a for a, _ in compared], [_gaps(gaps, metrics) for _, gaps in compared])
         shown.append(Table(["difference", *header], rows, PAIRED_CAPTION))
     if subtasks := subtasks_of(arms):
         cells = [
@@ -56,11 +67,11 @@ def tables(arms: Sequence[Arm]) -> list[Table]:
     return shown
 
 
-def columns(arm: Arm, subtasks: Sequence[str]) -> dict[str, Any]:
-    """An arm's numbers, flat; what it has not got is None."""
+def columns(arm: Arm, further: Sequence[str]) -> dict[str, Any]:
+    """An arm's numbers, flat, `further` after those of all tasks; what it has not got is None."""
     found, paired = means(arm.run.ok.values()), _paired(arm)
     cells: dict[str, Any] = {}
-    for name in (*METRICS, *subtasks):
+    for name in (*METRICS, *further):
         mean, gap = found.get(name), paired.get(name)
         low, high = (mean and mean.interval) or (None, None)
         gap_low, gap_high = (gap and gap.interval) or (None, None)
@@ -79,8 +90,17 @@ def columns(arm: Arm, subtasks: Sequence[str]) -> dict[str, Any]:
 
 def subtasks_of(arms: Sequence[Arm]) -> list[str]:
     """The subtasks that some episode of theirs completed."""
-    names = {name for arm in arms for name in means(arm.run.ok.values())}
-    return sorted(name for name in names if name.startswith(f"{SUBTASKS}/"))
+    return sorted(name for name in _measured(arms) if name.startswith(f"{SUBTASKS}/"))
+
+
+def further_of(arms: Sequence[Arm]) -> list[str]:
+    """What only some tasks have: subtasks, and what is measured in pixels."""
+    there = _measured(arms)
+    return [*subtasks_of(arms), *(name for name in IN_PIXELS if name in there)]
+
+
+def _measured(arms: Sequence[Arm]) -> set[str]:
+    return {name for arm in arms for name in means(arm.run.ok.values())}
 
 
 def _paired(arm: Arm) -> dict[str, PairedMean]:

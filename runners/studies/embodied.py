@@ -24,8 +24,14 @@ METRICS = {  # a key of `embodied` in episodes.jsonl: (what people read, its uni
     "max_chunk_jump": ("largest jump", ""),
     "energy_j": ("energy", "J"),
 }
+PIXELS = {  # of a flat world without metres: what stands in their place
+    "path_length_m": ("path_length_px", "px"),
+    "mean_squared_jerk_m2_s6": ("mean_squared_jerk_px2_s6", "px2/s6"),
+}
+IN_PIXELS = tuple(name for name, _ in PIXELS.values())
 WHICH = {"time_to_success_s": "both solved", SUBTASKS: "both completed"}  # seeds of a pair
 
+Named = Mapping[str, tuple[str, str]]  # as METRICS
 Records = Iterable[Mapping[str, Any]]
 Interval = tuple[float, float]
 
@@ -67,7 +73,7 @@ def by_metric(records: Records) -> dict[str, dict[int, float]]:
     for record in records:
         for name, value in flat(record).items():
             found.setdefault(name, {})[record["seed"]] = value
-    order = list(METRICS)
+    order = [*METRICS, *IN_PIXELS]
     return dict(
         sorted(found.items(), key=lambda m: (order.index(m[0]) if m[0] in order else 99, m[0]))
     )
@@ -80,6 +86,16 @@ def means(records: Records) -> dict[str, Mean]:
         values = np.array(list(by_seed.values()))
         found[name] = Mean(len(values), float(values.mean()), t_interval(values))
     return found
+
+
+def metrics_of(found: Iterable[str]) -> Named:
+    """METRICS for a table in which these were measured: pixels, where they were, for metres."""
+    there = set(found)
+    shown = {}
+    for name, (title, unit) in METRICS.items():
+        other, its_unit = PIXELS.get(name, (name, unit))
+        shown[other if other in there else name] = (title, its_unit if other in there else unit)
+    return shown
 
 
 def differences(ours: Records, theirs: Records) -> dict[str, PairedMean]:
@@ -130,15 +146,21 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For the terminal: a row a metric; one for all where no episode was measured."""
     found = result.get("embodied") or {}
     paired = (result["baseline"] or {}).get("embodied", {})
-    if not any(name in found for name in METRICS):
+    shown = metrics_of(found)
+    if not any(name in found for name in shown):
         return [("embodied", NOTHING)]
-    return [(title, _said(found.get(k), paired.get(k), k)) for k, (title, _) in METRICS.items()]
+    return [
+        (title, _said(found.get(name), paired.get(name), name, unit))
+        for name, (title, unit) in shown.items()
+    ]
 
 
-def _said(mean: Mapping[str, Any] | None, paired: Mapping[str, Any] | None, name: str) -> str:
+def _said(
+    mean: Mapping[str, Any] | None, paired: Mapping[str, Any] | None, name: str, unit: str
+) -> str:
     if mean is None:
         return NOTHING
-    words = f"{spread(mean['mean'], mean['interval'])} {METRICS[name][1]}".rstrip()
+    words = f"{spread(mean['mean'], mean['interval'])} {unit}".rstrip()
     words += f"  ({mean['n']} episodes)"
     if paired:
         seeds = f"{paired['n']} seeds" + (f" that {WHICH[name]}" if name in WHICH else "")

@@ -20,6 +20,7 @@ from tests.helpers.toy import ToyTask
         ("kitchen-lowdim-abs", "kitchen"),
         ("franka_kitchen", "kitchen"),
         ("kitchen_partial", "kitchen_partial"),
+        ("pusht_image", "pusht"),
         ("tool_hang_lowdim", "tool_hang"),
         ("uplift_lowdim", None),
         ("liftoff", None),
@@ -61,4 +62,8 @@ def test_the_settings_of_the_reference_runner_are_of_the_task_that_is_meant() ->
     kitchen = reference_runner({"name": "kitchen_lowdim", **said})
     assert kitchen is not None
     assert kitchen["robot_noise_ratio"] == 0.1
+    pusht = reference_runner({"name": "pusht_lowdim"})
+    assert pusht is not None
+    assert pusht["legacy_test"] is True  # the start states of envs/pusht/
+    assert "abs_action" not in pusht  # which its runner does not take
     assert reference_runner({"name": "tool_hang", **said}) is None

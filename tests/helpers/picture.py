@@ -70,7 +70,7 @@ class PictureRun(PictureTask):
         self.config = config
 
     @classmethod
-    def fitted(cls, config: PictureConfig, seen: ObservationSpec) -> PictureConfig:
+    def fitted(cls, config: PictureConfig, seen: ObservationSpec, said: str) -> PictureConfig:
         height = seen["image.top"].shape[1] if "image.top" in seen else None
         if None not in (config.size, height) and config.size != height:
             raise ValueError(f"task.size={config.size} contradicts the checkpoint, {height}")

@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from envs import reference_runner
+from envs import PushTTask, reference_runner
 from policies import (
     DiffusionPolicy,
     NetworkConfig,
@@ -203,6 +203,24 @@ def test_an_exported_checkpoint_has_the_references_layout(task: str, tmp_path: P
     again = load_policy(file)
     assert again.fingerprint() == policy.fingerprint()
     assert again.config == policy.config
+
+
+RUNNER_OF_PUSHT = {  # what PushTKeypointsRunner of diffusion_policy takes, where it is set
+    *("n_train", "n_train_vis", "train_start_seed", "n_test", "n_test_vis", "test_start_seed"),
+    *("legacy_test", "max_steps", "n_obs_steps", "n_action_steps", "n_latency_steps", "fps"),
+    *("keypoint_visible_rate", "agent_keypoints", "past_action", "n_envs", "_target_"),
+}
+
+
+def test_an_exported_checkpoint_of_pusht_names_its_keypoints_runner(tmp_path: Path) -> None:
+    network = NetworkConfig(2, 2, 8, 2, cond_dim=20, n_layer=2, n_head=2, n_emb=16)
+    info = TaskInfo(**PushTTask().info())
+    config = PolicyConfig(network, obs_dim=20, action_dim=2, n_action_steps=4, task=info)
+    export_reference(DiffusionPolicy(config), tmp_path / "a.ckpt", reference_runner(asdict(info)))
+    runner = read_reference(tmp_path / "a.ckpt").cfg["task"]["env_runner"]
+    assert set(runner) == RUNNER_OF_PUSHT
+    assert runner["_target_"].endswith("env_runner.pusht_keypoints_runner.PushTKeypointsRunner")
+    assert load_policy(tmp_path / "a.ckpt").config.task == TaskInfo("pusht_lowdim")
 
 
 SAMPLERS: list[dict[str, Any]] = [

@@ -45,7 +45,7 @@ ORDER = {
     "envs": [
         ["limits", "video", "motion", "robomimic_args", "frames"],
         ["task"],
-        ["lift", "kitchen", "worker"],
+        ["lift", "kitchen", "pusht", "worker"],
         ["pool"],
     ],
     "runners": [

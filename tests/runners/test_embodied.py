@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import Event, KitchenConfig, LiftConfig, LiftTask, Motion, Task
+from envs import (
+    Event,
+    KitchenConfig,
+    LiftConfig,
+    LiftTask,
+    Motion,
+    PushTConfig,
+    PushTTask,
+    Task,
+)
 from envs.kitchen import KitchenTask
 from envs.kitchen.env import KitchenEnv
 from envs.lift.env import LiftEnv
@@ -107,6 +116,33 @@ def test_an_episode_may_end_inside_a_chunk() -> None:
         "max_chunk_jump": 3.0,
         "energy_j": 6.0,
     }
+
+
+def test_what_moves_in_pixels_is_not_measured_in_metres() -> None:
+    episode = Gathered()
+    at = [np.array([10.0, 20.0]), np.array([13.0, 24.0]), np.array([13.0, 24.0])]
+    for kind, moments in (("ready", at[:1]), ("chunk", at[1:])):
+        motion = Motion.stack([Motion(effector_px=position) for position in moments])
+        if kind == "chunk":
+            episode.ask(np.zeros((2, 2)), np.zeros(2, np.int64))
+        episode.answer(Event(0, kind, rewards=np.zeros(len(moments)), motion=motion))
+    measured = episode.measured(toy(), np.zeros(2), {}, success=False)
+    assert (measured["path_length_px"], measured["path_length_m"]) == (5.0, None)
+    assert measured["mean_squared_jerk_px2_s6"] is None  # three positions have no third difference
+    assert measured["energy_j"] is None
+
+
+def test_episodes_of_pusht_are_measured_in_pixels() -> None:
+    task = PushTTask(PushTConfig(max_steps=10))
+    for result in played(task, record=True).values():
+        trajectory, measured = result.trajectory, result.embodied
+        assert trajectory is not None
+        assert measured is not None
+        agent = trajectory.states[:, :2]
+        assert measured["path_length_px"] == pytest.approx(path_length(agent), rel=1e-5)
+        jerk = mean_squared_jerk(agent, 10.0)
+        assert measured["mean_squared_jerk_px2_s6"] == pytest.approx(jerk, rel=1e-5)
+        assert all(measured[name] is None for name in NEEDS_A_BODY)
 
 
 def test_a_failure_has_no_time_to_success() -> None:

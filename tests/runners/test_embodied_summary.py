@@ -17,6 +17,7 @@ from runners.report.build import write_report
 from runners.studies.comparisons import ReportConfig
 from runners.studies.embodied import (
     METRICS,
+    as_json,
     by_metric,
     differences,
     flat,
@@ -26,7 +27,7 @@ from runners.studies.embodied import (
     table_rows,
 )
 from tests.helpers import fake_episodes, wandb_file
-from tests.helpers.study_folder import KITCHEN, QUADRATIC, SLOWER, copy_starter
+from tests.helpers.study_folder import KITCHEN, LIFT, QUADRATIC, SLOWER, copy_starter
 from tests.runners.test_report import Page, section
 
 
@@ -208,7 +209,17 @@ def test_a_result_of_an_older_version_has_one_row() -> None:
     assert table_rows({"baseline": {"folder": None, "command": ""}}) == [("embodied", "-")]
 
 
-def measure(folder: Path, more: float) -> None:
+def test_pixels_stand_where_metres_would() -> None:
+    records = [record(s, path_length_px=100.0 + s, mean_squared_jerk_px2_s6=9.0) for s in (1, 2)]
+    found = as_json(means(records))
+    rows = dict(table_rows({"baseline": None, "embodied": found}))
+    assert list(rows) == [title for title, _ in METRICS.values()]
+    assert rows["path"] == "102 [95.1, 108] px  (2 episodes)"
+    assert rows["jerk"] == "9 [9, 9] px2/s6  (2 episodes)"
+    assert rows["joint path"] == "-"
+
+
+def measure(folder: Path, more: float, **further: float | None) -> None:
     """As if its episodes had been measured."""
     path = folder / "episodes.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -217,7 +228,7 @@ def measure(folder: Path, more: float) -> None:
         time = 10.0 + more if line["success"] else None
         done = {name: 3.0 + more for name in line["details"]["completed_tasks"][:1]}
         known = {"time_to_success_s": time, "time_to_subtask_s": done}
-        line["embodied"] = embodied(energy_j=energy, path_length_m=4.0, **known)
+        line["embodied"] = embodied(energy_j=energy, path_length_m=4.0, **known) | further
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -268,6 +279,25 @@ def test_the_report_has_means_and_paired_differences(tmp_path: Path) -> None:
     page = Page((study / "report/report.html").read_text())
     assert "Time, motion and energy on kitchen" in page.said
     assert told in page.said
+
+
+def test_the_report_names_pixels(tmp_path: Path) -> None:
+    study = copy_starter(tmp_path / "starter")
+    pixels = {"path_length_m": None, "path_length_px": 700.0, "mean_squared_jerk_px2_s6": 1e6}
+    measure(study / KITCHEN, 0.0, **pixels)
+    measure(study / SLOWER, 1.0, **pixels)
+    write_report(study, ReportConfig())
+    lines = section((study / "report/report.md").read_text(), "Time, motion and energy on kitchen")
+    headers = [line.strip("| ").split(" | ") for line in lines if line.startswith(("| arm", "| d"))]
+    for header in headers:
+        assert header[2:5] == ["path, px", "joint path, rad", "jerk, px2/s6"]
+    assert len(headers) == 2
+    assert any("| 700 [700, 700] |" in line for line in lines)
+    with (study / "report/arms.csv").open() as file:
+        found = {row["run"]: row for row in csv.DictReader(file)}
+    assert (found[KITCHEN]["path_length_px"], found[KITCHEN]["path_length_m"]) == ("700.0", "")
+    assert found[SLOWER]["path_length_px_n_paired"] == "100"
+    assert found[LIFT]["path_length_px"] == ""
 
 
 def test_a_study_of_older_runs_has_empty_columns_and_no_section(tmp_path: Path) -> None:
