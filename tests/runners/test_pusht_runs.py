@@ -21,6 +21,7 @@ from policies import (
 from policies.encoders.config import EncoderConfig
 from runners.cli import job_of, run
 from runners.jobs.description import describe
+from tests.helpers import lerobot_folder
 
 KEYPOINTS = {"state": [20]}
 CORNERS = {"state": [2], "environment_state": [16]}
@@ -96,6 +97,15 @@ def test_a_run_reports_what_both_conventions_do_in_pixels(
     for first, second in zip(episodes, again, strict=True):
         for key in ("seed", "score", "n_steps", "details", "embodied"):
             assert first[key] == second[key]
+
+
+def test_an_image_policy_of_lerobot_runs(tmp_path: Path) -> None:
+    checkpoint = lerobot_folder.write("v044_image", tmp_path / "lerobot")
+    config = job_of(words(checkpoint)).task.config
+    assert (config.obs, config.image_size, config.convention) == ("image", 96, "lerobot")
+    result, episodes = played(checkpoint, "images", "n_envs=2", "videos=0")
+    assert result["n_errors"] == 0
+    assert [episode["n_queries"] for episode in episodes] == [2, 2]
 
 
 @pytest.mark.parametrize(
