@@ -49,7 +49,7 @@ def read_content(
     kinds = {detect_kind(Path(f)) if kind == "auto" else kind for f in files}
     spec = task.obs_spec
     if not keys and kinds == {"robomimic"}:
-        keys = tuple(task.obs_parts) or ("obs" if spec.single else STATE,)
+        keys = tuple(task.obs_parts) or ("obs",)
     stamps = tuple((p, p.stat().st_mtime_ns) for f in files for p in _files(Path(f)))
     unnamed = (("obs", spec[STATE].shape[0]),) if STATE in spec else ()
     parts = tuple(task.obs_parts.items()) or unnamed

@@ -155,12 +155,11 @@ FORMATS = {
 
 
 def test_the_format_does_not_change_a_weight(tmp_path: Path) -> None:
-    """Videos without loss; robomimic's state is called `obs`."""
+    """Videos without loss."""
     weights = []
     for name, write in FORMATS.items():
         data = write(tmp_path / name)
-        keys = ["runner.obs_keys=[obs]"] if name == "robomimic" else []
-        folder = train(f"runner.data={data}", "runner.n_steps=3", "runner.warmup=0", *keys)
+        folder = train(f"runner.data={data}", "runner.n_steps=3", "runner.warmup=0")
         weights.append(load_file(folder / "policy/weights.safetensors"))
     for other in weights[1:]:
         assert all(torch.equal(other[name], value) for name, value in weights[0].items())
@@ -364,8 +363,29 @@ def test_what_changes_the_weights_changes_the_folder() -> None:
     assert len(set(names.values())) == 1 + len(names) - len(same)
 
 
+@pytest.mark.parametrize("form", ["robomimic", "lerobot"])
+def test_collected_trained_on_calibrated_and_played(form: str) -> None:
+    """The whole way on the command line, in worlds that show pictures."""
+    words = [f"plugins=[{PLUGIN}]", "task=picture", "threads=1", "logger=none", "videos=0"]
+    words += ["latency.repeats=0", "n_envs=2"]
+    collect = ["runner=collect", f"runner.format={form}", "runner.success_only=false"]
+    assert run([*words, *collect, "n_episodes=3"]) == 0
+    assert run([*SMALL, "runner.n_steps=2"]) == 0  # on what this study collected
+    (policy,) = Path().glob("multirun/main/picture_train_*/policy")
+    (data,) = [json.loads(p.read_text())["dataset"] for p in Path().glob("multirun/*/coll*/res*")]
+    played = [*words, f"task.checkpoint={policy}", "n_episodes=2", "cache=deepcache"]
+    played += ["cache.compute_interval=2", "sampler=ddim", "sampler.steps=4", "engine=reference"]
+    assert run(played) == 0
+    (result,) = Path().glob("multirun/main/picture_deepcache_*/result.json")
+    found = json.loads(result.read_text())
+    assert (found["n_episodes"], found["n_errors"]) == (2, 0)
+    loaded, job = load_policy(policy), job_of([*SMALL])
+    demos = demonstrated(CalibrationChoice(data=data), loaded, job.task)
+    assert demos.queries(2, 9).obs["image.top"].shape == (9, 2, *SHAPE)
+
+
 def test_a_rate_in_env_args_is_compared(capfd: pytest.CaptureFixture[str]) -> None:
-    words = [*SMALL, "runner.obs_keys=[obs]", "runner.n_steps=1"]
+    words = [*SMALL, "runner.n_steps=1"]
     for name, hz in (("other", 20), ("same", 10.0)):
         data = write_robomimic(Path(f"{name}.hdf5"), demonstrations())
         with h5py.File(data, "a") as file:
