@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipstep.observations import STATE, Arrays, ArraySpec, ObservationSpec
+from skipstep.observations import STATE, Arrays, ArraySpec, ObservationSpec, each
 
 from .dataset_files import detect_kind, reader
 from .episode import DatasetError, Episode
@@ -70,6 +70,14 @@ class Demonstrations:
             return replace(self, obs=state, action=action)
         changed = {STATE: state} if STATE in self.obs else {}
         return replace(self, obs={**self.obs, **changed}, action=action)
+
+    def episode(self, number: int) -> Arrays:
+        """The observations of one episode; images stay in their files."""
+        steps = slice(self.starts[number], self.ends[number])
+        return each(
+            lambda array: array.episode(number) if isinstance(array, Pictures) else array[steps],
+            self.obs,
+        )
 
     @property
     def starts(self) -> Integers:

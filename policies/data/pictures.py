@@ -90,6 +90,11 @@ class Pictures:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def episode(self, number: int) -> Pictures:
+        """Those of one episode, with the same cache."""
+        one = slice(number, number + 1)
+        return Pictures(self.clips[one], self.names[one], self.shape[1:], self.cache)
+
     def __getitem__(self, rows: Any) -> Pixels:
         """(..., C, H, W) of a row, of a slice, or of an array of numbers of any shape.
 

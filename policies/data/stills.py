@@ -37,9 +37,9 @@ class Stills:
         from pyarrow import parquet
 
         self.files, self.key, self.shape, self.cache = list(files), key, shape, cache
+        self._held = [parquet.read_metadata(file) for file in files]
         self._starts = []
-        for file in files:
-            held = parquet.read_metadata(file)
+        for held in self._held:
             sizes = [held.row_group(i).num_rows for i in range(held.num_row_groups)]
             self._starts.append([0, *accumulate(sizes)])
 
@@ -63,7 +63,8 @@ class Stills:
         """The column `bytes` of a row group."""
         from pyarrow import parquet
 
-        with readable(self.files[file]), parquet.ParquetFile(self.files[file]) as held:
+        path, metadata = self.files[file], self._held[file]
+        with readable(path), parquet.ParquetFile(path, metadata=metadata) as held:
             column = held.read_row_group(group, columns=[self.key])[self.key]
             return column.combine_chunks().field("bytes")
 

@@ -1,6 +1,7 @@
 """Datasets as a folder in LeRobot's layout, version v3.0: parquet for frames and for episodes.
 
-Frames are float32, as LeRobot has them; `simulator_state` keeps its float64 for exact replays.
+Images are PNG files in the rows of the frames; there are no videos. Numbers are float32, as LeRobot
+has them; `simulator_state` keeps its float64 for exact replays.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipstep.observations import STATE, Arrays
+from skipstep.observations import IMAGE, STATE, Arrays, is_image
 
+from . import lerobot_images as images
 from .demos import Demo, DemoSet
 
 VERSION = "v3.0"
@@ -29,6 +31,8 @@ TASKS, INFO, STATS, RUN = (
     "meta/skipstep.json",
 )
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+
+CAMERA = "observation.images."
 
 Frames = dict[str, NDArray[Any]]
 
@@ -59,6 +63,7 @@ def _write_parts(root: Path, content: DemoSet) -> None:
     import pyarrow.parquet as pq
 
     everything: list[Frames] = []
+    seen: dict[str, NDArray[np.int64]] = {}
     episodes: list[dict[str, Any]] = []
     start = 0
     writer = None
@@ -72,7 +77,10 @@ def _write_parts(root: Path, content: DemoSet) -> None:
                 )
             writer.write_table(table)  # a row group for each episode
             episodes.append(_episode(content, index, start, frames))
-            everything.append(frames)
+            for key in filter(_shows, frames):
+                seen[key] = seen.get(key, 0) + images.counts(frames[key])
+            # of images the first one will do for what is said of all
+            everything.append({k: v[:1] if _shows(k) else v for k, v in frames.items()})
             start += len(frames["index"])
     finally:
         if writer is not None:
@@ -80,7 +88,9 @@ def _write_parts(root: Path, content: DemoSet) -> None:
     merged = {key: np.concatenate([f[key] for f in everything]) for key in everything[0]}
     pq.write_table(_tasks(content.task.instruction or content.task.name), root / TASKS)
     _write_episodes(root / EPISODES, episodes)
-    (root / STATS).write_text(json.dumps({k: _stats(v) for k, v in merged.items()}, indent=4))
+    stats = {k: _stats(v) for k, v in merged.items() if not _shows(k)}
+    stats |= {k: images.statistics(held, start, QUANTILES) for k, held in seen.items()}
+    (root / STATS).write_text(json.dumps(stats, indent=4))
     (root / INFO).write_text(json.dumps(_info(content, merged), indent=4))
     run = {
         "run": content.fingerprint,
@@ -117,17 +127,28 @@ def _frames(content: DemoSet, demo: Demo, index: int, start: int) -> Frames:
 
 def _seen(obs: Arrays) -> Frames:
     arrays = obs if isinstance(obs, Mapping) else {STATE: obs}
-    return {f"observation.{name}": a[:-1].astype(np.float32) for name, a in arrays.items()}
+    return {
+        f"{CAMERA}{name.removeprefix(IMAGE)}" if is_image(name) else f"observation.{name}": (
+            a[:-1] if is_image(name) else a[:-1].astype(np.float32)
+        )
+        for name, a in arrays.items()
+    }
+
+
+def _shows(key: str) -> bool:
+    return key.startswith(CAMERA)
 
 
 def _table(frames: Mapping[str, NDArray[Any]]) -> Any:
     import pyarrow as pa
 
-    def column(values: NDArray[Any]) -> Any:
+    def column(key: str, values: NDArray[Any]) -> Any:
+        if _shows(key):
+            return images.column(values)
         flat, width = pa.array(values.ravel()), values[0].size
         return pa.FixedSizeListArray.from_arrays(flat, width) if width > 1 else flat  # as LeRobot
 
-    return pa.table({key: column(values) for key, values in frames.items()})
+    return pa.table({key: column(key, values) for key, values in frames.items()})
 
 
 def _stats(values: NDArray[Any]) -> dict[str, list[float]]:
@@ -142,6 +163,12 @@ def _stats(values: NDArray[Any]) -> dict[str, list[float]]:
 
 def _episode(content: DemoSet, index: int, start: int, frames: Frames) -> dict[str, Any]:
     length = len(frames["index"])
+    stats = {
+        key: images.statistics(images.counts(values), length, QUANTILES)
+        if _shows(key)
+        else _stats(values)
+        for key, values in frames.items()
+    }
     return {
         "episode_index": index,
         "tasks": [content.task.instruction or content.task.name],
@@ -154,8 +181,8 @@ def _episode(content: DemoSet, index: int, start: int, frames: Frames) -> dict[s
         "meta/episodes/file_index": 0,
         **{
             f"stats/{key}/{name}": value
-            for key, values in frames.items()
-            for name, value in _stats(values).items()
+            for key, found in stats.items()
+            for name, value in found.items()
         },
     }
 
@@ -203,11 +230,11 @@ def _info(content: DemoSet, frames: Frames) -> dict[str, Any]:
         "data_path": DATA,
         "video_path": None,
         "features": {
-            key: {
-                "dtype": str(values.dtype),
-                "shape": [values[0].size],
-                "names": None,
-            }
+            key: images.feature(values) if _shows(key) else _feature(values)
             for key, values in frames.items()
         },
     }
+
+
+def _feature(values: NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": str(values.dtype), "shape": [values[0].size], "names": None}

@@ -29,11 +29,12 @@ class Format(NamedTuple):
     package: str
     write: Callable[[Path, DemoSet], None]
     owner: Callable[[Path], str | None]
+    for_images: tuple[str, ...] = ()
 
 
 FORMATS = {
     "robomimic": Format("dataset.hdf5", "h5py", robomimic_file.write, robomimic_file.owner),
-    "lerobot": Format("dataset", "pyarrow", lerobot_folder.write, lerobot_folder.owner),
+    "lerobot": Format("dataset", "pyarrow", lerobot_folder.write, lerobot_folder.owner, ("PIL",)),
 }
 
 
@@ -118,16 +119,12 @@ def _check(config: CollectConfig, job: Job) -> None:
             f"runner.start_seed: seeds {seeds[0]} to {seeds[-1]} reach the test seeds (from "
             f"start_seed={job.settings.start_seed}); runner.test_seeds=true allows it"
         )
-    if config.format == "lerobot" and task.obs_spec.images:
-        raise ValueError(
-            f"runner.format must be robomimic for task={task.name}, whose observations have images "
-            f"({', '.join(task.obs_spec.images)}), got lerobot"
-        )
     form = FORMATS[config.format]
-    if find_spec(form.package) is None:
-        raise ValueError(
-            f'runner.format={config.format} needs {form.package}: pip install "skipstep[data]"'
-        )
+    for package in (form.package, *(form.for_images if task.obs_spec.images else ())):
+        if find_spec(package) is None:
+            raise ValueError(
+                f'runner.format={config.format} needs {package}: pip install "skipstep[data]"'
+            )
     if config.out is not None:
         out = Path(config.out)
         if out.exists() and form.owner(out) != job.fingerprint:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from hydra.errors import CompactHydraException
 
 from envs import Task
 from policies import DatasetError, Demonstrations, read_dataset
@@ -15,6 +19,10 @@ from policies.data.pictures import CACHE_MB
 from skipstep.observations import STATE, ObservationSpec
 
 log = logging.getLogger(__name__)
+
+
+class BrokenImageError(CompactHydraException):
+    """An image that is needed cannot be decoded: a failure in one line, exit code 1."""
 
 
 def read_content(
@@ -39,10 +47,10 @@ def read_content(
         DatasetError: in one line with the file, the episode and the field.
     """
     kinds = {detect_kind(Path(f)) if kind == "auto" else kind for f in files}
+    spec = task.obs_spec
     if not keys and kinds == {"robomimic"}:
         keys = tuple(task.obs_parts) or ("obs",)
     stamps = tuple((p, p.stat().st_mtime_ns) for f in files for p in _files(Path(f)))
-    spec = task.obs_spec
     unnamed = (("obs", spec[STATE].shape[0]),) if STATE in spec else ()
     parts = tuple(task.obs_parts.items()) or unnamed
     shapes = tuple((name, array.shape) for name, array in spec.items())
@@ -58,11 +66,25 @@ def read_content(
             raise DatasetError(str(error)) from error
         for doubt in doubts:
             log.warning("%s", doubt)
+        if not spec.single:  # a task of numbers alone has said what it thinks of it
+            _check_rate(said, path, task)
     for name, start, end in zip(data.names, data.starts, data.ends, strict=True):
         reason = task.contradiction(data.state[start:end])
         if reason:
             raise DatasetError(f"{name}: {reason}")
     return data, content
+
+
+def _check_rate(said: Any, path: str, task: Task) -> None:
+    """Compare the rate that robomimic's env_args say, if they do, with the task's."""
+    args = json.loads(said) if isinstance(said, str) else said
+    kwargs = args.get("env_kwargs") if isinstance(args, dict) else None
+    hz = kwargs.get("control_freq") if isinstance(kwargs, dict) else None
+    if hz is not None and hz != task.control_hz:
+        raise DatasetError(
+            f"{path}: env_args.env_kwargs.control_freq must be {task.control_hz:g} as the task's "
+            f"control rate, got {hz}"
+        )
 
 
 @lru_cache(maxsize=2)

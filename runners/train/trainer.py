@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.errors import CompactHydraException
 
 from policies import DatasetError, DiffusionPolicy, SamplerConfig, Windows
 from policies.initial_weights import encoder_weights
@@ -23,16 +22,13 @@ from policies.training import (
 from skipstep.observations import Arrays, each
 
 from ..episodes.loop import evaluate
+from ..jobs.dataset import BrokenImageError
 from .prepare import TrainJob, precision
 
 log = logging.getLogger(__name__)
 
 MAX_VALID = 1024  # windows
 INIT, ORDER, NOISE, DROPOUT, VALID, ENCODER = range(6)  # each has its own stream of the seed
-
-
-class BrokenImageError(CompactHydraException):
-    """An image that a step needs cannot be decoded: a failure in one line, exit code 1."""
 
 
 class Trainer:

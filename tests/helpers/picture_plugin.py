@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from envs import TASKS, TrainingDefaults
+from envs import TASKS, Expert, TrainingDefaults
 from policies.encoders import config, flops, resnet
 from runners.plugins import register
-from tests.helpers.picture import PictureTask
+from tests.helpers.picture import PictureTask, steered
 
 
 @dataclass
@@ -22,6 +22,7 @@ class PictureConfig:
 
 
 class PluggedTask(PictureTask):
+    expert: ClassVar[Expert] = Expert(steered, n_obs_steps=2, action_dim=2)
     training: ClassVar[TrainingDefaults] = TrainingDefaults(8, 2, 4, n_steps=30, batch_size=8)
 
     def __init__(self, config: PictureConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,9 +13,9 @@ import pytest
 import torch
 
 from envs import Expert
-from runners.collect import lerobot_folder, robomimic_file
+from runners.collect import lerobot_folder, prepare, robomimic_file
 from runners.collect.demos import Demo, DemoSet
-from runners.collect.prepare import CollectConfig, _check
+from runners.collect.prepare import FORMATS, CollectConfig
 from runners.collect.sources import Scripted
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
@@ -22,6 +23,7 @@ from runners.jobs.dataset import read_content
 from runners.jobs.settings import Settings
 from skipstep.observations import ObservationSpec
 from tests.helpers.picture import PictureTask, steered
+from tests.helpers.places import PROJECT
 
 
 class Named(PictureTask):
@@ -125,12 +127,83 @@ def test_lerobot_has_arrays_of_numbers_by_its_names(tmp_path: Path) -> None:
     assert np.array_equal(np.array(rows["observation.state"], np.float32), states)
 
 
-@pytest.mark.parametrize(("cameras", "refused"), [(("top",), True), ((), False)])
-def test_lerobot_with_images_is_refused_by_name(cameras: tuple[str, ...], refused: bool) -> None:
+def two_cameras() -> PictureTask:
+    return PictureTask(max_steps=4, success_band=0.0, cameras=("top", "wrist"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_collected_is_read_again(form: str, tmp_path: Path) -> None:
+    """By the reader of trainings, in both formats, with the task's own specification."""
+    task = two_cameras()
+    demos = recorded(task, tmp_path, (3, 4, 5))
+    path = tmp_path / FORMATS[form].default
+    FORMATS[form].write(path, DemoSet(task, demos, 0.4, "run"))
+    data, _ = read_content([str(path)], "auto", (), task)
+    assert list(data.obs) == ["state", "image.top", "image.wrist"]
+    assert data.ends.tolist() == [4, 8, 12]
+    written = [demo.load() for demo in demos]
+    for name in task.obs_spec:
+        expected = np.concatenate([steps.obs[name][:-1] for steps in written])
+        kind = np.uint8 if name in task.obs_spec.images else np.float32
+        np.testing.assert_array_equal(data.obs[name][:], expected.astype(kind))
+    actions = np.concatenate([steps.actions for steps in written])
+    np.testing.assert_array_equal(data.action, actions.astype(np.float32))
+
+
+def test_lerobot_has_images_as_its_own_folders_do(tmp_path: Path) -> None:
+    """The types of the columns and what info.json says are those of LeRobot's `image_folder`."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    task = two_cameras()
+    demos = recorded(task, tmp_path)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        lerobot_folder.write(folder, DemoSet(task, demos, 0.0, "run"))
+    name = lerobot_folder.DATA.format(chunk_index=0, file_index=0)
+    assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    theirs = PROJECT / "tests/data/lerobot_datasets/0.4.4_image"
+    key = "observation.images.top"
+    ours, own = (pq.read_schema(folder / name).field(key) for folder in (folders[0], theirs))
+    assert ours.type == own.type
+    ours, own = (
+        json.loads((folder / "meta/info.json").read_text())["features"][key]
+        for folder in (folders[0], theirs)
+    )
+    assert ours == {**own, "shape": [12, 16, 3]}
+    rows = pq.read_table(folders[0] / name)[key].to_pylist()
+    assert [row["path"] for row in rows] == [f"frame-{i:06d}.png" for i in range(4)] * 2
+
+
+def test_statistics_of_images_are_of_every_pixel(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    task = two_cameras()
+    demos = recorded(task, tmp_path)
+    lerobot_folder.write(tmp_path / "set", DemoSet(task, demos, 0.0, "run"))
+    stats = json.loads((tmp_path / "set/meta/stats.json").read_text())
+    episodes = pq.read_table(tmp_path / "set" / lerobot_folder.EPISODES).to_pylist()
+    loaded = [demo.load().obs["image.wrist"][:-1] / 255 for demo in demos]
+    key = "observation.images.wrist"
+    cases = [(stats[key], np.concatenate(loaded))]
+    for row, pixels in zip(episodes, loaded, strict=True):
+        cases.append(({n: row[f"stats/{key}/{n}"] for n in stats[key]}, pixels))
+    for found, pixels in cases:
+        channels = pixels.transpose(1, 0, 2, 3).reshape(3, -1)
+        assert found["count"] == [len(pixels)]
+        for name in ("min", "max", "mean", "std"):
+            assert np.shape(found[name]) == (3, 1, 1)
+            expected = getattr(channels, name)(axis=1)
+            np.testing.assert_allclose(np.ravel(found[name]), expected, atol=1e-9)
+        for name, share in lerobot_folder.QUANTILES.items():
+            expected = np.quantile(channels, share, axis=1, method="inverted_cdf")
+            np.testing.assert_allclose(np.ravel(found[name]), expected, atol=1e-9)
+
+
+def test_a_package_for_images_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"PIL"}
+    found = prepare.find_spec
+    monkeypatch.setattr(prepare, "find_spec", lambda name: None if name in missing else found(name))
     config = CollectConfig(source="policy", format="lerobot")
-    job: Any = SimpleNamespace(task=PictureTask(cameras=cameras), settings=Settings())
-    if not refused:
-        _check(config, job)
-        return
-    with pytest.raises(ValueError, match=r"^runner\.format must be robomimic .*\(image\.top\)"):
-        _check(config, job)
+    job: Any = SimpleNamespace(task=two_cameras(), settings=Settings())
+    with pytest.raises(ValueError, match=r'^runner\.format=lerobot needs PIL: pip install "skips'):
+        prepare._check(config, job)
+    job.task = PictureTask(cameras=())
+    prepare._check(config, job)

@@ -181,11 +181,10 @@ def test_pictures_are_collected(
 
 
 REFUSED = {
-    "runner=collect runner.source=expert runner.format=lerobot": "runner.format must be robomimic "
-    "for task=picture, whose observations have images (image.top), got lerobot",
     "+task.size=30": "task.size=30 contradicts the checkpoint, 14",
-    "cache=bac calibration.data=demos.npz": "calibration.data must be null for a policy that sees "
-    "more than one array (image.top, state), got demos.npz",
+    "runner=train runner.data=demos.npz": "demos.npz: an npz holds no images: image.top must come "
+    "from a robomimic HDF5 or a LeRobot folder",
+    "cache=bac calibration.data=demos.npz": "calibration.data: demos.npz: an npz holds no images",
 }
 
 
