@@ -130,13 +130,13 @@ def latency_of(run: Run, baseline: Run | None, rng: np.random.Generator) -> Late
 def stages_of(latency: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """{"encode" and "denoise": median milliseconds, of the arm and of the plain policy}.
 
-    Empty where a query has no such stages.
+    Empty where a query has no such stages, or none were measured.
     """
-    arms = [latency[arm] for arm in ("accelerated", "plain")]
+    arms = [latency.get(arm, {}) for arm in ("accelerated", "plain")]
     return {
         stage: (arms[0][key]["p50"], arms[1][key]["p50"])
         for stage, key in STAGES.items()
-        if key in arms[0]
+        if all(key in arm for arm in arms)
     }
 
 
