@@ -12,6 +12,9 @@ Compute = Callable[[], Tensor]
 Branch = Callable[[int, Compute], Tensor]
 """(site index, how to compute its value) -> the value to go on with; called in order."""
 
+StepBranch = Callable[[int, int, Compute], Tensor]
+"""(step, site index, how to compute its value) -> the value that the network goes on with."""
+
 
 class TimeEmbedding(nn.Module):
     """Sinusoidal embedding (B,) -> (B, dim); sines first, as in the reference."""
@@ -25,3 +28,8 @@ class TimeEmbedding(nn.Module):
         exponent = torch.arange(half, device=timestep.device) * (-math.log(10000) / (half - 1))
         angle = timestep[:, None] * exponent.exp()[None, :]
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def at_step(branch: StepBranch, step: int) -> Callable[[int, Compute], Tensor]:
+    """A step's own sites, as a network asks for them."""
+    return lambda site, compute: branch(step, site, compute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,19 +14,16 @@ from skipstep.observations import each, n_rows
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
-from .denoiser import Compute
+from .denoiser import StepBranch, at_step
 from .encoders.encoder import ObservationEncoder
 from .encoding import Encoding, Memories, observed_fields
 from .families import family_named
 from .fingerprints import Fingerprints
 from .observed import Observation
 from .sampling.choosing import choose_sampler
+from .sampling.noise import Noise, draw
 from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
 from .undrawn import Undrawn, shared
-
-Noise = torch.Generator | Sequence[torch.Generator]
-StepBranch = Callable[[int, int, Compute], Tensor]
-"""(step, site index, how to compute its value) -> the value that the network goes on with."""
 
 
 class DiffusionPolicy(Encoding):
@@ -250,14 +247,3 @@ class DiffusionPolicy(Encoding):
         rows = n_rows(self.observed(obs))
         if not isinstance(noise, torch.Generator) and len(noise) != rows:
             raise ValueError(f"noise must hold one generator per row ({rows}), got {len(noise)}")
-
-
-def at_step(branch: StepBranch, step: int) -> Callable[[int, Compute], Tensor]:
-    return lambda site, compute: branch(step, site, compute)
-
-
-def draw(noise: Noise, shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal noise (B, T, D): from one generator as a whole, or row by row."""
-    if isinstance(noise, torch.Generator):
-        return torch.randn(shape, generator=noise)
-    return torch.cat([torch.randn((1, *shape[1:]), generator=g) for g in noise])

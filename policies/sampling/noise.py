@@ -1,0 +1,17 @@
+"""The noise of a query, from one generator as a whole or from one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Noise = torch.Generator | Sequence[torch.Generator]
+
+
+def draw(noise: Noise, shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise (B, T, D): from one generator as a whole, or row by row."""
+    if isinstance(noise, torch.Generator):
+        return torch.randn(shape, generator=noise)
+    return torch.cat([torch.randn((1, *shape[1:]), generator=g) for g in noise])
