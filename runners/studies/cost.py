@@ -132,11 +132,11 @@ def stages_of(latency: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
     Empty where a query has no such stages.
     """
-    arms = [latency[arm] for arm in ("accelerated", "plain")]
+    arms = [latency.get(arm, {}) for arm in ("accelerated", "plain")]
     return {
         stage: (arms[0][key]["p50"], arms[1][key]["p50"])
         for stage, key in STAGES.items()
-        if key in arms[0]
+        if all(key in arm for arm in arms)
     }
 
 
