@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipstep.observations import STATE, Arrays, ArraySpec, ObservationSpec, each
+from skipstep.observations import STATE, Arrays, ObservationSpec, each
 
 from .dataset_files import detect_kind, reader
 from .episode import DatasetError, Episode
+from .episode_checks import Floats, check_episode
 from .observation_order import Field, column_order, says_nothing
 from .pictures import CACHE_MB, Cache, Pictures
 from .wanted import Wanted
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 
@@ -127,7 +127,7 @@ def read_dataset(
         for index, episode in enumerate(found):
             if order is not None:
                 episode.obs = episode.obs[:, order]
-            _check(episode, episodes[0] if episodes else found[0], wanted)
+            check_episode(episode, episodes[0] if episodes else found[0], wanted)
             if episode.source is None:
                 episode.source = (number, index)
             episodes.append(episode)
@@ -197,49 +197,6 @@ def _width(fields: Iterable[Field]) -> int:
 
 def _shown(fields: Iterable[Field]) -> str:
     return ", ".join(f"{field.key} ({field.width})" for field in fields)
-
-
-def _check(episode: Episode, first: Episode, wanted: Wanted) -> None:
-    if not len(episode.action):
-        raise DatasetError(f"{episode.name}: actions is empty")
-    lengths = {"observations": len(episode.obs)}
-    lengths |= {name: len(values) for name, values in (episode.arrays | episode.clips).items()}
-    for name, n_steps in lengths.items():
-        if n_steps != len(episode.action):
-            raise DatasetError(
-                f"{episode.name}: {name} has {n_steps} steps, actions has {len(episode.action)}"
-            )
-    for field in ("obs", "action"):
-        values, expected = getattr(episode, field), getattr(first, field)
-        if values.ndim != 2 or values.shape[1:] != expected.shape[1:]:
-            raise DatasetError(
-                f"{episode.name}: {field} has shape {values.shape}, "
-                f"{first.name} has {expected.shape}"
-            )
-        setattr(episode, field, _as_float32(episode.name, field, values))
-    for name, values in episode.arrays.items():
-        if values.shape[1:] != wanted.arrays[name].shape:
-            raise DatasetError(
-                f"{episode.name}: {name} must be of {wanted.arrays[name]}, "
-                f"got {ArraySpec(values.shape[1:])}"
-            )
-        episode.arrays[name] = _as_float32(episode.name, name, values)
-
-
-def _as_float32(name: str, field: str, values: NDArray[Any]) -> Floats:
-    """What is trained on: a float64 may be finite, and infinite as a float32."""
-    with np.errstate(over="ignore"):
-        cast: Floats = values.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(cast).all(axis=1))
-    if not len(bad):
-        return cast
-    row = values[bad[0]]
-    if not np.isfinite(row).all():
-        raise DatasetError(f"{name}: {field} holds NaN or infinite values at step {bad[0]}")
-    largest = row[~np.isfinite(cast[bad[0]])][0]
-    raise DatasetError(
-        f"{name}: {field} holds {largest:g} at step {bad[0]}, which is infinite in float32"
-    )
 
 
 def check_finite(data: Demonstrations) -> None:

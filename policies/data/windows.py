@@ -8,8 +8,9 @@ import numpy as np
 
 from skipstep.observations import STATE, Arrays, take
 
-from .datasets import Demonstrations, Floats, Integers
+from .datasets import Demonstrations, Integers
 from .episode import DatasetError
+from .episode_checks import Floats
 
 
 def split_episodes(data: Demonstrations, val_ratio: float, seed: int) -> tuple[Integers, Integers]:

@@ -1,4 +1,4 @@
-"""The networks that a training may be of, by the name of their family."""
+"""The policies that a training may make: their networks, by the name of the family."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from policies import NetworkConfig, Sizes, UnetConfig
+from envs import Task
+from policies import NetworkConfig, PolicyConfig, SamplerConfig, Sizes, TaskInfo, UnetConfig
+from skipstep.observations import STATE
+
+from ..jobs.settings import SamplerChoice
 
 if TYPE_CHECKING:
     from .settings import Training
@@ -60,3 +64,32 @@ FAMILIES: dict[str, Callable[[Training, int, int], Sizes]] = {
     "unet": _unet,
 }
 """Settings, numbers of a step of the trajectory, numbers of an observation -> sizes."""
+
+
+def policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> PolicyConfig:
+    """Everything of the policy that is to be trained but its weights.
+
+    Raises:
+        ValueError: settings that do not fit each other, or the task.
+    """
+    spec = task.obs_spec
+    encoder = None if spec.single else runner.encoder.config(spec)
+    obs_dim = spec[STATE].shape[0] if encoder is None else encoder.out_dim
+    width = task.action_dim + (0 if runner.obs_as_cond else obs_dim)
+    process = SamplerConfig(
+        steps=runner.num_train_timesteps,
+        num_train_timesteps=runner.num_train_timesteps,
+        beta_schedule=runner.beta_schedule,
+        prediction_type=runner.prediction_type,
+    )
+    return PolicyConfig(
+        network=FAMILIES[runner.family](runner, width, obs_dim if runner.obs_as_cond else 0),
+        obs_dim=obs_dim,
+        action_dim=task.action_dim,
+        n_action_steps=runner.n_action_steps,
+        pred_action_steps_only=runner.pred_action_steps_only,
+        sampler=sampler.over(process),
+        task=TaskInfo(**task.info()),
+        encoder=encoder,
+        control_hz=None if encoder is None else task.control_hz,
+    )

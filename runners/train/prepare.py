@@ -16,8 +16,6 @@ from policies import (
     Demonstrations,
     DiffusionPolicy,
     PolicyConfig,
-    SamplerConfig,
-    TaskInfo,
     Windows,
     check_finite,
     split_episodes,
@@ -32,7 +30,7 @@ from ..jobs.dataset import read_content
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
 from .fitted import clipped, fitted
 from .initial import in_the_words_of, initial_policy
-from .networks import FAMILIES, OF_FAMILY
+from .networks import OF_FAMILY, policy_config
 from .settings import TrainConfig, Training, fill
 
 # these change what is said about a training; data and init count by their content
@@ -80,7 +78,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     runner = fill(asked, task)
     data, content = _load(runner, task)
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
-    config = _policy_config(runner, task, sampler)
+    config = policy_config(runner, task, sampler)
     initial = initial_policy(runner.init, config) if runner.init else None
     if initial:
         config = in_the_words_of(initial, config)
@@ -90,12 +88,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
         raise DatasetError(
             f"{data.names[0]}: no episode is long enough for runner.horizon={runner.horizon}"
         )
-    steps = data.rows(chosen[0])
-    seen = data.numbers if config.encoder else {"obs": data.state}
-    values = {
-        field: torch.from_numpy(numbers[steps])
-        for field, numbers in {**seen, "action": data.action}.items()
-    }
+    values = _numbers(data, chosen[0], config)
     normalizer = initial.normalizer if initial else fitted(runner, values, _images(task))
     clip = clipped(runner, config, normalizer, values)
     config = replace(config, sampler=replace(config.sampler, **clip))
@@ -158,6 +151,16 @@ def _windows(data: Demonstrations, episodes: Integers, config: PolicyConfig) -> 
     return Windows(data, episodes, config.network.horizon, *pads)
 
 
+def _numbers(
+    data: Demonstrations, episodes: Integers, config: PolicyConfig
+) -> dict[str, torch.Tensor]:
+    """The numbers of some episodes by the names that the normaliser has for them, (n, d) each."""
+    seen = data.numbers if config.encoder else {"obs": data.state}
+    steps = data.rows(episodes)
+    arrays = {**seen, "action": data.action}
+    return {field: torch.from_numpy(numbers[steps]) for field, numbers in arrays.items()}
+
+
 def _images(task: Task) -> ObservationSpec:
     spec = task.obs_spec
     return ObservationSpec({name: spec[name] for name in spec.images})
@@ -197,30 +200,6 @@ def precision(runner: Training, device: str) -> str:
     if runner.precision != "auto":
         return runner.precision
     return "bf16" if torch.device(device).type == "cuda" else "fp32"
-
-
-def _policy_config(runner: Training, task: Task, sampler: SamplerChoice) -> PolicyConfig:
-    spec = task.obs_spec
-    encoder = None if spec.single else runner.encoder.config(spec)
-    obs_dim = spec[STATE].shape[0] if encoder is None else encoder.out_dim
-    width = task.action_dim + (0 if runner.obs_as_cond else obs_dim)
-    process = SamplerConfig(
-        steps=runner.num_train_timesteps,
-        num_train_timesteps=runner.num_train_timesteps,
-        beta_schedule=runner.beta_schedule,
-        prediction_type=runner.prediction_type,
-    )
-    return PolicyConfig(
-        network=FAMILIES[runner.family](runner, width, obs_dim if runner.obs_as_cond else 0),
-        obs_dim=obs_dim,
-        action_dim=task.action_dim,
-        n_action_steps=runner.n_action_steps,
-        pred_action_steps_only=runner.pred_action_steps_only,
-        sampler=sampler.over(process),
-        task=TaskInfo(**task.info()),
-        encoder=encoder,
-        control_hz=None if encoder is None else task.control_hz,
-    )
 
 
 def _load(runner: Training, task: Task) -> tuple[Demonstrations, str]:

@@ -31,7 +31,7 @@ from runners.train.observing import EncoderChoice
 from runners.train.state import load_state, save_state
 from runners.train.trainer import Trainer
 from skipstep.observations import ObservationSpec, each
-from tests.helpers.image_files import Arrays, write_lerobot, write_robomimic
+from tests.helpers.image_files import Arrays, episodes, write_lerobot, write_robomimic
 from tests.helpers.picture import picture
 from tests.helpers.places import PROJECT
 from tests.helpers.train_files import write_robomimic as write_lift
@@ -210,6 +210,27 @@ def test_a_unet_of_numbers_alone() -> None:
     assert policy.act(torch.zeros(1, 2, 19), generator).shape == (1, 8, 7)
 
 
+def test_numbers_of_two_arrays(capfd: pytest.CaptureFixture[str]) -> None:
+    """PushT's corners: an encoder without weights, which puts them side by side."""
+    spec = ObservationSpec.of({"state": 2, "environment_state": 16}, 10)
+    data = write_lerobot(Path("set"), episodes(spec, (20, 24)))
+    words = ["runner=train", "task=pusht", "task.obs=corners", "threads=1", "logger=none"]
+    words += ["runner.n_layer=1", "runner.n_head=2", "runner.n_emb=16", "runner.batch_size=8"]
+    words += [f"runner.data={data}", "runner.num_train_timesteps=20", "runner.n_steps=4"]
+    assert run(words) == 0
+    (folder,) = Path().glob("multirun/main/*")
+    policy = load_policy(folder / "policy")
+    assert policy.obs_spec == spec
+    assert (policy.sizes.family, policy.n_encoder_parameters) == ("transformer", 0)
+    low = policy.normalizer.params("environment_state")["input_stats"]["min"]
+    assert low.shape == (16,)
+    noise = [torch.Generator()]
+    obs = {name: torch.zeros(1, 2, *spec[name].shape) for name in spec}
+    assert policy.act(obs, noise).shape == (1, 8, 2)
+    said = refused(capfd, *words, "runner.encoder.norm=batch")
+    assert "runner.encoder is of images, task=pusht shows state, environment_state alone" in said
+
+
 def trainer(*overrides: str) -> Trainer:
     data = write_lerobot(Path("set"), demonstrations()) if not Path("set").exists() else "set"
     return Trainer(job_of([*SMALL, f"runner.data={data}", "runner.warmup=0", *overrides]))
@@ -370,7 +391,8 @@ def test_collected_trained_on_calibrated_and_played(form: str) -> None:
     words += ["latency.repeats=0", "n_envs=2"]
     collect = ["runner=collect", f"runner.format={form}", "runner.success_only=false"]
     assert run([*words, *collect, "n_episodes=3"]) == 0
-    assert run([*SMALL, "runner.n_steps=2"]) == 0  # on what this study collected
+    rollouts = ["runner.rollout_every=2", "runner.rollout_episodes=1", "runner.rollout_steps=2"]
+    assert run([*SMALL, "runner.n_steps=2", *rollouts]) == 0  # on what this study collected
     (policy,) = Path().glob("multirun/main/picture_train_*/policy")
     (data,) = [json.loads(p.read_text())["dataset"] for p in Path().glob("multirun/*/coll*/res*")]
     played = [*words, f"task.checkpoint={policy}", "n_episodes=2", "cache=deepcache"]
