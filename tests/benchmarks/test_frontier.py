@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from accel import accelerated
-from benchmarks.frontier import averaging, page
+from benchmarks.frontier import averaging, measured, page
 from benchmarks.frontier.arms import ARMS, Arm
 from benchmarks.frontier.averaging import MeanOfSamples
 from benchmarks.frontier.play import command, keep_records
@@ -76,7 +76,8 @@ def made(folder: Path, sampler: dict[str, Any], outcomes: list[bool], baseline: 
 def test_tables_have_what_the_runs_and_the_timing_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    for module in (page, measured):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     runs, study = tmp_path / "runs", tmp_path / "studies/frontier"
     study.mkdir(parents=True)
     plain = [True] * 6 + [False] * 4
@@ -130,7 +131,8 @@ def test_a_mean_of_samples_is_one_of_the_queries_own_noise() -> None:
 def test_averaging_counts_wins_and_losses_against_the_plain_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    for module in (page, measured):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     sampler, names = {"kind": "ddpm", "steps": 100}, [f"kitchen_none_none_s0_{x}" for x in "ab"]
     made(tmp_path / "runs" / names[0], sampler, [True, False, True], baseline=True)
     made(tmp_path / "runs" / names[1], sampler, [True, True, True], baseline=False)
@@ -143,3 +145,8 @@ def test_averaging_counts_wins_and_losses_against_the_plain_policy(
     versus = found["against the plain policy"]
     assert (versus["wins"], versus["losses"]) == (1, 1)
     assert list(found["success"]) == ["0", "1", "2"]
+    (tmp_path / "studies/frontier").mkdir()
+    measured.keep_measured(averaging.NAME, "kitchen", {"ddpm-100, mean of 4": found})
+    (row,) = [line for line in page.page().splitlines() if "mean of 4" in line]
+    assert row.startswith("| ddpm-100, mean of 4 | 0.67 [")
+    assert "| 1 / 1 | 1.000 |" in row

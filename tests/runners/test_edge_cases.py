@@ -107,8 +107,8 @@ def test_the_encoder_only_form_has_two_sites_a_layer() -> None:
 
 
 def test_an_image_policy_is_refused_by_name() -> None:
-    target = "diffusion_policy.policy.diffusion_unet_image_policy.DiffusionUnetImagePolicy"
-    words = r"DiffusionUnetImagePolicy is not supported: .*no image"
+    target = "diffusion_policy.policy.robomimic_image_policy.RobomimicImagePolicy"
+    words = r"RobomimicImagePolicy is not supported \(it is robomimic's recurrent policy"
     with pytest.raises(UnsupportedPolicy, match=words):
         policy_config({"policy": {"_target_": target}})
 
