@@ -40,7 +40,9 @@ LIFT = (
 
 @pytest.fixture(scope="module")
 def env() -> LiftEnv:
-    return LiftEnv(LiftTask())
+    env = LiftEnv(LiftTask())
+    env.reset(seed=0)
+    return env
 
 
 @pytest.mark.parametrize("seed", [0, 4, 10, 19])
