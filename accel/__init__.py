@@ -5,7 +5,7 @@ from __future__ import annotations
 import skipstep  # noqa: F401  (the other names of these modules)
 
 from .action_errors import action_error
-from .api import AcceleratedPolicy, accelerated, quantized, resolve
+from .api import AcceleratedPolicy, accelerated
 from .attach.attach import attach
 from .attach.attached import Attached
 from .caches import (
@@ -28,6 +28,7 @@ from .calibration.branch_errors import BranchErrors, branch_errors
 from .calibration.calibration import Calibration
 from .calibration.measure import calibrate, complete
 from .calibration.statistics import STATISTICS, Statistic
+from .chosen import quantized, resolve
 from .engines import (
     ENGINES,
     FusedConfig,

@@ -7,89 +7,21 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
-from .caches import CACHES, NoCacheConfig
 from .calibration.calibration import Calibration
+from .chosen import entry_of, quantized, resolve
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.parts import engine_name
-from .plans.able import check_sites
 from .plans.flops import encode_flops
-from .plans.plan import CachePlan, PlanSampler
+from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
-from .quant import QUANTIZERS, NoQuantConfig, Quantized, Statistics
-from .quant.hashes import fingerprint
+from .quant import Quantized, Statistics
 
 log = logging.getLogger(__name__)
-
-SETTINGS = ("n_obs_steps", "n_action_steps", "sizes", "sampler_settings")
-
-
-def _entry(table: Mapping[str, tuple[Any, ...]], config: Any, setting: str) -> Any:
-    name: Any = getattr(config, "name", None)
-    if name not in table or not isinstance(config, table[name][0]):
-        raise TypeError(f"{setting} must be a config of {', '.join(table)} or None, got {config!r}")
-    return table[name]
-
-
-def resolve(policy: Accelerable, cache: Any, calibration: Calibration | None = None) -> CachePlan:
-    """A cache config, a plan or None -> a plan that was checked against the policy.
-
-    Args:
-        policy: the policy that will run under the plan.
-        cache: a config instance of `CACHES`, a `CachePlan` made for this policy, or None.
-        calibration: of this policy; what methods with `needs` in `CACHES` need.
-
-    Raises:
-        TypeError: an unknown config. PlanError: a plan or a calibration for another policy, or none
-            where one is needed. ValueError: settings that do not fit the policy.
-    """
-    if isinstance(cache, CachePlan):
-        cache.check(policy)
-        plan = cache
-    else:
-        cache = cache or NoCacheConfig()
-        method = _entry(CACHES, cache, "cache")
-        if not isinstance(cache, NoCacheConfig):
-            check_sites(policy, f"cache={cache.name}")
-        plan = method.plan(cache, policy, calibration)
-        if plan.mask.all() and not isinstance(cache, NoCacheConfig):
-            log.info("cache=%s: every cell is computed, nothing is a hit", cache.name)
-    return plan if plan.sampler else replace(plan, sampler=PlanSampler.of(policy))
-
-
-def quantized(policy: Any, quant: Any, statistics: Statistics | None = None) -> Quantized | None:
-    """A quantiser's config, a quantised policy or None -> one that was checked, or None.
-
-    Args:
-        policy: the policy that it will stand for.
-        quant: a config instance of `QUANTIZERS`, a `Quantized` made from this policy, or None.
-        statistics: of this policy and its sampler; what every quantisation needs.
-
-    Raises:
-        TypeError: an unknown config. ValueError: no statistics, or something made for another
-            policy, or settings that do not fit this one.
-    """
-    if isinstance(quant, Quantized):
-        made: Any = quant.model
-        same = all(getattr(made, name) == getattr(policy, name) for name in SETTINGS)
-        if not same or quant.fingerprint != fingerprint(policy):
-            raise ValueError("quant was made from another policy than this one, or its sampler")
-        return quant
-    quant = quant or NoQuantConfig()
-    make = _entry(QUANTIZERS, quant, "quant")[1]
-    if make is None:
-        return None
-    if statistics is None:
-        raise ValueError(
-            f"quant={quant.name} needs statistics of this checkpoint and sampler: make them with "
-            "accel.collect(policy, ...) and pass them as `statistics`"
-        )
-    found: Quantized = make(policy, statistics, quant)
-    return found
 
 
 def digest_of(
@@ -120,7 +52,7 @@ class AcceleratedPolicy:
         self.closed = False
         runs: Any = policy if quantised is None else quantised.model
         self.runs = runs
-        make = _entry(ENGINES, engine, "engine")[1]
+        make = entry_of(ENGINES, engine, "engine")[1]
         self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
         self._engine: Any = make(runs, plan, engine, self._kernels)
 

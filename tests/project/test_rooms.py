@@ -21,7 +21,8 @@ ORDER = {
         ["engines"],
         ["calibration"],
         ["caches"],
-        ["forecast_noise", "api", "attach"],
+        ["forecast_noise", "chosen"],
+        ["api", "attach"],
     ],
     "policies": [
         [
