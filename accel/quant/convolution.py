@@ -15,10 +15,15 @@ ENCODER = "encoder."
 """The images' part of a policy, by the name of its attribute."""
 
 
-def is_covered(name: str, module: nn.Module) -> bool:
-    """Whether it is a convolution of an encoder, without groups and with zeros around the image."""
+def is_covered(model: nn.Module, name: str, module: nn.Module) -> bool:
+    """Whether it is a convolution of a policy's encoder, without groups, padded with zeros.
+
+    A policy says by `encode` and `denoise` that its encoder is of observations. Other models have
+    parts of that name too, which take images one by one or read the weights of their layers.
+    """
     return (
-        type(module) is nn.Conv2d
+        all(callable(getattr(model, stage, None)) for stage in ("encode", "denoise"))
+        and type(module) is nn.Conv2d
         and name.startswith(ENCODER)
         and module.groups == 1
         and module.padding_mode == "zeros"

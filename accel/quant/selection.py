@@ -30,7 +30,7 @@ def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Li
                 found[f"{name}.{child}"] = linear
         elif type(module) is nn.Linear:
             found[name] = module
-        elif is_covered(name, module):
+        elif is_covered(model, name, module):
             assert isinstance(module, nn.Conv2d)
             found[name] = Flattened(module)
     return found

@@ -219,7 +219,7 @@ def collect(
             elif type(module) is nn.Linear:
                 hook = partial(on_linear, name)
                 hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-            elif is_covered(name, module):
+            elif is_covered(model, name, module):
                 hook = partial(on_convolution, name)
                 hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         chosen = islice(batches, n_batches)

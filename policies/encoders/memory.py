@@ -36,9 +36,14 @@ class Frame:
 
 
 def same(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two arrays are the same bits of the same kind."""
+    """Whether two arrays are the same bits of the same kind; NaN is the same as itself."""
     kinds = ((array.dtype, array.device, array.shape) for array in (ours, theirs))
-    return next(kinds) == next(kinds) and torch.equal(ours, theirs)
+    if next(kinds) != next(kinds):
+        return False
+    if not ours.is_floating_point():
+        return torch.equal(ours, theirs)
+    ours, theirs = (array.contiguous().view(torch.uint8) for array in (ours, theirs))
+    return torch.equal(ours, theirs)
 
 
 def remembered(

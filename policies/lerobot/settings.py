@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -100,7 +101,7 @@ class Settings:
         """A finite number above 0, at most `most`."""
         value = self.take(name, *absent)
         known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or not 0 < value <= most or math.isinf(value):
+        if not known or not 0 < value <= min(most, sys.float_info.max):
             limit = "" if math.isinf(most) else f" and at most {most:g}"
             raise self._wrong(name, f"a number above 0{limit}", value)
         return float(value)

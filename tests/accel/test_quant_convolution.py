@@ -12,6 +12,7 @@ from accel.quant import RtnConfig, collect, load_quantized, quantize, save_quant
 from accel.quant.config import OFF, DuQuantConfig
 from accel.quant.convolution import Flattened, QuantisedConv2d, patches
 from accel.quant.duquant import fit_linear
+from accel.quant.selection import choose, linears
 from accel.quant.statistics import LayerStatistics
 
 SHAPES = {
@@ -40,7 +41,29 @@ class Seeing(nn.Module):
         self.other = nn.Conv2d(64, 64, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.other(self.encoder(x))
+        out: Tensor = self.denoise(self.encode(x))
+        return out
+
+    def encode(self, x: Tensor) -> Tensor:
+        out: Tensor = self.encoder(x)
+        return out
+
+    def denoise(self, x: Tensor) -> Tensor:
+        out: Tensor = self.other(x)
+        return out
+
+
+class Foreign(nn.Module):
+    """Another library's model: an `encoder` whose weight it reads, for one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3))
+        self.blocks = nn.ModuleList([nn.ModuleList([nn.Linear(64, 64)])])
+
+    def forward(self, image: Tensor) -> Tensor:
+        seen = self.encoder(image.to(self.encoder[1].weight.dtype))
+        out: Tensor = self.blocks[0][0](seen.mean((-2, -1)))
         return out
 
 
@@ -120,3 +143,17 @@ def test_an_exclusion_leaves_them_out(model: Seeing) -> None:
     assert [r.name for r in small.layers] == ["encoder.3"]
     with pytest.raises(ValueError, match="leaves none"):
         quantize(model, statistics, RtnConfig(exclude=("encoder",)))
+
+
+def test_convolutions_of_other_models_are_left_alone() -> None:
+    torch.manual_seed(0)
+    foreign = Foreign().eval()
+    images = [torch.rand(3, 8, 8), torch.rand(3, 9, 11), torch.rand(2, 3, 8, 8)]
+    statistics = collect(foreign, [(x,) for x in images], n_batches=3)
+    assert set(statistics.layers) == {"blocks.0.0"}
+    small = quantize(foreign, statistics, RtnConfig())
+    assert [r.name for r in small.layers] == ["blocks.0.0"]
+    assert small.model(images[0]).shape == (64,)
+    del foreign.blocks
+    with pytest.raises(ValueError, match=r"quant\.include: .* matches none"):
+        choose(linears(foreign, {}), RtnConfig())

@@ -164,3 +164,14 @@ def test_rows_keep_their_order() -> None:
         out = remembered(memories, arrays, lambda frame: frame["x"] * 10, "me")
         assert torch.equal(out, arrays["x"] * 10)
     assert [len(memory[KEY]) for memory in memories] == [4, 4, 4]
+
+
+def test_a_frame_with_nan_is_a_frame(policy: DiffusionPolicy) -> None:
+    """What it is encoded to is NaN, which those who act refuse by name."""
+    a, b = frames(2)
+    a["state"].view(-1)[0] = float("nan")
+    memory: list[dict[str, Any]] = [{}]
+    for _ in range(2):
+        found = policy.encode(history(a, b), memory)
+        assert found[0, 0].isnan().any()
+        assert not found[0, 1].isnan().any()
