@@ -111,7 +111,7 @@ SETTINGS: dict[str, tuple[Change, str]] = {
     "flag": (put(1, "use_film_scale_modulation"), "use_film_scale_modulation must be true or fal"),
     "number": (put("1", "beta_start"), "beta_start must be a number above 0 and at most 1"),
     "negative": (put(-1, "clip_sample_range"), "clip_sample_range must be a number above 0"),
-    "huge": (put(10**400, "clip_sample_range"), "clip_sample_range must be a number above 0"),
+    "endless": (put(10**400, "clip_sample_range"), "clip_sample_range must be a number above 0"),
     "length": (put(15, "horizon"), "horizon must be a multiple of 2"),
     "actions": (put(15, "n_action_steps"), "n_action_steps must be from 1 to 14"),
     "steps": (
