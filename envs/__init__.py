@@ -10,16 +10,29 @@ from typing import Any
 import skipstep  # noqa: F401  (the other names of these modules)
 
 from .kitchen import KitchenConfig, KitchenTask
-from .lift import LiftConfig, LiftTask
 from .limits import resolve_n_envs
 from .motion import Motion
 from .pool import EnvPool, Event
 from .pusht import PushTConfig, PushTTask
+from .robosuite import (
+    CanConfig,
+    CanTask,
+    LiftConfig,
+    LiftTask,
+    SquareConfig,
+    SquareTask,
+    ToolHangConfig,
+    ToolHangTask,
+    TransportConfig,
+    TransportTask,
+)
 from .task import EnvError, EpisodeScore, Expert, Task, TrainingDefaults
 from .video import write_video
 
 __all__ = [
     "TASKS",
+    "CanConfig",
+    "CanTask",
     "EnvError",
     "EnvPool",
     "EpisodeScore",
@@ -32,8 +45,14 @@ __all__ = [
     "Motion",
     "PushTConfig",
     "PushTTask",
+    "SquareConfig",
+    "SquareTask",
     "Task",
+    "ToolHangConfig",
+    "ToolHangTask",
     "TrainingDefaults",
+    "TransportConfig",
+    "TransportTask",
     "make_task",
     "reference_runner",
     "resolve_n_envs",
@@ -45,6 +64,10 @@ TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "lift": (LiftConfig, LiftTask),
     "kitchen": (KitchenConfig, KitchenTask),
     "pusht": (PushTConfig, PushTTask),
+    "can": (CanConfig, CanTask),
+    "square": (SquareConfig, SquareTask),
+    "transport": (TransportConfig, TransportTask),
+    "tool_hang": (ToolHangConfig, ToolHangTask),
 }
 
 
@@ -72,7 +95,7 @@ def task_in(words: str) -> str | None:
 
     Example:
         >>> task_in("lift_lowdim"), task_in("tool_hang_lowdim"), task_in("uplift")
-        ('lift', None, None)
+        ('lift', 'tool_hang', None)
     """
     words = words.lower()
     found = [n for n in TASKS if re.search(rf"(?<![a-z0-9]){re.escape(n)}(?![a-z0-9])", words)]

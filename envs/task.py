@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -106,7 +107,7 @@ class Task(ABC):
     control_hz: float
     memory_mb: int
     requires: tuple[str, ...] = ()
-    obs_parts: ClassVar[Mapping[str, int]] = {}
+    obs_parts: Mapping[str, int] = MappingProxyType({})
     instruction: str = ""
     training: ClassVar[TrainingDefaults] = TrainingDefaults()
     noise_amplitude: ClassVar[Floats | None] = None

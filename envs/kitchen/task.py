@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class KitchenTask(Task):
     action_dim = N_JOINTS
     control_hz = CONTROL_HZ
     memory_mb = 350
-    obs_parts: ClassVar[Mapping[str, int]] = {"obs": N_POSITIONS + N_GOAL}
+    obs_parts = MappingProxyType({"obs": N_POSITIONS + N_GOAL})
     instruction = "Complete as many of the seven kitchen tasks as you can."
     requires = ("gymnasium_robotics", "mujoco")
     training = TrainingDefaults(

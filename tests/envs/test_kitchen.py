@@ -129,5 +129,5 @@ def test_wrong_settings_are_refused(wrong: dict[str, float], message: str) -> No
 
 
 def test_an_unknown_task_is_refused() -> None:
-    with pytest.raises(ValueError, match="task must be one of lift, kitchen, pusht, got 'lfit'"):
+    with pytest.raises(ValueError, match=r"task must be one of lift, kitchen, .*, got 'lfit'"):
         make_task("lfit")

@@ -16,15 +16,15 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from envs import LiftConfig, LiftTask, make_task
-from envs.lift.data import OSC_POSE, pose_command
-from envs.lift.env import LiftEnv
+from envs.robosuite.actions import OSC_POSE, pose_command
+from envs.robosuite.world import RobosuiteEnv
 from envs.task import FloatArray
 from tests.helpers.places import PROJECT
 
 
 @pytest.fixture(scope="module")
-def env() -> LiftEnv:
-    return LiftEnv(LiftTask())
+def env() -> RobosuiteEnv:
+    return RobosuiteEnv(LiftTask())
 
 
 class Expert:
@@ -45,7 +45,7 @@ class Expert:
         return np.concatenate([np.clip(move, -1.0, 1.0), np.zeros(3), [grip]])
 
 
-def test_the_observation_is_the_one_of_robomimic_data(env: LiftEnv) -> None:
+def test_the_observation_is_the_one_of_robomimic_data(env: RobosuiteEnv) -> None:
     obs, _ = env.reset(seed=5)
     assert obs.shape == (19,)
     assert obs.dtype == np.float64
@@ -56,7 +56,7 @@ def test_the_observation_is_the_one_of_robomimic_data(env: LiftEnv) -> None:
     assert 0.82 <= cube[2] <= 0.84
 
 
-def test_the_expert_lifts_and_the_episode_ends_there(env: LiftEnv) -> None:
+def test_the_expert_lifts_and_the_episode_ends_there(env: RobosuiteEnv) -> None:
     obs, _ = env.reset(seed=2)
     expert = Expert()
     rewards: list[float] = []
@@ -79,7 +79,7 @@ def test_failure_and_metrics() -> None:
 
 
 def test_an_episode_is_truncated() -> None:
-    env = LiftEnv(LiftTask(LiftConfig(max_steps=2)))
+    env = RobosuiteEnv(LiftTask(LiftConfig(max_steps=2)))
     env.reset(seed=0)
     assert [env.step(np.zeros(7))[2:4] for _ in range(2)] == [(False, False), (False, True)]
 
@@ -127,7 +127,7 @@ def test_absolute_actions_from_recorded_arguments_reach_the_pose(tmp_path: Path)
     )
     task = LiftTask(LiftConfig(env_args=path))
     assert (task.abs_action, task.action_dim) == (True, 10)
-    env = LiftEnv(task)
+    env = RobosuiteEnv(task)
     obs, _ = env.reset(seed=5)
     rotation = env.sim_env.robots[0].controller.ee_ori_mat.copy()
     target = obs[10:13] + np.array([0.03, -0.04, 0.05])

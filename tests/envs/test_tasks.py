@@ -58,7 +58,7 @@ def test_the_settings_of_the_reference_runner_are_of_the_task_that_is_meant() ->
     lift = reference_runner({"name": "lift_lowdim", **said})
     assert lift is not None
     assert lift["dataset_path"].endswith("low_dim_abs.hdf5")
-    assert lift["obs_keys"] == list(LiftTask.obs_parts)
+    assert lift["obs_keys"] == list(LiftTask().obs_parts)
     kitchen = reference_runner({"name": "kitchen_lowdim", **said})
     assert kitchen is not None
     assert kitchen["robot_noise_ratio"] == 0.1
@@ -66,4 +66,6 @@ def test_the_settings_of_the_reference_runner_are_of_the_task_that_is_meant() ->
     assert pusht is not None
     assert pusht["legacy_test"] is True  # the start states of envs/pusht/
     assert "abs_action" not in pusht  # which its runner does not take
-    assert reference_runner({"name": "tool_hang", **said}) is None
+    assert reference_runner({"name": "door_lowdim", **said}) is None
+    for name in ("can_image", "pusht_image"):
+        assert reference_runner({"name": name, **said}) is None

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from envs import KitchenConfig, KitchenTask
 from envs.kitchen.data import kitchen_from_state
-from envs.lift.data import lift_absolute, pose_command
+from envs.robosuite.actions import absolute_rows, pose_command
 from policies import DatasetError, Windows, check_finite, read_dataset, split_episodes
 from tests.helpers.train_files import (
     LENGTHS,
@@ -24,6 +24,8 @@ from tests.helpers.train_files import (
     write_npz,
     write_robomimic,
 )
+
+HANDS = [slice(10, 13)]  # of Lift
 
 
 def test_robomimic_fields_are_joined_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -62,12 +64,12 @@ def test_absolute_poses_become_6d_and_back() -> None:
     rng = np.random.default_rng(0)
     poses = rng.uniform(-1, 1, (20, 7)).astype(np.float32)
     obs = np.zeros((20, 19), np.float32)
-    obs[:, 10:13] = poses[:, :3]
-    _, action = lift_absolute(obs, poses, abs_action=True)
+    obs[:, HANDS[0]] = poses[:, :3]
+    _, action = absolute_rows(obs, poses, HANDS, abs_action=True)
     with pytest.raises(ValueError, match=r"look like poses, task\.abs_action=false needs changes"):
-        lift_absolute(obs, poses, abs_action=False)
+        absolute_rows(obs, poses, HANDS, abs_action=False)
     with pytest.raises(ValueError, match=r"look like changes of pose, task\.abs_action=true needs"):
-        lift_absolute(obs + 1, poses, abs_action=True)
+        absolute_rows(obs + 1, poses, HANDS, abs_action=True)
     assert action.shape == (20, 10)
     for pose, ten in zip(poses, action, strict=True):
         back = pose_command(ten.astype(np.float64))

@@ -18,14 +18,14 @@ from tests.helpers.places import PROJECT
 SAME = """
 import sys
 import skipstep.accel, accel
-import envs.lift, skipstep.envs.lift.task, policies.sampling.table
+import envs.robosuite.lift, skipstep.envs.robosuite.lift, policies.sampling.table
 import skipstep.policies.sampling.table as table
 from skipstep.runners.store import folder
 import runners.store.folder
 assert skipstep.accel is accel and accel.CachePlan is skipstep.accel.CachePlan
 assert skipstep.accel.plans.plan is sys.modules["accel.plans.plan"]
-assert table is policies.sampling.table and skipstep.envs.lift is envs.lift
-assert skipstep.envs.lift.task.LiftTask is envs.LiftTask and folder is runners.store.folder
+assert table is policies.sampling.table and skipstep.envs.robosuite.lift is envs.robosuite.lift
+assert skipstep.envs.robosuite.lift.LiftTask is envs.LiftTask and folder is runners.store.folder
 from skipstep.accel import attach
 import skipstep.accel.attach.plans, skipstep.runners.evaluate.shards
 from skipstep.accel import attach as again

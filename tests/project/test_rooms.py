@@ -46,7 +46,7 @@ ORDER = {
     "envs": [
         ["limits", "video", "motion", "robomimic_args", "frames"],
         ["task"],
-        ["lift", "kitchen", "pusht", "worker"],
+        ["robosuite", "kitchen", "pusht", "worker"],
         ["pool"],
     ],
     "runners": [

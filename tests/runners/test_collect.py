@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from envs import KitchenTask, LiftConfig, LiftTask
-from envs.lift.env import LiftEnv
-from envs.lift.expert import lift_action
+from envs.robosuite.experts.lift import lift_action
+from envs.robosuite.world import RobosuiteEnv
 from envs.task import FloatArray
 from runners.cli import run as run_cli
 from runners.collect import lerobot_folder
@@ -39,14 +39,14 @@ LIFT = (
 
 
 @pytest.fixture(scope="module")
-def env() -> LiftEnv:
-    env = LiftEnv(LiftTask())
+def env() -> RobosuiteEnv:
+    env = RobosuiteEnv(LiftTask())
     env.reset(seed=0)
     return env
 
 
 @pytest.mark.parametrize("seed", [0, 4, 10, 19])
-def test_the_expert_lifts(seed: int, env: LiftEnv) -> None:
+def test_the_expert_lifts(seed: int, env: RobosuiteEnv) -> None:
     obs, _ = env.reset(seed=seed)
     before, terminated = obs, False
     while not terminated and env.n_steps < 60:
@@ -183,7 +183,7 @@ def test_the_recorded_arguments_make_the_same_environment(lift: Path) -> None:
     assert recorded["env_kwargs"]["controller_configs"]["control_delta"] is True
 
 
-def restored(env: LiftEnv, model: str, state: FloatArray) -> FloatArray:
+def restored(env: RobosuiteEnv, model: str, state: FloatArray) -> FloatArray:
     """The simulator as robomimic's reset_to puts it; the observation there."""
     sim_env = env.sim_env
     sim_env.reset()
@@ -196,7 +196,7 @@ def restored(env: LiftEnv, model: str, state: FloatArray) -> FloatArray:
     return env.task.state(env)
 
 
-def test_recorded_states_and_actions_replay_the_episode(lift: Path, env: LiftEnv) -> None:
+def test_recorded_states_and_actions_replay_the_episode(lift: Path, env: RobosuiteEnv) -> None:
     with h5py.File(lift / "dataset.hdf5") as file:
         demo = file["data/demo_2"]
         model, states = demo.attrs["model_file"], demo["states"][:]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from envs import LiftConfig, LiftTask
-from envs.lift.env import LiftEnv
-from envs.lift.expert import lift_action
+from envs.robosuite.experts.lift import lift_action
+from envs.robosuite.world import RobosuiteEnv
 from policies import (
     DiffusionPolicy,
     NetworkConfig,
@@ -53,7 +53,7 @@ class AbsoluteExpert:
 
 def test_a_recorded_absolute_episode_replays(tmp_path: Path) -> None:
     task = LiftTask(LiftConfig(abs_action=True, max_steps=80))
-    env = LiftEnv(task)
+    env = RobosuiteEnv(task)
     env.reset(seed=SEED)
     expert = AbsoluteExpert(env.sim_env.robots[0].controller.ee_ori_mat.copy())
     (result,) = evaluate(expert, task, [SEED], 1, 0, policy_batch=1, record=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from envs import KitchenConfig, KitchenTask, LiftConfig, LiftTask, Task
-from envs.lift.data import OSC_POSE
+from envs.robosuite.actions import OSC_POSE
 from policies import DatasetError, DiffusionPolicy, load_policy
 from runners.cli import run
 from runners.jobs.dataset import read_content

@@ -24,8 +24,8 @@ from envs import (
 )
 from envs.kitchen import KitchenTask
 from envs.kitchen.env import KitchenEnv
-from envs.lift.env import LiftEnv
 from envs.motion import EnergyMeter
+from envs.robosuite.world import RobosuiteEnv
 from envs.task import Env, FloatArray
 from runners.episodes.embodied import Gathered, chunk_jumps, mean_squared_jerk, path_length
 from runners.episodes.episode import EpisodeResult
@@ -229,7 +229,7 @@ def test_lift_moves_as_without_a_meter_and_its_energy_is_that_of_its_joints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = LiftTask()
-    measured = LiftEnv(task)
+    measured = RobosuiteEnv(task)
     seen, motions = [], []
     for seed in (3, 4):
         seen.append(measured.reset(seed=seed)[0].tobytes())
@@ -239,7 +239,7 @@ def test_lift_moves_as_without_a_meter_and_its_energy_is_that_of_its_joints(
             motions.append(task.motion(measured))
     measured.close()
 
-    def count(env: LiftEnv) -> None:
+    def count(env: RobosuiteEnv) -> None:
         """Only watch the simulator's own step."""
         sim, own = env.sim_env.sim, env.sim_env.sim.step
         env.meter = EnergyMeter(sim.model._model, sim.data._data, 1, 0.0)
@@ -252,8 +252,8 @@ def test_lift_moves_as_without_a_meter_and_its_energy_is_that_of_its_joints(
         sim.step = step
 
     powers: list[float] = []
-    monkeypatch.setattr(LiftEnv, "_measure", count)
-    plain = LiftEnv(task)
+    monkeypatch.setattr(RobosuiteEnv, "_measure", count)
+    plain = RobosuiteEnv(task)
     again, energies, effector = [], [], []
     for seed in (3, 4):
         again.append(plain.reset(seed=seed)[0].tobytes())

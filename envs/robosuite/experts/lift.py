@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..task import FloatArray
+from ...task import FloatArray
 
 GAIN = 12.0  # of 5 cm, the longest move of a step
 HOVER_M = 0.06

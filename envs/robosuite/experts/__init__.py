@@ -1,0 +1,1 @@
+"""Scripted experts: they act on the last observations alone."""
