@@ -12,12 +12,13 @@ import numpy as np
 
 from skipstep.observations import ENVIRONMENT, IMAGE, STATE, ObservationSpec
 
-from ..task import FloatArray
+from ..task import FloatArray, Floats
 
 CONTROL_HZ = 10.0
 WORLD_PX = 512
 N_ACTION = 2  # where the agent is to go
 N_AGENT = 2
+N_STATE = 5  # the agent, the block and its angle
 DIFFUSION_POLICY, LEROBOT = "diffusion_policy", "lerobot"
 
 KEYPOINTS = np.array(
@@ -54,7 +55,7 @@ class Kind:
 
 KINDS = {
     "keypoints": Kind("state", DIFFUSION_POLICY, {STATE: KEYPOINTS.size + N_AGENT}),
-    "state": Kind("state", LEROBOT, {STATE: 5}),
+    "state": Kind("state", LEROBOT, {STATE: N_STATE}),
     "corners": Kind("environment_state_agent_pos", LEROBOT, {STATE: N_AGENT, ENVIRONMENT: 16}),
     "image": Kind("pixels_agent_pos", LEROBOT, {STATE: N_AGENT}, has_image=True),
 }
@@ -85,6 +86,18 @@ def spec_of(kind: str, image_size: int | None, camera: str | None) -> Observatio
         assert image_size is not None
         shapes[f"{IMAGE}{camera}"] = (3, image_size, image_size)
     return ObservationSpec.of(shapes, CONTROL_HZ)
+
+
+def keypoints_and_agent(obs: Floats, action: Floats) -> tuple[Floats, Floats]:
+    """Rows of PushT's published data as its policies see them.
+
+    Args:
+        obs: (n, 23) keypoints (18) and state (5: the agent, the block, its angle) side by side; of
+            the state the agent alone is seen. Others are left as they are.
+        action: (n, 2).
+    """
+    seen = KEYPOINTS.size + N_AGENT
+    return (obs[:, :seen] if obs.shape[1] == KEYPOINTS.size + N_STATE else obs), action
 
 
 def start_state(seed: int) -> FloatArray:

@@ -16,7 +16,7 @@ import numpy as np
 from skipstep.observations import IMAGE, STATE, ObservationSpec
 
 from ..motion import Motion
-from ..task import EpisodeScore, FloatArray, Task, TrainingDefaults
+from ..task import EpisodeScore, FloatArray, Floats, Task, TrainingDefaults
 from .data import (
     CONTROL_HZ,
     DIFFUSION_POLICY,
@@ -24,6 +24,7 @@ from .data import (
     LEROBOT,
     N_ACTION,
     USUAL_KIND,
+    keypoints_and_agent,
     kind_of,
     spec_of,
 )
@@ -171,6 +172,10 @@ class PushTTask(Task):
     def env_args(self) -> dict[str, Any]:
         """Not an environment of robomimic's: the settings are for those who read the file."""
         return {"env_name": "skipstep/pusht", "type": 2, "env_kwargs": asdict(self.config)}
+
+    def convert(self, obs: Floats, action: Floats) -> tuple[Floats, Floats]:
+        """The published data's keypoints and state, where keypoints are seen."""
+        return keypoints_and_agent(obs, action) if self.config.obs == "keypoints" else (obs, action)
 
     def info(self) -> dict[str, Any]:
         """diffusion_policy's names where its start states are used."""

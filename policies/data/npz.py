@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .episode import DatasetError, Episode, fields_of, join, readable
 from .wanted import Wanted
 
 STATE_KEYS = ("obs", "state")
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    """Points (n_steps, n_points, 2), as PushT's keypoints are kept, in one row a step."""
+    return array.reshape(len(array), -1) if array.ndim == 3 else array
 
 
 def read_npz(path: Path, wanted: Wanted) -> Iterator[Episode]:
@@ -28,7 +35,7 @@ def read_npz(path: Path, wanted: Wanted) -> Iterator[Episode]:
         for field in (*keys, *wanted.numbers, "action", "episode_ends"):
             if field not in file:
                 raise DatasetError(f"{path}: no {field} in it, it holds {', '.join(file.files)}")
-        parts = [(key, file[key]) for key in keys]
+        parts = [(key, _rows(file[key])) for key in keys]
         action, ends = join(str(path), [("action", file["action"])]), file["episode_ends"]
         obs = join(str(path), parts) if parts else np.empty((len(action), 0))
         fields = fields_of(parts)

@@ -18,6 +18,7 @@ from envs import EnvPool, PushTConfig, PushTTask, make_task
 from envs.pusht.cover import covered_share
 from envs.pusht.data import KEYPOINTS, KINDS, kind_of, start_state
 from envs.task import FloatArray
+from runners.jobs.dataset import read_content
 from skipstep.observations import ObservationSpec
 from tests.helpers.places import PROJECT
 
@@ -442,3 +443,22 @@ def test_start_states_are_drawn_alike_wherever() -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
     np.testing.assert_array_equal(start_state(5), start_state(5))
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+
+
+def test_the_published_data_are_seen_as_the_world_is(tmp_path: Path) -> None:
+    states, points = (DEMONSTRATIONS[name][0, :6] for name in ("state", "keypoint"))
+    path, task = tmp_path / "pusht.npz", PushTTask()
+    np.savez(path, keypoint=points, state=states, action=states[:, :2], episode_ends=[6])
+    data, _ = read_content([str(path)], "auto", ("keypoint", "state"), task)
+    obs, action = task.convert(data.state, data.action)
+    assert (obs.shape, action.shape) == ((6, 20), (6, 2))
+    np.testing.assert_allclose(obs[:, :18].reshape(6, 9, 2), points, rtol=1e-6)
+    np.testing.assert_allclose(obs[:, 18:], states[:, :2], rtol=1e-6)
+    env, pusht = made()
+    env.reset(seed=0)
+    put(pusht, states[0, 2:4], states[0, 4], states[0, :2])
+    np.testing.assert_allclose(env._seen(pusht.get_obs()), obs[0], rtol=0, atol=0.1)
+    again, _ = task.convert(obs, action)
+    assert again is obs
+    five, _ = PushTTask(PushTConfig(obs="state")).convert(states, action)
+    assert five is states
