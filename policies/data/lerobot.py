@@ -44,6 +44,7 @@ def read_lerobot(path: Path, wanted: Wanted) -> Iterator[Episode]:
             name = f"{path}: episode {number}"
             rows = np.flatnonzero(episode == number)
             part = table.slice(int(rows[0]), len(rows))
+            _check_frames(name, part["frame_index"].to_numpy())
             read = (*folder.keys, *folder.numbers.values(), "action")
             values = {key: _stacked(name, key, part[key].to_pylist()) for key in read}
             parts = [(key, values[key]) for key in folder.keys]
@@ -103,7 +104,6 @@ class _Folder:
         if not files:
             raise DatasetError(f"{path}: no {pattern} in it")
         columns = parquet.read_schema(files[0]).names
-        columns = parquet.read_schema(files[0]).names
         numbers = {name: f"observation.{name}" for name in wanted.numbers}
         for name, key in numbers.items():
             if key not in columns:
@@ -139,6 +139,16 @@ class _Folder:
             tables.append(table)
         return pyarrow.concat_tables(tables).sort_by(
             [("episode_index", "ascending"), ("frame_index", "ascending")]
+        )
+
+
+def _check_frames(name: str, index: NDArray[np.int64]) -> None:
+    """Each frame is there, and once."""
+    wrong = np.flatnonzero(index != np.arange(len(index)))
+    if len(wrong):
+        raise DatasetError(
+            f"{name}: frame_index must count its frames from 0, got {index[wrong[0]]} for the "
+            f"{wrong[0] + 1}. of {len(index)}"
         )
 
 

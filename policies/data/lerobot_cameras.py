@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from .wanted import Wanted, missing, warn_of_others
 
 MANY, ONLY = "observation.images.", "observation.image"
 CHUNK = 1000  # episodes a folder where info.json does not say
+Place = tuple[Path, float, float]
 FILE, ROW = "skipstep.file", "skipstep.row"  # columns of ours: where a frame is stored
 
 
@@ -56,18 +58,18 @@ class VideoCamera(Camera):
     Attributes:
         key: of the camera.
         shape: (C, H, W) of its images.
-        place: episode -> (file, seconds before it begins there).
+        place: episode -> (file, seconds before it begins there, and before the next one does).
     """
 
     timed: ClassVar[bool] = True
 
     key: str
     shape: tuple[int, ...]
-    place: Callable[[int], tuple[Path, float]]
+    place: Callable[[int], Place]
     videos: dict[Path, Video] = field(default_factory=dict)
 
     def clip(self, episode: int, frames: Any) -> Clip:
-        path, start = self.place(episode)
+        path, start, end = self.place(episode)
         if path not in self.videos:
             self.videos[path] = Video(path)
         video = self.videos[path]
@@ -77,6 +79,12 @@ class VideoCamera(Camera):
                 f"got {ArraySpec(video.shape)}"
             )
         times = frames["timestamp"].to_numpy().astype(np.float64) + start
+        if not times.max() < end:
+            raise DatasetError(
+                f"{path}: from_timestamp of meta/episodes must be where an episode begins: episode "
+                f"{episode} has frames from {start:g} to {times.max():g} s, another begins at "
+                f"{end:g} s"
+            )
         return VideoClip(video, video.find(times, f"episode {episode}"))
 
 
@@ -171,17 +179,17 @@ def _videos(
     return VideoCamera(key, shape, _many_in_one(path, key))
 
 
-def _one_each(path: Path, key: str, chunk: int) -> Callable[[int], tuple[Path, float]]:
+def _one_each(path: Path, key: str, chunk: int) -> Callable[[int], Place]:
     """Version 2: a video for each episode."""
 
-    def place(episode: int) -> tuple[Path, float]:
+    def place(episode: int) -> Place:
         folder = path / "videos" / f"chunk-{episode // chunk:03d}" / key
-        return folder / f"episode_{episode:06d}.mp4", 0.0
+        return folder / f"episode_{episode:06d}.mp4", 0.0, math.inf
 
     return place
 
 
-def _many_in_one(path: Path, key: str) -> Callable[[int], tuple[Path, float]]:
+def _many_in_one(path: Path, key: str) -> Callable[[int], Place]:
     """Version 3: episodes one after the other; meta/episodes says where each begins."""
     from pyarrow import concat_tables, parquet
 
@@ -196,12 +204,18 @@ def _many_in_one(path: Path, key: str) -> Callable[[int], tuple[Path, float]]:
     tables = [parquet.read_table(file, columns=["episode_index", *said]) for file in files]
     rows = {row.pop("episode_index"): row for row in concat_tables(tables).to_pylist()}
 
-    def place(episode: int) -> tuple[Path, float]:
+    def place(episode: int) -> Place:
         if episode not in rows:
             raise DatasetError(f"{path}: meta/episodes says nothing of episode {episode}")
         chunk, file, start = (rows[episode][column] for column in said)
+        others = (
+            row[said[2]]
+            for number, row in rows.items()
+            if number != episode and (row[said[0]], row[said[1]]) == (chunk, file)
+        )
+        end = min((other for other in others if other >= start), default=math.inf)
         folder = path / "videos" / key / f"chunk-{chunk:03d}"
-        return folder / f"file-{file:03d}.mp4", float(start)
+        return folder / f"file-{file:03d}.mp4", float(start), float(end)
 
     return place
 

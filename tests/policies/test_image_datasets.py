@@ -500,3 +500,34 @@ def test_version_3_says_where_episodes_begin(tmp_path: Path) -> None:
     assert f"no column {start}, it holds episode_index" in refusal(folder)
     file.unlink()
     assert "no meta/episodes/chunk-*/file-*.parquet in it" in refusal(folder)
+
+
+@pytest.mark.parametrize(("starts", "first"), [([0.0, 0.0, 0.0], 0), ([0.0, 0.1, 9.0], 0)])
+def test_episodes_of_a_video_are_apart(starts: list[float], first: int, tmp_path: Path) -> None:
+    folder = write_lerobot(tmp_path / "set", episodes(), "v3.0", "video")
+    file = folder / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    key = "videos/observation.images.top/from_timestamp"
+    place = table.schema.get_field_index(key)
+    pq.write_table(table.set_column(place, key, pyarrow.array(starts)), file)
+    said = f"from_timestamp of meta/episodes must be where an episode begins: episode {first} has"
+    assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([0, 1, 1], "episode 1: frame_index must count its frames from 0, got 1 for the 3. of"),
+        ([0, 2, 3], "episode 1: frame_index must count its frames from 0, got 2 for the 2. of"),
+        ([1, 2, 3], "episode 1: frame_index must count its frames from 0, got 1 for the 1. of"),
+    ],
+)
+def test_each_frame_is_there_once(frames: list[int], said: str, tmp_path: Path) -> None:
+    folder = write_lerobot(tmp_path / "set", episodes(), "v2.1")
+    file = folder / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file)
+    index = table["frame_index"].to_pylist()
+    index[:3] = frames
+    place = table.schema.get_field_index("frame_index")
+    pq.write_table(table.set_column(place, "frame_index", pyarrow.array(index)), file)
+    assert said in refusal(folder)
