@@ -102,7 +102,13 @@ def _check(config: CollectConfig, job: Job) -> None:
         if task.expert is None:
             there = ", ".join(name for name, (_, kind) in TASKS.items() if kind.expert)
             raise ValueError(
-                f"runner.source=expert is there for task={there}, got task={task.name}"
+                f"runner.source=expert is there for task={there}, got task={task.name}: "
+                "runner.source=policy plays task.checkpoint"
+            )
+        if not task.obs_spec.single:
+            raise ValueError(
+                f"runner.source=expert sees one array of numbers, task={task.name} shows "
+                f"{', '.join(task.obs_spec)}: runner.source=policy plays task.checkpoint"
             )
         if task.action_dim != task.expert.action_dim:
             raise ValueError("runner.source=expert acts relatively, got task.abs_action=true")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from policies.encoders.config import EncoderConfig
 from skipstep.observations import ObservationSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of [0, 1]
+log = logging.getLogger(__name__)
+
+UNUSED = {"crop_ratio": ("crop", None), "n_keypoints": ("pool", "spatial_softmax")}
+"""Settings that mean something with one value of another setting alone."""
 OURS = ("crop_ratio", "normalizer")  # the others are an `EncoderConfig`'s
 
 
@@ -60,7 +65,30 @@ class EncoderChoice:
         if not spec.images:
             return EncoderConfig(arrays)
         given: dict[str, Any] = {k: v for k, v in asdict(self).items() if k not in OURS}
-        return EncoderConfig(arrays, **given | {"crop": self.crop or self._share(spec)})
+        given["crop"] = self.crop or self._share(spec)
+        try:
+            config = EncoderConfig(arrays, **given)
+        except ValueError as error:
+            raise ValueError(f"runner.{error}") from error
+        self._say_what_is_unused()
+        for name in config.cameras:
+            if self.pool == "spatial_softmax" and config.map_shape(name)[1:] == (1, 1):
+                height, width = config.seen(name)[1:]
+                log.warning(
+                    "of %s of %d x %d px runner.encoder.pool=spatial_softmax sees nothing, its "
+                    "features have one place: runner.encoder.pool=average, or larger images",
+                    *(name, height, width),
+                )
+        return config
+
+    def _say_what_is_unused(self) -> None:
+        for name, (other, value) in UNUSED.items():
+            usual = {f.name: f.default for f in fields(self)}[name]
+            if getattr(self, other) != value and getattr(self, name) != usual:
+                log.warning(
+                    "runner.encoder.%s=%s does nothing with runner.encoder.%s=%s",
+                    *(name, getattr(self, name), other, getattr(self, other)),
+                )
 
     def _share(self, spec: ObservationSpec) -> list[int] | None:
         if self.crop_ratio == 1:

@@ -496,6 +496,33 @@ def test_settings_are_refused_by_name(setting: str, capfd: pytest.CaptureFixture
     assert not Path("multirun").exists()
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (
+            {"crop": [64, 64], "crop_ratio": 0.5},
+            ["crop_ratio=0.5 does nothing with runner.enco"],
+        ),
+        (
+            {"pool": "average", "n_keypoints": 8},
+            ["n_keypoints=8 does nothing with runner.encoder.pool=average"],
+        ),
+        ({"resize": [32, 32]}, ["of image.top of 29 x 29 px runner.encoder.pool=spatial_softmax"]),
+        ({"resize": [32, 32], "pool": "average"}, []),
+        ({"resize": [40, 40]}, []),
+        ({}, []),
+    ],
+)
+def test_what_does_nothing_is_said(
+    choice: dict[str, Any], said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = ObservationSpec.of({"state": 2, "image.top": (3, 96, 96)})
+    EncoderChoice(**choice).config(spec)
+    assert len(caplog.messages) == len(said)
+    for message, words in zip(caplog.messages, said, strict=True):
+        assert words in message
+
+
 def test_settings_of_images_where_there_are_none(capfd: pytest.CaptureFixture[str]) -> None:
     data = write_lift(Path("a.hdf5"))
     lift = ["runner=train", "task=lift", f"runner.data={data}"]
