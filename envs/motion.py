@@ -17,7 +17,8 @@ class Motion:
     """The simulator's true state at one moment, or, with one more axis in front, at many.
 
     Attributes:
-        effector_m: (3,) position of the end effector in the world; empty where there is none.
+        effector_m: (3,) position of the end effector in the world, of two arms (6,); empty where
+            there is none.
         joint_rad: (n,) positions of the arm's revolute joints; empty where there are none.
         energy_j: () energy that the actuators moved in the last control step: the sum over all
             actuators and moments of |force x velocity| x time step, so braking costs as much as

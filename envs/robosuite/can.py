@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..task import Expert
 from .experts.can import can_action
 from .made import Made
-from .task import RobosuiteConfig, RobosuiteTask
+from .settings import RobosuiteConfig
+from .task import RobosuiteTask
 
 BINS = {"table_full_size": [0.39, 0.49, 0.82], "table_friction": [1.0, 5e-3, 1e-4]}
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..task import Expert, TrainingDefaults
 from .experts.lift import lift_action
 from .made import Made
-from .task import RobosuiteConfig, RobosuiteTask
+from .settings import RobosuiteConfig
+from .task import RobosuiteTask
 
 N_OBS = 19
 CUBE, WAY, HAND = slice(0, 3), slice(7, 10), slice(10, 13)  # in an observation, in metres

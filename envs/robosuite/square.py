@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..task import Expert
 from .experts.square import square_action
 from .made import Made
-from .task import RobosuiteConfig, RobosuiteTask
+from .settings import RobosuiteConfig
+from .task import RobosuiteTask
 
 
 @dataclass

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .made import Made
-from .task import RobosuiteConfig, RobosuiteTask
+from .settings import RobosuiteConfig
+from .task import RobosuiteTask
 
 TABLES = {
     "tables_boundary": [0.8, 1.2, 0.05],
