@@ -75,11 +75,13 @@ class Expert:
             arrays -> one action.
         n_obs_steps: how many it looks at.
         action_dim: of its actions; it fits the task where the task's are as long.
+        single: it sees one array of numbers, and does not fit where the task shows pictures.
     """
 
     act: Callable[[Any], FloatArray]
     n_obs_steps: int
     action_dim: int
+    single: bool = False
 
 
 class Task(ABC):

@@ -27,4 +27,4 @@ class CanTask(RobosuiteTask):
     made = Made("PickPlaceCan", BINS)
     objects = 14
     instruction = "Put the can into its place in the other bin."
-    expert = Expert(can_action, n_obs_steps=2, action_dim=7)
+    expert = Expert(can_action, n_obs_steps=2, action_dim=7, single=True)

@@ -34,7 +34,7 @@ class LiftTask(RobosuiteTask):
     objects = 10
     instruction = "Lift the cube."
     training = TrainingDefaults(horizon=10)
-    expert = Expert(lift_action, n_obs_steps=2, action_dim=7)
+    expert = Expert(lift_action, n_obs_steps=2, action_dim=7, single=True)
 
     def contradiction(self, obs: NDArray[Any]) -> str | None:
         return turned_way(obs)

@@ -105,7 +105,7 @@ def _check(config: CollectConfig, job: Job) -> None:
                 f"runner.source=expert is there for task={there}, got task={task.name}: "
                 "runner.source=policy plays task.checkpoint"
             )
-        if not task.obs_spec.single:
+        if task.expert.single and not task.obs_spec.single:
             raise ValueError(
                 f"runner.source=expert sees one array of numbers, task={task.name} shows "
                 f"{', '.join(task.obs_spec)}: runner.source=policy plays task.checkpoint"

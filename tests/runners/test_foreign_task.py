@@ -39,7 +39,7 @@ def test_a_checkpoint_of_the_task_or_of_none_runs(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "fits"),
-    [("tool_hang_lowdim", "none of lift, kitchen"), ("kitchen_lift", "task=kitchen")],
+    [("door_lowdim", "none of lift, kitchen"), ("kitchen_lift", "task=kitchen")],
 )
 def test_another_tasks_checkpoint_is_a_mistake(
     name: str, fits: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
