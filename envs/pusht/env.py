@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from ..pictures import observation_space
 from ..task import FloatArray
 from .cover import covered_share
 from .data import DIFFUSION_POLICY, KINDS, keypoints, spec_of, start_state
@@ -47,8 +48,7 @@ class PushTEnv(gym.Wrapper[Any, FloatArray, Any, Any]):
         super().__init__(pusht)
         self.config = config
         seen = spec_of(config.obs, config.image_size, config.camera)
-        spaces = {name: _space(array.shape, array.dtype) for name, array in seen.items()}
-        self.observation_space = spaces["state"] if seen.single else gym.spaces.Dict(spaces)
+        self.observation_space = observation_space(seen)
         self.action_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
         self.n_steps = 0
 
@@ -111,12 +111,6 @@ SEEN: dict[str, Callable[[PushTEnv, Any], Any]] = {  # gym-pusht's in our names 
     "corners": _corners,
     "image": _image,
 }
-
-
-def _space(shape: tuple[int, ...], dtype: str) -> gym.Space[Any]:
-    if dtype == "uint8":
-        return gym.spaces.Box(0, 255, shape, np.uint8)
-    return gym.spaces.Box(-np.inf, np.inf, shape, np.float64)
 
 
 def _load_gym_pusht() -> Any:

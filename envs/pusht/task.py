@@ -16,6 +16,7 @@ import numpy as np
 from skipstep.observations import IMAGE, STATE, ObservationSpec
 
 from ..motion import Motion
+from ..pictures import check_image_size, check_no_pictures
 from ..task import EpisodeScore, FloatArray, Floats, Task, TrainingDefaults
 from .data import (
     CONTROL_HZ,
@@ -37,7 +38,6 @@ AUTO = "auto"
 CONVENTIONS = (DIFFUSION_POLICY, LEROBOT)
 NAMES = {"pusht_lowdim": DIFFUSION_POLICY, "pusht_image": DIFFUSION_POLICY}  # of PushT, in theirs
 USUAL_SIZE, USUAL_CAMERA = 96, "image"
-SMALLEST, LARGEST = 8, 1024
 
 
 @dataclass
@@ -69,10 +69,7 @@ class PushTConfig:
                 raise ValueError(f"task.{key} must be one of {words}, got {got!r}")
         if self.max_steps < 1:
             raise ValueError(f"task.max_steps must be at least 1, got {self.max_steps}")
-        if self.image_size is not None and not SMALLEST <= self.image_size <= LARGEST:
-            raise ValueError(
-                f"task.image_size must be from {SMALLEST} to {LARGEST}, got {self.image_size}"
-            )
+        check_image_size(self.image_size)
 
     def seeing(self, spec: ObservationSpec, said: str = "") -> PushTConfig:
         """This for a policy that sees `spec`, where it is not settled; what fits nothing stays.
@@ -110,9 +107,8 @@ camera='top', max_steps=300)
         size, camera = self.image_size, self.camera
         if KINDS[obs].has_image:
             size, camera = size or USUAL_SIZE, camera or USUAL_CAMERA
-        for key, value in (("image_size", size), ("camera", camera)):
-            if value is not None and not KINDS[obs].has_image:
-                raise ValueError(f"task.{key} needs task.obs=image, got {value!r} with obs={obs}")
+        else:
+            check_no_pictures({"image_size": size, "camera": camera}, obs)
         return replace(self, obs=obs, convention=convention, image_size=size, camera=camera)
 
 

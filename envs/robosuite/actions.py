@@ -76,7 +76,7 @@ def absolute_rows(
     Raises:
         ValueError: `abs_action` contradicts the values.
     """
-    n_arms = max(len(hands), 1) if hands else action.shape[1] // N_CHANGE
+    n_arms = len(hands) or action.shape[1] // N_CHANGE
     if action.shape[1] != N_CHANGE * n_arms or not n_arms:
         return obs, action
     arms = action.reshape(len(action), n_arms, N_CHANGE)

@@ -24,6 +24,7 @@ class CanTask(RobosuiteTask):
     """Success is the can in its quarter of the second bin, and the hand away from it."""
 
     name = "can"
+    config_class = CanConfig
     made = Made("PickPlaceCan", BINS)
     objects = 14
     instruction = "Put the can into its place in the other bin."

@@ -30,6 +30,7 @@ class LiftTask(RobosuiteTask):
     """Success is the cube 4 cm above the table."""
 
     name = "lift"
+    config_class = LiftConfig
     made = Made("Lift")
     objects = 10
     instruction = "Lift the cube."

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from skipstep.observations import IMAGE, STATE, ObservationSpec
 
+from ..pictures import check_image_size
+
 AUTO, LOW_DIM, PICTURES = "auto", "low_dim", "image"
 KINDS = (AUTO, LOW_DIM, PICTURES)
-SMALLEST, LARGEST = 8, 1024
 
 
 @dataclass
@@ -49,17 +50,11 @@ class RobosuiteConfig:
             )
         if self.obs not in KINDS:
             raise ValueError(f"task.obs must be one of {', '.join(KINDS)}, got {self.obs!r}")
-        if self.image_size is not None and not SMALLEST <= self.image_size <= LARGEST:
-            raise ValueError(
-                f"task.image_size must be from {SMALLEST} to {LARGEST}, got {self.image_size}"
-            )
+        check_image_size(self.image_size)
 
     def seeing(self, spec: ObservationSpec) -> RobosuiteConfig:
         """This for a policy that sees `spec`, where it is not settled; what fits nothing stays."""
-        if not spec.images:
-            return self
-        pictures = self.obs in (AUTO, PICTURES)
-        if not pictures:
+        if not spec.images or self.obs == LOW_DIM:
             return self
         names = [name.removeprefix(IMAGE) for name in spec.images]
         sizes = {spec[name].shape[-1] for name in spec.images}
@@ -70,17 +65,3 @@ class RobosuiteConfig:
             image_size=self.image_size or max(sizes),
             parts=STATE not in spec if self.parts is None else self.parts,
         )
-
-
-def check_no_pictures(config: RobosuiteConfig) -> None:
-    """Refuse what means nothing without pictures.
-
-    Raises:
-        ValueError: a setting of pictures where numbers are seen.
-    """
-    for key in ("cameras", "image_size", "parts"):
-        if getattr(config, key) is not None:
-            raise ValueError(
-                f"task.{key} needs task.obs=image, got {getattr(config, key)!r} with "
-                f"obs={config.obs}"
-            )

@@ -22,6 +22,7 @@ class SquareTask(RobosuiteTask):
     """Success is the nut on its peg, and the hand away from it."""
 
     name = "square"
+    config_class = SquareConfig
     made = Made("NutAssemblySquare")
     objects = 14
     instruction = "Put the square nut onto the square peg."

@@ -16,13 +16,14 @@ import numpy as np
 from skipstep.observations import ObservationSpec
 
 from ..motion import Motion
+from ..pictures import check_no_pictures
 from ..robomimic_args import ROBOSUITE_TYPE
 from ..task import EpisodeScore, FloatArray, Floats, Task, TrainingDefaults
 from .actions import N_CHANGE, N_POSE, OSC_POSE, absolute_rows, pose_command
 from .arguments import arguments_in, differences, read_arguments, unsure
 from .made import Made
 from .observations import OBJECT, SUFFIX, View, arm_parts, slices
-from .settings import PICTURES, RobosuiteConfig, check_no_pictures
+from .settings import PICTURES, RobosuiteConfig
 
 if TYPE_CHECKING:
     from ..task import Env
@@ -37,6 +38,7 @@ class RobosuiteTask(Task):
     """Success is what robosuite calls so, at any step; so is the score of 1.
 
     Attributes:
+        config_class: its settings; their defaults are the task's own.
         made: what robosuite is asked for.
         objects: numbers of the objects in an observation.
         usual_cameras, usual_size: of an observation with pictures, as published data have them.
@@ -44,6 +46,7 @@ class RobosuiteTask(Task):
         view: of an observation with pictures.
     """
 
+    config_class: ClassVar[type[RobosuiteConfig]]
     made: ClassVar[Made]
     objects: ClassVar[int]
     usual_cameras: ClassVar[tuple[str, ...]] = ("agentview", "robot0_eye_in_hand")
@@ -55,7 +58,7 @@ class RobosuiteTask(Task):
     training: ClassVar[TrainingDefaults] = TrainingDefaults(horizon=10, n_steps=8000)
 
     def __init__(self, config: RobosuiteConfig | None = None) -> None:
-        config = config or self.usual_config()
+        config = config or self.config_class()
         self.max_steps = config.max_steps
         made = self.made
         recorded = read_arguments(config.env_args, made) if config.env_args is not None else {}
@@ -68,11 +71,8 @@ class RobosuiteTask(Task):
         if config.obs == PICTURES:
             self.view = self._view(config)
         else:
-            check_no_pictures(config)
-
-    @classmethod
-    def usual_config(cls) -> RobosuiteConfig:
-        return RobosuiteConfig(name=cls.name)
+            of_pictures = ("cameras", "image_size", "parts")
+            check_no_pictures({key: getattr(config, key) for key in of_pictures}, config.obs)
 
     def _view(self, config: RobosuiteConfig) -> View:
         cameras = tuple(config.cameras or self.usual_cameras)
@@ -179,7 +179,7 @@ class RobosuiteTask(Task):
             "dataset_path": f"data/robomimic/datasets/{cls.name}/ph/low_dim{absolute}.hdf5",
             "obs_keys": [OBJECT, *arm_parts(cls.made.n_arms)],
             "train_start_idx": 0,
-            "max_steps": cls.usual_config().max_steps,
+            "max_steps": cls.config_class().max_steps,
             "render_hw": [128, 128],
             "fps": 10,
             "crf": 22,

@@ -21,13 +21,10 @@ class ToolHangTask(RobosuiteTask):
     """Success is the frame in its stand and the tool on the frame."""
 
     name = "tool_hang"
+    config_class = ToolHangConfig
     made = Made("ToolHang")
     objects = 44
     usual_cameras = ("sideview", "robot0_eye_in_hand")
     usual_size = 240
     film_camera = "sideview"
     instruction = "Put the frame into its stand and hang the tool on it."
-
-    @classmethod
-    def usual_config(cls) -> ToolHangConfig:
-        return ToolHangConfig()

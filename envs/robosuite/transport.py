@@ -27,6 +27,7 @@ class TransportTask(RobosuiteTask):
     """Success is the hammer in the target bin and the cube in the trash bin."""
 
     name = "transport"
+    config_class = TransportConfig
     made = Made("TwoArmTransport", TABLES, n_arms=2, env_configuration="single-arm-opposed")
     objects = 41
     usual_cameras = (
@@ -35,7 +36,3 @@ class TransportTask(RobosuiteTask):
     )
     memory_mb = 1000
     instruction = "Bring the hammer to the other arm's bin, and the trash out of it."
-
-    @classmethod
-    def usual_config(cls) -> TransportConfig:
-        return TransportConfig()

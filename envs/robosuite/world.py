@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skipstep.observations import STATE
 
 from ..motion import EnergyMeter, Motion
+from ..pictures import observation_space
 from ..task import FloatArray
 from .actions import pose_command
 from .observations import OBJECT
@@ -39,7 +40,7 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         robosuite = _load_robosuite(task.name)
         self.task = task
         self.render_mode = "rgb_array" if render else None
-        self.observation_space = _space(task)
+        self.observation_space = observation_space(task.obs_spec)
         bound = np.inf if task.abs_action else 1.0
         self.action_space = gym.spaces.Box(-bound, bound, (task.action_dim,), np.float64)
         self.n_steps = 0
@@ -156,17 +157,6 @@ def _cameras(task: RobosuiteTask) -> dict[str, Any]:
         "camera_heights": size,
         "camera_widths": size,
     }
-
-
-def _space(task: RobosuiteTask) -> gym.Space[Any]:
-    spec = task.obs_spec
-    spaces: dict[str, gym.Space[Any]] = {
-        name: gym.spaces.Box(0, 255, array.shape, np.uint8)
-        if name in spec.images
-        else gym.spaces.Box(-np.inf, np.inf, array.shape, np.float64)
-        for name, array in spec.items()
-    }
-    return spaces[STATE] if spec.single else gym.spaces.Dict(spaces)
 
 
 def _load_robosuite(task: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,17 +204,18 @@ def _many_in_one(path: Path, key: str) -> Callable[[int], Place]:
             raise DatasetError(f"{files[0]}: no column {column}, it holds {', '.join(columns)}")
     tables = [parquet.read_table(file, columns=["episode_index", *said]) for file in files]
     rows = {row.pop("episode_index"): row for row in concat_tables(tables).to_pylist()}
+    starts: dict[tuple[int, int], list[float]] = {}
+    for chunk, file, start in sorted(
+        tuple(row[column] for column in said) for row in rows.values()
+    ):
+        starts.setdefault((chunk, file), []).append(start)
 
     def place(episode: int) -> Place:
         if episode not in rows:
             raise DatasetError(f"{path}: meta/episodes says nothing of episode {episode}")
         chunk, file, start = (rows[episode][column] for column in said)
-        others = (
-            row[said[2]]
-            for number, row in rows.items()
-            if number != episode and (row[said[0]], row[said[1]]) == (chunk, file)
-        )
-        end = min((other for other in others if other >= start), default=math.inf)
+        later = starts[chunk, file][bisect_left(starts[chunk, file], start) + 1 :]
+        end = later[0] if later else math.inf
         folder = path / "videos" / key / f"chunk-{chunk:03d}"
         return folder / f"file-{file:03d}.mp4", float(start), float(end)
 

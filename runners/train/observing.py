@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from policies.data.normalizer import Normalizer
 from policies.encoders.config import EncoderConfig
 from skipstep.observations import ObservationSpec
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of [0, 1]
 log = logging.getLogger(__name__)
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of [0, 1]
 UNUSED = {"crop_ratio": ("crop", None), "n_keypoints": ("pool", "spatial_softmax")}
 """Settings that mean something with one value of another setting alone."""
 OURS = ("crop_ratio", "normalizer")  # the others are an `EncoderConfig`'s
@@ -83,8 +83,7 @@ class EncoderChoice:
 
     def _say_what_is_unused(self) -> None:
         for name, (other, value) in UNUSED.items():
-            usual = {f.name: f.default for f in fields(self)}[name]
-            if getattr(self, other) != value and getattr(self, name) != usual:
+            if getattr(self, other) != value and getattr(self, name) != getattr(type(self), name):
                 log.warning(
                     "runner.encoder.%s=%s does nothing with runner.encoder.%s=%s",
                     *(name, getattr(self, name), other, getattr(self, other)),

@@ -502,15 +502,15 @@ def test_version_3_says_where_episodes_begin(tmp_path: Path) -> None:
     assert "no meta/episodes/chunk-*/file-*.parquet in it" in refusal(folder)
 
 
-@pytest.mark.parametrize(("starts", "first"), [([0.0, 0.0, 0.0], 0), ([0.0, 0.1, 9.0], 0)])
-def test_episodes_of_a_video_are_apart(starts: list[float], first: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("starts", [[0.0, 0.0, 0.0], [0.0, 0.1, 9.0]])
+def test_episodes_of_a_video_are_apart(starts: list[float], tmp_path: Path) -> None:
     folder = write_lerobot(tmp_path / "set", episodes(), "v3.0", "video")
     file = folder / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(file)
     key = "videos/observation.images.top/from_timestamp"
     place = table.schema.get_field_index(key)
     pq.write_table(table.set_column(place, key, pyarrow.array(starts)), file)
-    said = f"from_timestamp of meta/episodes must be where an episode begins: episode {first} has"
+    said = "from_timestamp of meta/episodes must be where an episode begins: episode 0 has"
     assert said in refusal(folder)
 
 

@@ -44,7 +44,7 @@ ORDER = {
         ["checkpoint"],
     ],
     "envs": [
-        ["limits", "video", "motion", "robomimic_args", "frames"],
+        ["limits", "video", "motion", "robomimic_args", "frames", "pictures"],
         ["task"],
         ["robosuite", "kitchen", "pusht", "worker"],
         ["pool"],

@@ -14,6 +14,12 @@ from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
+TASKS = "can, kitchen, lift, pusht, square, tool_hang, transport"
+NO_EXPERT = "runner.source=expert is there for task=lift, can, square,"
+PICTURES = (
+    "runner.source=expert sees one array of numbers, task=can shows "
+    "state, image.agentview, image.robot0_eye_in_hand"
+)
 MISTAKES = {
     "cache=hashab": "cache must be one of bac, deepcache, first_block, hash_ab, inter",
     "cache=bac cache.metric=l3": "cache.metric must be one of cos, mse, l1, l2, got 'l3'",
@@ -59,7 +65,7 @@ MISTAKES = {
     "hydra.run.dir=/proc/nowhere": "cannot write to /proc/nowhere",
     "logger=wandb": "logger=wandb needs a key",
     "runner=colect": "runner must be one of calibrate, collect, evaluate, search",
-    "runner=collect": "runner.source=expert is there for task=lift, can, square, got task=kitchen",
+    "runner=collect": f"{NO_EXPERT} got task=kitchen",
     "runner=collect task=lift cache=uniform": "cache must be none with runner.source=expert",
     "runner=collect task=lift task.abs_action=true": "runner.source=expert acts relatively",
     "runner=collect task=lift runner.source=human": "runner.source must be one of expert, policy",
@@ -70,19 +76,19 @@ MISTAKES = {
     "runner=collect task=lift runner.start_seed=-1": "runner.start_seed must be at least 0, got -1",
     "runner=collect task=lift runner.sigma=1": "runner.sigma: unknown key, allowed: name, source",
     "runner=collect task=lift runner.out=/proc/no/a.hdf5": "cannot write to /proc/no",
-    "-m cache=none,uniform task=lift,oven": "task must be one of can, kitchen, lift, pusht, squ",
+    "-m cache=none,uniform task=lift,oven": f"task must be one of {TASKS}, got 'oven'",
     "task=square": "task.checkpoint must be text, got null: the folder or file of a policy for t",
     "-m task=lift,square": "task.checkpoint must be text, got null: the folder or file of a policy",
     "task=pusht task.checkpoint=checkpoints/lift": "trained for lift_lowdim, not for task=pusht",
     "task=pusht task.obs=pixels task.checkpoint=nowhere": "task.checkpoint: no checkpoint at",
-    "runner=collect task=can task.obs=image": "runner.source=expert sees one array of numb",
-    "runner=collect task=pusht": "expert is there for task=lift, can, square, got task=pusht",
+    "runner=collect task=can task.obs=image": f"{PICTURES}: runner.source=policy",
+    "runner=collect task=pusht": f"{NO_EXPERT} got task=pusht",
     "runner=train task=pusht task.obs=pixels": "task.obs must be one of auto, keypoints, state, c",
     "runner=train task=pusht task.image_size=big": "task.image_size must be a whole number or null",
     "-m cache=uniform cache.steps=10,0": "cache.steps must be at least 1, got 0",
     "sampler=null": "sampler must be one of checkpoint, ddim, ddpm, dpmpp, got null",
     "cache=null": "cache must be one of bac, deepcache, first_block, hash_ab",
-    "task=null": "task must be one of can, kitchen, lift, pusht, squ",
+    "task=null": f"task must be one of {TASKS}, got null",
     "quant=null": "quant must be one of duquant, none, rtn, smooth, got null",
     "engine=null": "engine must be one of fused, reference, got null",
     "logger=null": "logger must be one of none, offline, wandb, got null",
