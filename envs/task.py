@@ -95,6 +95,7 @@ class Task(ABC):
         control_hz: environment steps per second of the robot's time.
         memory_mb: what one worker process of this task needs.
         requires: packages that its environment imports.
+        install: the command line that brings them.
         obs_parts: names and lengths of an observation's parts, in order, for datasets.
         instruction: what the robot is to do, in words, for datasets.
         training: what its policies are trained with unless told otherwise.
@@ -109,11 +110,12 @@ class Task(ABC):
     control_hz: float
     memory_mb: int
     requires: tuple[str, ...] = ()
+    install: ClassVar[str] = 'pip install "skipstep[sim]"'
     obs_parts: Mapping[str, int] = MappingProxyType({})
     instruction: str = ""
     training: ClassVar[TrainingDefaults] = TrainingDefaults()
     noise_amplitude: ClassVar[Floats | None] = None
-    expert: ClassVar[Expert | None] = None
+    expert: Expert | None = None
 
     @property
     def obs_spec(self) -> ObservationSpec:
@@ -203,6 +205,16 @@ class Task(ABC):
             ValueError: a setting that was asked for contradicts the policy, in one line.
         """
         return config
+
+    def other_world(self, said: str) -> str | None:
+        """The world of a policy that was trained elsewhere in this task; None: it was here.
+
+        A task of many worlds has their names in that of its checkpoints, and compares them here.
+
+        Args:
+            said: the checkpoint's own name of its task.
+        """
+        return None
 
     @classmethod
     def reference_runner(cls, info: Mapping[str, Any]) -> dict[str, Any] | None:

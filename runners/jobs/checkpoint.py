@@ -50,6 +50,8 @@ def policy_and_task(
     _check_trained_for(info.name, path, node)
     said = {key: getattr(info, key) for key in ("name", *SAID_BY_CHECKPOINT)}
     task = task_of(node, said, policy.obs_spec)
+    if other := task.other_world(info.name):
+        _refuse_unless_foreign(f"task.checkpoint {path} was trained for {other}", node)
     check_fit(policy, task, path)
     if simulated:
         check_simulator(task, f"task={task.name}")
@@ -87,12 +89,15 @@ def _check_trained_for(said: str, path: str, node: DictConfig) -> None:
     own = task_in(said)
     if not said or own == node.name:
         return
-    trained = f"task.checkpoint {path} was trained for {said}, not for task={node.name}"
-    if node.get("allow_foreign"):
-        log.warning("%s: task.allow_foreign=true lets it run all the same", trained)
-        return
     allowed = f"task={own}" if own else f"none of {', '.join(TASKS)}"
-    raise UserError(f"{trained}; it fits {allowed}, and task.allow_foreign=true insists")
+    trained = f"task.checkpoint {path} was trained for {said}, not for task={node.name}"
+    _refuse_unless_foreign(trained, node, f"it fits {allowed}, and ")
+
+
+def _refuse_unless_foreign(trained: str, node: DictConfig, fits: str = "") -> None:
+    if not node.get("allow_foreign"):
+        raise UserError(f"{trained}; {fits}task.allow_foreign=true insists")
+    log.warning("%s: task.allow_foreign=true lets it run all the same", trained)
 
 
 def _check_task(node: DictConfig) -> None:
@@ -135,7 +140,7 @@ def task_of(
 def check_simulator(task: Task, setting: str) -> None:
     for package in task.requires:
         if find_spec(package) is None:
-            raise UserError(f'{setting} needs {package}: pip install "skipstep[sim]"')
+            raise UserError(f"{setting} needs {package}: {task.install}")
 
 
 def load(path: str, node: DictConfig) -> DiffusionPolicy:
