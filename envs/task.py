@@ -76,12 +76,14 @@ class Expert:
         n_obs_steps: how many it looks at.
         action_dim: of its actions; it fits the task where the task's are as long.
         single: it sees one array of numbers, and does not fit where the task shows pictures.
+        noise: its episodes are disturbed by up to this unless told otherwise; it recovers.
     """
 
     act: Callable[[Any], FloatArray]
     n_obs_steps: int
     action_dim: int
     single: bool = False
+    noise: float = 0.3
 
 
 class Task(ABC):
@@ -177,6 +179,10 @@ class Task(ABC):
             ValueError: they contradict the task's settings.
         """
         return obs, action
+
+    def for_expert(self) -> Task:
+        """This task as its expert plays it: it may show more than a policy sees, and record it."""
+        return self
 
     def observation_noise(self) -> float:
         """How much of `noise_amplitude` its own observations have, and so a training's."""

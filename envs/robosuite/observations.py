@@ -43,11 +43,14 @@ class View:
         cameras: the pictures' names, after "image."; with or without "_image".
         image_size: width and height of each, px.
         parts: the arms' numbers are arrays with robomimic's names; else one array, `state`.
+        objects: numbers of the objects, which are shown to an expert beside the pictures; 0 to
+            policies.
     """
 
     cameras: tuple[str, ...]
     image_size: int
     parts: bool
+    objects: int = 0
 
     @property
     def filmed(self) -> dict[str, str]:
@@ -56,5 +59,6 @@ class View:
 
     def spec(self, arms: Mapping[str, int], control_hz: float) -> ObservationSpec:
         numbers = dict(arms) if self.parts else {STATE: sum(arms.values())}
+        numbers |= {OBJECT: self.objects} if self.objects else {}
         shape = (3, self.image_size, self.image_size)
         return ObservationSpec.of({**numbers, **dict.fromkeys(self.filmed, shape)}, control_hz)

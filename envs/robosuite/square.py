@@ -26,4 +26,4 @@ class SquareTask(RobosuiteTask):
     made = Made("NutAssemblySquare")
     objects = 14
     instruction = "Put the square nut onto the square peg."
-    expert = Expert(square_action, n_obs_steps=2, action_dim=7, single=True)
+    expert = Expert(square_action, n_obs_steps=2, action_dim=7, single=True, noise=0.15)

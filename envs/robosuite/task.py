@@ -7,13 +7,16 @@ where there is one, its expert. The world is in world.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from skipstep.observations import ObservationSpec
+from skipstep.observations import STATE, ObservationSpec
 
 from ..motion import Motion
 from ..pictures import check_no_pictures
@@ -109,6 +112,16 @@ class RobosuiteTask(Task):
         """Whether a policy sees pictures, which, and how it names the arms' numbers."""
         return config.seeing(seen)
 
+    def for_expert(self) -> Task:
+        """With pictures, the objects' numbers beside them, as robomimic's image data have them."""
+        if self.view is None or self.expert is None:
+            return self
+        shown = copy(self)
+        shown.view = replace(self.view, objects=self.objects)
+        act = partial(act_beside_pictures, self.expert.act, tuple(self.obs_parts))
+        shown.expert = replace(self.expert, act=act, single=False)
+        return shown
+
     def make_env(self, render: bool = False) -> Env:
         from .world import RobosuiteEnv  # the workers' gymnasium: a policy needs none
 
@@ -200,3 +213,17 @@ class RobosuiteTask(Task):
     def robomimic_actions(self, actions: FloatArray) -> FloatArray:
         """Absolute actions have an axis-angle rotation there: 10 to 7 numbers an arm."""
         return np.array([pose_command(a) for a in actions]) if self.abs_action else actions
+
+
+def act_beside_pictures(
+    act: Callable[[FloatArray], FloatArray], arms: tuple[str, ...], obs: Mapping[str, FloatArray]
+) -> FloatArray:
+    """What an expert that sees numbers alone does where they are shown beside pictures.
+
+    Args:
+        act: of the expert, see `Expert`.
+        arms: names of the arms' numbers, where they are no `state`.
+        obs: {name: (n_obs_steps, ...)}.
+    """
+    own = [STATE] if STATE in obs else arms
+    return act(np.concatenate([obs[name] for name in (OBJECT, *own)], axis=1))

@@ -117,19 +117,17 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
     def _seen(self, obs: Mapping[str, Any]) -> Any:
         """What robosuite shows, under our names; its pictures are upside down."""
         view = self.task.view
-        numbers = {
-            part: np.asarray(obs["object-state" if part == OBJECT else part], np.float64)
-            for part in self.task.obs_parts
-        }
+        numbers = {part: _numbers(obs, part) for part in self.task.obs_parts}
         if view is None:
             return np.concatenate(list(numbers.values()))
         pictures = {
             name: np.ascontiguousarray(obs[f"{camera}_image"][::-1].transpose(2, 0, 1))
             for name, camera in view.filmed.items()
         }
+        objects = {OBJECT: _numbers(obs, OBJECT)} if view.objects else {}
         if view.parts:
-            return {**numbers, **pictures}
-        return {STATE: np.concatenate(list(numbers.values())), **pictures}
+            return {**numbers, **objects, **pictures}
+        return {STATE: np.concatenate(list(numbers.values())), **objects, **pictures}
 
     def render(self) -> NDArray[np.uint8]:
         frame: NDArray[np.uint8] = self.sim_env.sim.render(
@@ -145,6 +143,10 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
             context.con.free()
             context.gl_ctx.free()
         self.sim_env.close()
+
+
+def _numbers(obs: Mapping[str, Any], part: str) -> FloatArray:
+    return np.asarray(obs["object-state" if part == OBJECT else part], np.float64)
 
 
 def _cameras(task: RobosuiteTask) -> dict[str, Any]:

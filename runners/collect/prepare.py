@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
-from envs import TASKS
+from envs import TASKS, Task
 
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
@@ -58,7 +58,7 @@ class CollectConfig:
                 raise ValueError(
                     f"runner.{key} must be one of {', '.join(table)}, got {getattr(self, key)!r}"
                 )
-        if not 0.0 <= self.largest_noise < np.inf:
+        if self.noise is not None and not 0.0 <= self.noise < np.inf:
             raise ValueError(f"runner.noise must be at least 0, got {self.noise}")
         if not 0.0 <= self.valid_share < 1.0:
             raise ValueError(
@@ -67,9 +67,11 @@ class CollectConfig:
         if self.start_seed < 0:
             raise ValueError(f"runner.start_seed must be at least 0, got {self.start_seed}")
 
-    @property
-    def largest_noise(self) -> float:
-        return SOURCES[self.source].noise if self.noise is None else self.noise
+    def largest_noise(self, task: Task) -> float:
+        """Of executed actions; where it is left open, the expert's own, and none for a policy."""
+        if self.noise is not None:
+            return self.noise
+        return task.expert.noise if self.source == "expert" and task.expert else 0.0
 
     def seeds(self, settings: Settings) -> range:
         return range(self.start_seed, self.start_seed + settings.n_episodes)
@@ -85,13 +87,15 @@ def prepare_collect(cfg: DictConfig, config: CollectConfig) -> Job:
         cfg,
         config,
         with_policy=config.source == "policy",
-        identity_of_runner={
+        identity_of_runner=lambda task: {
             "runner": config.name,
             "source": config.source,
-            "noise": config.largest_noise,
+            "noise": config.largest_noise(task),
         },
         prefix=f"{config.name}_",
     )
+    if config.source == "expert":
+        job = replace(job, task=job.task.for_expert())
     _check(config, job)
     return job
 

@@ -87,10 +87,8 @@ def _write(
         )
     form = FORMATS[config.format]
     path = Path(config.out) if config.out else store.folder / form.default
-    sigma = {
-        r["seed"]: episode_sigma(job.settings.noise_seed, r["seed"], config.largest_noise)
-        for r in kept
-    }
+    noise = config.largest_noise(job.task)
+    sigma = {r["seed"]: episode_sigma(job.settings.noise_seed, r["seed"], noise) for r in kept}
     demos = [
         Demo(r["seed"], r["success"], sigma[r["seed"]], _file(store.folder, r["seed"]))
         for r in kept
@@ -103,7 +101,7 @@ def _write(
         "runner": config.name,
         "source": config.source,
         "adapted": list(job.adapted),
-        "noise": config.largest_noise,
+        "noise": noise,
         "dataset": str(path),
         "format": config.format,
         "n_demos": len(kept),
@@ -146,7 +144,7 @@ def _episodes(
         return
     filmed = set(seeds[: job.settings.videos])
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
-    with bar, SOURCES[config.source].acting(job) as acting:
+    with bar, SOURCES[config.source](job) as acting:
         if isinstance(acting, AcceleratedPolicy):
             store.keep_to_plan(acting.digest())
         for episode in evaluate(
@@ -156,7 +154,7 @@ def _episodes(
             job.n_envs,
             job.settings.noise_seed,
             policy_batch=job.settings.policy_batch if job.loaded else 1,
-            disturb=disturbance(job.settings.noise_seed, config.largest_noise),
+            disturb=disturbance(job.settings.noise_seed, config.largest_noise(job.task)),
             video_of=lambda seed: (
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),

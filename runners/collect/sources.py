@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,11 +56,7 @@ def _policy(job: Job) -> Iterator[Acting]:
         yield fast
 
 
-class Source(NamedTuple):
-    """Who acts, and the action noise that its episodes have unless told otherwise."""
-
-    acting: Callable[[Job], AbstractContextManager[Acting]]
-    noise: float
-
-
-SOURCES = {"expert": Source(_expert, 0.3), "policy": Source(_policy, 0.0)}
+SOURCES: dict[str, Callable[[Job], AbstractContextManager[Acting]]] = {
+    "expert": _expert,
+    "policy": _policy,
+}

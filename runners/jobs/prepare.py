@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from accel import PlanError
-from envs import EnvError, resolve_n_envs
+from envs import EnvError, Task, resolve_n_envs
 from policies import CheckpointError, DiffusionPolicy
 
 from ..episodes.realtime import Delays
@@ -38,7 +38,7 @@ def prepare_job(
     runner: Any,
     *,
     with_policy: bool = True,
-    identity_of_runner: Mapping[str, Any] | None = None,
+    identity_of_runner: Callable[[Task], Mapping[str, Any]] | None = None,
     calibrates: bool = False,
     prefix: str = "",
 ) -> Job:
@@ -48,7 +48,7 @@ def prepare_job(
         cfg: The composed configuration.
         runner: The runner's own settings.
         with_policy: False where something else acts; the checkpoint is not read then.
-        identity_of_runner: What of its settings changes an episode, for the fingerprint.
+        identity_of_runner: What of its settings changes an episode of a task, for the fingerprint.
         calibrates: True where a calibration is used whatever the cache.
         prefix: Of the run folder's name.
 
@@ -57,7 +57,7 @@ def prepare_job(
     """
     chosen = chosen_of(cfg, runner, with_policy=with_policy, calibrates=calibrates)
     adapted = check_method(chosen)
-    of_runner = identity_of_runner or {}
+    of_runner = identity_of_runner(chosen.task) if identity_of_runner else {}
     identity = identify(chosen, of_runner, None)
     beside = Path("multirun", chosen.settings.study, _name(chosen, identity, prefix))
     delays = delays_of(realtime_config(cfg.realtime), chosen.task.control_hz, beside)

@@ -205,14 +205,16 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
 
 def test_pictures_are_upright_and_change_nothing() -> None:
     task = task_of("can", obs="image", image_size=48, cameras=["agentview", "robot0_eye_in_hand"])
-    env, blind = RobosuiteEnv(task), RobosuiteEnv(task_of("can"))
+    env, blind = RobosuiteEnv(task.for_expert()), RobosuiteEnv(task_of("can"))  # type: ignore[arg-type]
     obs, _ = env.reset(seed=1)
     low, _ = blind.reset(seed=1)
-    assert list(obs) == ["state", "image.agentview", "image.robot0_eye_in_hand"]
+    assert list(obs) == ["state", "object", "image.agentview", "image.robot0_eye_in_hand"]
+    assert [name for name in obs if name not in task.obs_spec] == ["object"]  # the expert's
     action = np.r_[0.3, -0.2, -0.5, 0.0, 0.0, 0.0, -1.0]
     for _ in range(3):
         obs, low = env.step(action)[0], blind.step(action)[0]
         np.testing.assert_array_equal(obs["state"], low[14:])  # rendering moves nothing
+        np.testing.assert_array_equal(obs["object"], low[:14])
     picture = obs["image.agentview"]
     assert (picture.dtype, picture.shape) == (np.dtype(np.uint8), (3, 48, 48))
     film = env.sim_env.sim.render(height=48, width=48, camera_name="agentview")[::-1]

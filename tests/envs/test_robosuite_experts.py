@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from envs import make_task
+from envs import CanTask, make_task
 from envs.robosuite.experts.can import can_action
 from envs.robosuite.experts.square import square_action
 from envs.robosuite.world import RobosuiteEnv
@@ -91,3 +92,20 @@ def test_an_episode_is_solved_through_disturbances(
             break
     env.close()
     assert solved
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_beside_pictures_an_expert_does_what_it_does_with_numbers(parts: bool) -> None:
+    shown = make_task("can", obs="image", parts=parts).for_expert()
+    numbers = seen([0.1, -0.2, 0.86], [0.1, -0.2, 0.98], OPEN)
+    names = list(shown.obs_parts) if parts else ["state"]
+    cuts = [17, 21] if parts else []
+    arms = dict(zip(names, np.split(numbers[:, 14:], cuts, axis=1), strict=True))
+    assert shown.expert is not None
+    assert not shown.expert.single
+    action = shown.expert.act({"object": numbers[:, :14], **arms, "image.agentview": None})
+    np.testing.assert_array_equal(action, can_action(numbers))
+    assert make_task("can").for_expert().expert == CanTask.expert
+    assert pickle.loads(pickle.dumps(shown)).obs_spec == shown.obs_spec
+    transport = make_task("transport", obs="image")  # nobody demonstrates it
+    assert transport.for_expert() is transport

@@ -16,10 +16,6 @@ FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
 TASKS = "can, kitchen, lift, pusht, square, tool_hang, transport"
 NO_EXPERT = "runner.source=expert is there for task=lift, can, square,"
-PICTURES = (
-    "runner.source=expert sees one array of numbers, task=can shows "
-    "state, image.agentview, image.robot0_eye_in_hand"
-)
 MISTAKES = {
     "cache=hashab": "cache must be one of bac, deepcache, first_block, hash_ab, inter",
     "cache=bac cache.metric=l3": "cache.metric must be one of cos, mse, l1, l2, got 'l3'",
@@ -81,7 +77,6 @@ MISTAKES = {
     "-m task=lift,square": "task.checkpoint must be text, got null: the folder or file of a policy",
     "task=pusht task.checkpoint=checkpoints/lift": "trained for lift_lowdim, not for task=pusht",
     "task=pusht task.obs=pixels task.checkpoint=nowhere": "task.checkpoint: no checkpoint at",
-    "runner=collect task=can task.obs=image": f"{PICTURES}: runner.source=policy",
     "runner=collect task=pusht": f"{NO_EXPERT} got task=pusht",
     "runner=train task=pusht task.obs=pixels": "task.obs must be one of auto, keypoints, state, c",
     "runner=train task=pusht task.image_size=big": "task.image_size must be a whole number or null",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs import Expert
+from envs import Expert, make_task
 from runners.collect import lerobot_folder, prepare, robomimic_file
 from runners.collect.demos import Demo, DemoSet
 from runners.collect.prepare import FORMATS, CollectConfig
@@ -207,3 +207,22 @@ def test_a_package_for_images_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         prepare._check(config, job)
     job.task = PictureTask(cameras=())
     prepare._check(config, job)
+
+
+def test_a_training_on_pictures_reads_what_an_expert_recorded_beside_numbers(
+    tmp_path: Path,
+) -> None:
+    task = make_task("lift", obs="image", image_size=16, cameras=["agentview"], max_steps=3)
+    shown = task.for_expert()
+    assert shown.expert is not None
+    (episode,) = evaluate(Scripted(shown.expert), shown, [3], 1, 0, policy_batch=1, record=True)
+    assert isinstance(episode.trajectory, Trajectory)
+    episode.trajectory.save(tmp_path / "3.npz")
+    demos = [Demo(3, True, 0.0, tmp_path / "3.npz")]
+    robomimic_file.write(tmp_path / "set.hdf5", DemoSet(shown, demos, 0.0, "run"))
+    with h5py.File(tmp_path / "set.hdf5") as file:
+        assert file["data/demo_0/obs/object"].shape == (3, 10)
+        assert file["data/demo_0/obs/agentview_image"].shape == (3, 16, 16, 3)
+    data, _ = read_content([str(tmp_path / "set.hdf5")], "auto", (), task)
+    assert isinstance(data.obs, dict)
+    assert list(data.obs) == list(task.obs_spec) == ["state", "image.agentview"]

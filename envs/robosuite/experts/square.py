@@ -8,7 +8,8 @@ from ...task import FloatArray
 
 MOVE_M = 0.05  # of a unit of an action
 TURN_RAD = 0.5
-MOVE_GAIN, TILT_GAIN, TURN_GAIN = 2.0, 1.0, 1.5  # of the way that is left
+MOVE_GAIN, TILT_GAIN, TURN_GAIN = 1.0, 0.7, 0.8  # of the way that is left
+DAMPING = 0.3  # of the last step, as it goes on
 DOWN = np.array([0.0, 0.0, -1.0])
 
 HANDLE_M = np.array([0.054, 0.0, 0.0])  # its middle, in the nut's frame
@@ -56,7 +57,7 @@ def square_action(history: FloatArray) -> FloatArray:
     else:
         turn += np.pi * (int(yaw + turn < GRASP_RAD[0]) - int(yaw + turn > GRASP_RAD[1]))
         way, grip = _to_handle(handle - hand, turn), 1.0 if between else -1.0
-    way = way - (hand - before[14:17])  # it will have gone on as far as it just did
+    way = way - DAMPING * (hand - before[14:17])
     tilt = np.cross(hand_axes[:, 2], DOWN)
     rotation = TILT_GAIN * tilt - TURN_GAIN * turn * DOWN
     action = np.concatenate([MOVE_GAIN * way / MOVE_M, rotation / TURN_RAD, [grip]])
