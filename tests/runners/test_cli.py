@@ -14,8 +14,8 @@ from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
-TASKS = "can, kitchen, lift, pusht, square, tool_hang, transport"
-NO_EXPERT = "runner.source=expert is there for task=lift, can, square,"
+TASKS = "can, kitchen, lift, metaworld, pusht, square, tool_hang, transport"
+NO_EXPERT = "runner.source=expert is there for task=lift, can, square, metaworld,"
 PICTURES = (
     "runner.source=expert sees one array of numbers, task=can shows "
     "state, image.agentview, image.robot0_eye_in_hand"
