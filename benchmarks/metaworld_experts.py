@@ -64,7 +64,7 @@ def played(task: Task, noise: float, seeds: list[int]) -> Iterator[Played]:
             obs, reward, terminated, truncated, _ = env.step(action)
             rewards.append(float(reward))
             done, query = terminated or truncated, query + 1
-        yield Played(task.info()["name"].partition("/")[2], noise, seed, max(rewards) >= 1, query)
+        yield Played(task.world, noise, seed, max(rewards) >= 1, query)
     env.close()
 
 

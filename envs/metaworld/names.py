@@ -61,17 +61,21 @@ INSTRUCTIONS = {
 FAMILY = "metaworld/"  # before a world's name in a checkpoint and a dataset
 
 
-def check_env(env: str | None) -> None:
+def check_env(env: str | None) -> str:
     """Refuse what is not one of the 50.
 
     Args:
         env: a world's name; None where nobody has said one.
+
+    Returns:
+        The name.
 
     Raises:
         ValueError: in one line, with the names that are like it, or all of them.
 
     Example:
         >>> check_env("push-v3")
+        'push-v3'
         >>> check_env("pusj-v3")
         Traceback (most recent call last):
             ...
@@ -79,7 +83,7 @@ def check_env(env: str | None) -> None:
 push-wall-v3 or push-back-v3?
     """
     if env in INSTRUCTIONS:
-        return
+        return env
     if env is None:
         raise ValueError(
             "task.env must name one of Meta-World's 50 worlds, got null (a checkpoint that was "

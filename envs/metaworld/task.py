@@ -60,23 +60,18 @@ class MetaworldTask(Task):
 
     def __init__(self, config: MetaworldConfig | None = None) -> None:
         self.config = config or MetaworldConfig()
-        check_env(self.config.env)
+        self.world = check_env(self.config.env)
         self.max_steps = self.config.max_steps
-
-    @property
-    def env(self) -> str:
-        """Meta-World's name of the world."""
-        return cast("str", self.config.env)
 
     @property
     def instruction(self) -> str:  # type: ignore[override]
         """Of this world."""
-        return INSTRUCTIONS[self.env]
+        return INSTRUCTIONS[self.world]
 
     @property
     def expert(self) -> Expert:  # type: ignore[override]
         """Meta-World's script for this world."""
-        return expert_of(self.env)
+        return expert_of(self.world)
 
     @classmethod
     def fitted(cls, config: MetaworldConfig, seen: ObservationSpec, said: str) -> MetaworldConfig:
@@ -85,7 +80,8 @@ class MetaworldTask(Task):
 
     def other_world(self, said: str) -> str | None:
         """What a checkpoint was trained for, if that is not this world."""
-        return None if said in ("", self.name, FAMILY + self.env) else said
+        here = not said.startswith(FAMILY) or said == FAMILY + self.world
+        return None if here else said
 
     def make_env(self, render: bool = False) -> Env:
         from .env import MetaworldEnv  # the workers' gymnasium: a policy needs none
@@ -113,7 +109,7 @@ class MetaworldTask(Task):
     def env_args(self) -> dict[str, Any]:
         """Not an environment of robomimic's: the settings are for those who read the file."""
         return {
-            "env_name": FAMILY + self.env,
+            "env_name": FAMILY + self.world,
             "env_version": metadata.version("metaworld"),
             "type": 2,
             "env_kwargs": asdict(self.config),
@@ -121,13 +117,13 @@ class MetaworldTask(Task):
 
     def info(self) -> dict[str, Any]:
         """The world is a part of the name: "metaworld/push-v3"."""
-        return {"name": FAMILY + self.env}
+        return {"name": FAMILY + self.world}
 
     def check_recorded(self, recorded: Any, path: str, actions: bool = True) -> list[str]:
         """Refuses another world; a file that does not say which may be of this one."""
         if recorded is None:
             return [f"{path} has no env_args: in which world it was recorded is not known"]
         named = parsed(recorded, "env_args", path).get("env_name")
-        if named != FAMILY + self.env:
-            raise ValueError(f"task.env={self.env} contradicts {path}, recorded in {named!r}")
+        if named != FAMILY + self.world:
+            raise ValueError(f"task.env={self.world} contradicts {path}, recorded in {named!r}")
         return []
