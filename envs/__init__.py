@@ -11,6 +11,7 @@ import skipstep  # noqa: F401  (the other names of these modules)
 
 from .kitchen import KitchenConfig, KitchenTask
 from .limits import resolve_n_envs
+from .metaworld import MetaworldConfig, MetaworldTask
 from .motion import Motion
 from .pool import EnvPool, Event
 from .pusht import PushTConfig, PushTTask
@@ -42,6 +43,8 @@ __all__ = [
     "KitchenTask",
     "LiftConfig",
     "LiftTask",
+    "MetaworldConfig",
+    "MetaworldTask",
     "Motion",
     "PushTConfig",
     "PushTTask",
@@ -68,6 +71,7 @@ TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "square": (SquareConfig, SquareTask),
     "transport": (TransportConfig, TransportTask),
     "tool_hang": (ToolHangConfig, ToolHangTask),
+    "metaworld": (MetaworldConfig, MetaworldTask),
 }
 
 

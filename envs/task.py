@@ -91,6 +91,7 @@ class Task(ABC):
 
     Attributes:
         name: the name it is chosen by.
+        world: which of its worlds, where it has many.
         obs_dim: length of an observation that is one array, or of the array `state`.
         action_dim: length of an action, as the policy gives it.
         max_steps: the environment truncates an episode here.
@@ -106,6 +107,7 @@ class Task(ABC):
     """
 
     name: str
+    world: str = ""
     obs_dim: int
     action_dim: int
     max_steps: int

@@ -10,6 +10,11 @@ from typing import Any
 NOTHING = "-"  # what was not measured, or cannot be told
 
 
+def task_words(result: Mapping[str, Any]) -> str:
+    """A result's task, and its world where it has many."""
+    return " ".join([result["task"], *filter(None, [result.get("world")])])
+
+
 def underlined(title: str, lines: Iterable[str]) -> str:
     """What a run ends with in a terminal."""
     return "\n".join(["", title, "-" * len(title), *lines])

@@ -17,7 +17,7 @@ from accel import AcceleratedPolicy
 
 from ..episodes.loop import evaluate
 from ..episodes.trajectory import Trajectory
-from ..formatting import named, underlined
+from ..formatting import named, task_words, underlined
 from ..jobs.job import Job
 from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
@@ -172,7 +172,7 @@ def _episodes(
 
 def render_collect(result: Mapping[str, Any], folder: Path) -> str:
     """A result as lines of text for a terminal."""
-    title = f"{result['task']}  {result['source']}, noise {result['noise']:g}"
+    title = f"{task_words(result)}  {result['source']}, noise {result['noise']:g}"
     low, high = result["success_interval"]
     rows = {
         "success": f"{result['success_rate']:.3f}  [{low:.3f}, {high:.3f}]  "

@@ -19,6 +19,7 @@ from ..formatting import (
     share,
     speed,
     stages_words,
+    task_words,
     underlined,
     yes_no,
 )
@@ -83,7 +84,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     rows += [("video", str(path)) for path in sorted((folder / "videos").glob("*.mp4"))[:3]]
     title = "  ".join(
         [
-            result["task"],
+            task_words(result),
             f"cache={result['cache']}",
             f"quant={result['quant']}",
             f"{result['n_episodes']} episodes",

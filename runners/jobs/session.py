@@ -56,4 +56,10 @@ def logged(job: Any, folder: Path, kind: str, *tags: str) -> Iterator[NullLogger
 
 def signature(job: Any) -> dict[str, Any]:
     """What every result.json ends with: which run it is of, how to make it, and in what."""
-    return {"fingerprint": job.fingerprint, "command": command(), "versions": versions()}
+    world = getattr(job.task, "world", "")  # of runner=show the task is a name
+    return {
+        **({"world": world} if world else {}),
+        "fingerprint": job.fingerprint,
+        "command": command(),
+        "versions": versions(),
+    }

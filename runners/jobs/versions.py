@@ -17,6 +17,7 @@ PACKAGES = (
     "robosuite",
     "gym-pusht",
     "pymunk",
+    "metaworld",
     "opencv-python",
     "hydra-core",
     "wandb",

@@ -143,4 +143,7 @@ def _said(key: str, value: str) -> str:
 
 
 def _task(run: Run) -> str:
-    return str(run.config.get("task", {}).get("name") or run.name.split("_")[0])
+    """The task, and its world where it has many."""
+    said = run.config.get("task", {})
+    name = str(said.get("name") or run.name.split("_")[0])
+    return f"{name} {said['world']}" if said.get("world") else name

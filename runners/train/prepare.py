@@ -74,7 +74,7 @@ def prepare_training(cfg: DictConfig, asked: TrainConfig) -> TrainJob:
     settings, logger = settings_and_logger(cfg)
     task = _checked_task(cfg, asked)
     if asked.data is None:
-        asked = replace(asked, data=collected(settings.study, task.name))
+        asked = replace(asked, data=collected(settings.study, task))
     runner = fill(asked, task)
     data, content = _load(runner, task)
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
@@ -179,17 +179,19 @@ def _of_weights(runner: Training, device: str, sees_images: bool) -> dict[str, A
     return {**counting, "precision": precision(runner, device)}
 
 
-def collected(study: str, task: str) -> str:
-    """The dataset of the one finished runner=collect on this task in the study."""
+def collected(study: str, task: Task) -> str:
+    """The dataset of the one finished runner=collect on this task, and world, in the study."""
+    meant = "collect", task.name, task.world
     found = []
     for path in sorted(Path("multirun", study).glob("*/result.json")):
         result = json.loads(path.read_text())
-        if (result.get("runner"), result.get("task")) == ("collect", task):
+        if (result.get("runner"), result.get("task"), result.get("world", "")) == meant:
             found.append(str(result["dataset"]))
     if len(found) != 1:
+        world = f" task.env={task.world}" if task.world else ""
         raise UserError(
             f"runner.data must name a dataset (HDF5, npz, a LeRobot folder); null takes what "
-            f"runner=collect task={task} wrote in study={study}, which is "
+            f"runner=collect task={task.name}{world} wrote in study={study}, which is "
             + (f"one of {', '.join(found)}" if found else "not there")
         )
     return found[0]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from policies import save_policy
 
-from ..formatting import named, underlined
+from ..formatting import named, task_words, underlined
 from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
 from ..loggers import NullLogger
@@ -159,7 +159,7 @@ def _describe(job: TrainJob, n_done: int) -> None:
 
 def render_training(result: Mapping[str, Any], folder: Path) -> str:
     """What a training ends with: losses, the folder, and the command that evaluates it."""
-    title = f"{result['task']}  training  {result['n_steps']} steps"
+    title = f"{task_words(result)}  training  {result['n_steps']} steps"
     rows = [
         ("network", f"{result['n_parameters'] / 1e6:.2f} M parameters"),
         ("data", f"{result['n_episodes']} episodes, {result['n_windows']} windows"),

@@ -46,7 +46,7 @@ ORDER = {
     "envs": [
         ["limits", "video", "motion", "robomimic_args", "frames", "pictures"],
         ["task"],
-        ["robosuite", "kitchen", "pusht", "worker"],
+        ["robosuite", "kitchen", "pusht", "metaworld", "worker"],
         ["pool"],
     ],
     "runners": [

@@ -14,8 +14,8 @@ from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
-TASKS = "can, kitchen, lift, pusht, square, tool_hang, transport"
-NO_EXPERT = "runner.source=expert is there for task=lift, can, square,"
+TASKS = "can, kitchen, lift, metaworld, pusht, square, tool_hang, transport"
+NO_EXPERT = "runner.source=expert is there for task=lift, can, square, metaworld,"
 MISTAKES = {
     "cache=hashab": "cache must be one of bac, deepcache, first_block, hash_ab, inter",
     "cache=bac cache.metric=l3": "cache.metric must be one of cos, mse, l1, l2, got 'l3'",
