@@ -10,6 +10,7 @@ from typing import Any
 import skipstep  # noqa: F401  (the other names of these modules)
 
 from .kitchen import KitchenConfig, KitchenTask
+from .libero import LiberoConfig, LiberoTask
 from .limits import resolve_n_envs
 from .motion import Motion
 from .pool import EnvPool, Event
@@ -40,6 +41,8 @@ __all__ = [
     "Expert",
     "KitchenConfig",
     "KitchenTask",
+    "LiberoConfig",
+    "LiberoTask",
     "LiftConfig",
     "LiftTask",
     "Motion",
@@ -68,6 +71,7 @@ TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "square": (SquareConfig, SquareTask),
     "transport": (TransportConfig, TransportTask),
     "tool_hang": (ToolHangConfig, ToolHangTask),
+    "libero": (LiberoConfig, LiberoTask),
 }
 
 

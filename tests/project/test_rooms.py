@@ -47,6 +47,7 @@ ORDER = {
         ["limits", "video", "motion", "robomimic_args", "frames", "pictures"],
         ["task"],
         ["robosuite", "kitchen", "pusht", "worker"],
+        ["libero"],
         ["pool"],
     ],
     "runners": [

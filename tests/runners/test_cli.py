@@ -14,7 +14,7 @@ from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
-TASKS = "can, kitchen, lift, pusht, square, tool_hang, transport"
+TASKS = "can, kitchen, libero, lift, pusht, square, tool_hang, transport"
 NO_EXPERT = "runner.source=expert is there for task=lift, can, square,"
 PICTURES = (
     "runner.source=expert sees one array of numbers, task=can shows "
