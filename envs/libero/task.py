@@ -20,10 +20,11 @@ from skipstep.observations import STATE, ObservationSpec
 from ..robomimic_args import ROBOSUITE_TYPE, parsed
 from ..robosuite.actions import N_CHANGE, OSC_POSE
 from ..robosuite.arguments import differences
+from ..robosuite.settings import PICTURES
 from ..robosuite.task import RobosuiteTask
 from ..task import EpisodeScore, FloatArray, Floats, TrainingDefaults
 from .observations import N_STATE, PARTS, LiberoView, state_rows
-from .settings import PICTURES, LiberoConfig
+from .settings import LiberoConfig
 from .suites import INSTALL, N_START_STATES, world_in, world_name, world_of
 
 if TYPE_CHECKING:
