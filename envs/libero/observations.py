@@ -46,8 +46,8 @@ def axis_angle(quaternion: NDArray[Any]) -> NDArray[np.float64]:
     so jump there to the opposite; policies are trained on this one.
 
     Example:
-        >>> axis_angle(np.array([[1.0, 0.0, 0.0, -0.1], [0.0, 0.0, 0.0, 1.0]])).round(3).tolist()
-        [[3.358, 0.0, 0.0], [0.0, 0.0, 0.0]]
+        >>> axis_angle(np.array([[0.6, 0.0, 0.0, -0.8], [0.0, 0.0, 0.0, 1.0]])).round(3).tolist()
+        [[4.996, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     q = np.asarray(quaternion, np.float64)
     w = np.clip(q[..., 3:], -1.0, 1.0)

@@ -177,7 +177,8 @@ def test_data_of_another_world_is_refused(recorded: dict[str, Any], message: str
     assert task.check_recorded(None, "a") == []
     assert task.check_recorded({"bddl_file": own, "turned": True}, "a") == []
     (doubt,) = task.check_recorded({"bddl_file": own}, "a")
-    assert doubt.startswith("a does not say whether its images are turned")
+    assert doubt.startswith("a does not say that its images are turned (LIBERO's are not)")
+    assert libero(turned=False).check_recorded({"bddl_file": own}, "a") == []
     kwargs = {"control_freq": 10, "bddl_file_name": own}
     (other,) = libero(obs="low_dim").check_recorded({"env_kwargs": kwargs}, "a")
     assert other == "a was recorded with control_freq 10 (task: 20)"
