@@ -10,6 +10,7 @@ from typing import Any
 import skipstep  # noqa: F401  (the other names of these modules)
 
 from .kitchen import KitchenConfig, KitchenTask
+from .libero import LiberoConfig, LiberoTask
 from .limits import resolve_n_envs
 from .metaworld import MetaworldConfig, MetaworldTask
 from .motion import Motion
@@ -41,6 +42,8 @@ __all__ = [
     "Expert",
     "KitchenConfig",
     "KitchenTask",
+    "LiberoConfig",
+    "LiberoTask",
     "LiftConfig",
     "LiftTask",
     "MetaworldConfig",
@@ -72,6 +75,7 @@ TASKS: dict[str, tuple[type[Any], type[Any]]] = {
     "transport": (TransportConfig, TransportTask),
     "tool_hang": (ToolHangConfig, ToolHangTask),
     "metaworld": (MetaworldConfig, MetaworldTask),
+    "libero": (LiberoConfig, LiberoTask),
 }
 
 

@@ -104,6 +104,7 @@ class Task(ABC):
         training: what its policies are trained with unless told otherwise.
         noise_amplitude: of an observation's numbers, for noise in a training; None: not known.
         expert: who demonstrates it, if anybody does.
+        n_start_states: how many there are, where seeds share them; None: one for each seed.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Task(ABC):
     training: ClassVar[TrainingDefaults] = TrainingDefaults()
     noise_amplitude: ClassVar[Floats | None] = None
     expert: Expert | None = None
+    n_start_states: ClassVar[int | None] = None
 
     @property
     def obs_spec(self) -> ObservationSpec:

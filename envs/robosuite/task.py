@@ -57,7 +57,7 @@ class RobosuiteTask(Task):
     film_camera: ClassVar[str] = "agentview"
     view: View | None = None
     memory_mb = 750
-    requires = ("robosuite", "mujoco")
+    requires: tuple[str, ...] = ("robosuite", "mujoco")
     training: ClassVar[TrainingDefaults] = TrainingDefaults(horizon=10, n_steps=8000)
 
     def __init__(self, config: RobosuiteConfig | None = None) -> None:

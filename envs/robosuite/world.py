@@ -46,8 +46,13 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         self.n_steps = 0
         self.renders = render or task.view is not None
         self.plain = render and task.view is None  # nobody acts on the frames
+        self.sim_env = self._made(robosuite)
+
+    def _made(self, robosuite: Any) -> Any:
+        """The world in robosuite."""
+        task = self.task
         # a hard reset draws the sizes of things anew, so a seed fixes the whole episode
-        self.sim_env = robosuite.make(
+        return robosuite.make(
             task.made.env_name,
             has_renderer=False,
             has_offscreen_renderer=self.renders,
@@ -56,7 +61,7 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
             ignore_done=True,
             hard_reset=True,
             **task.made.robot_arguments,
-            **_cameras(task),
+            **cameras_of(task),
             **task.arguments,
         )
 
@@ -67,16 +72,17 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         if seed is not None:
             np.random.seed(seed)
         obs = self.sim_env.reset()
-        if self.plain:
-            # reflections double the time of a frame without a GPU; a hard reset brings them back
-            self.reflectance = self.sim_env.sim.model.mat_reflectance.copy()
-            self.sim_env.sim.model.mat_reflectance[:] = 0.0
-        self._measure()
+        self._measure()  # a hard reset makes a new simulation
         return self._seen(obs), {}
 
     def _measure(self) -> None:
-        """A hard reset makes a new simulation; each of its substeps is sampled from now on."""
+        """Each substep of a new simulation is sampled from now on, and a plain film is dull."""
         import mujoco
+
+        if self.plain:
+            # reflections double the time of a frame without a GPU
+            self.reflectance = self.sim_env.sim.model.mat_reflectance.copy()
+            self.sim_env.sim.model.mat_reflectance[:] = 0.0
 
         sim, robots, mj_step = self.sim_env.sim, self.sim_env.robots, mujoco.mj_step
         model, data = sim.model._model, sim.data._data
@@ -108,23 +114,34 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
 
     def step(self, action: FloatArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.n_steps += 1
-        command = pose_command(action) if self.task.abs_action else action
-        self.meter.begin()
-        obs, _, _, _ = self.sim_env.step(command)
+        obs = self._act(pose_command(action) if self.task.abs_action else action)
         done = bool(self.sim_env._check_success())
         return self._seen(obs), float(done), done, self.n_steps >= self.task.max_steps, {}
 
+    def _act(self, command: FloatArray) -> Mapping[str, Any]:
+        """A control step."""
+        self.meter.begin()
+        obs: Mapping[str, Any] = self.sim_env.step(command)[0]
+        return obs
+
+    def _numbers(self, obs: Mapping[str, Any]) -> dict[str, FloatArray]:
+        """{part of an observation: its numbers}."""
+        return {part: numbers_of(obs, part) for part in self.task.obs_parts}
+
+    def _picture(self, rendered: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) as it is shown; robosuite's are upside down."""
+        return rendered[::-1]
+
     def _seen(self, obs: Mapping[str, Any]) -> Any:
-        """What robosuite shows, under our names; its pictures are upside down."""
-        view = self.task.view
-        numbers = {part: _numbers(obs, part) for part in self.task.obs_parts}
+        """What robosuite shows, under our names."""
+        view, numbers = self.task.view, self._numbers(obs)
         if view is None:
             return np.concatenate(list(numbers.values()))
         pictures = {
-            name: np.ascontiguousarray(obs[f"{camera}_image"][::-1].transpose(2, 0, 1))
+            name: np.ascontiguousarray(self._picture(obs[f"{camera}_image"]).transpose(2, 0, 1))
             for name, camera in view.filmed.items()
         }
-        objects = {OBJECT: _numbers(obs, OBJECT)} if view.objects else {}
+        objects = {OBJECT: numbers_of(obs, OBJECT)} if view.objects else {}
         if view.parts:
             return {**numbers, **objects, **pictures}
         return {STATE: np.concatenate(list(numbers.values())), **objects, **pictures}
@@ -145,11 +162,12 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         self.sim_env.close()
 
 
-def _numbers(obs: Mapping[str, Any], part: str) -> FloatArray:
+def numbers_of(obs: Mapping[str, Any], part: str) -> FloatArray:
     return np.asarray(obs["object-state" if part == OBJECT else part], np.float64)
 
 
-def _cameras(task: RobosuiteTask) -> dict[str, Any]:
+def cameras_of(task: RobosuiteTask) -> dict[str, Any]:
+    """What robosuite is told of the pictures in an observation."""
     if task.view is None:
         return {"use_camera_obs": False}
     cameras, size = list(dict.fromkeys(task.view.filmed.values())), task.view.image_size

@@ -23,7 +23,7 @@ SUFFIX = "_image"
 def read_robomimic(path: Path, wanted: Wanted) -> Iterator[Episode]:
     """Robomimic's HDF5: data/demo_i with actions and obs/<key>, and mask/train, mask/valid.
 
-    Images are obs/<camera>_image, (T, H, W, C) uint8.
+    Images are obs/<camera>_image or obs/<camera>, (T, H, W, C) uint8.
     """
     try:
         import h5py
@@ -89,14 +89,17 @@ def _held(group: Any) -> list[str]:
     return [*(k for k in group if k != "obs"), *names] or ["nothing"]
 
 
-def _key(image: str) -> str:
-    return f"obs/{image.removeprefix(IMAGE)}{SUFFIX}"
+def _key(image: str, group: Any) -> str:
+    """Where an image is; LIBERO's files have no suffix (obs/agentview_rgb)."""
+    key = f"obs/{image.removeprefix(IMAGE)}"
+    return key if key in group else f"{key}{SUFFIX}"
 
 
 def _warn(path: Path, group: Any, wanted: Wanted) -> None:
     if wanted.images:
         cameras = {key for key in _held(group) if key.startswith("obs/") and key.endswith(SUFFIX)}
-        warn_of_others(str(path), cameras - set(map(_key, wanted.images)), wanted.images)
+        seen = {_key(image, group) for image in wanted.images}
+        warn_of_others(str(path), cameras - seen, wanted.images)
 
 
 class Film:
@@ -139,7 +142,7 @@ class FilmClip:
 
 def _clip(name: str, group: Any, image: str, wanted: Wanted, film: Film) -> FilmClip:
     """The images of a demonstration, which have the size and the kind of the task's."""
-    key, array = _key(image), wanted.images[image]
+    key, array = _key(image, group), wanted.images[image]
     if key not in group:
         raise missing(name, key, image, array, _held(group))
     held = group[key]

@@ -59,7 +59,22 @@ def describe(job: Job) -> None:
     if job.plain is None or sampler != job.plain.config.sampler:  # loading it has said the rest
         for words in sampler_warnings(sampler):
             log.warning("%s", words)
+    say_repeated(job)
     if job.delays:
         log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:
         log.warning("cache=%s: %s", job.cache.name, words)
+
+
+def say_repeated(job: Job) -> None:
+    """Say where seeds of a run begin alike."""
+    starts = job.task.n_start_states
+    if starts is not None and len(job.seeds) > starts:
+        log.warning(
+            "task=%s has %d start states and the run %d seeds: seeds that are %d apart begin "
+            "alike, so episodes are less different than the intervals take them to be",
+            job.task.name,
+            starts,
+            len(job.seeds),
+            starts,
+        )

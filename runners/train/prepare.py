@@ -188,7 +188,7 @@ def collected(study: str, task: Task) -> str:
         if (result.get("runner"), result.get("task"), result.get("world", "")) == meant:
             found.append(str(result["dataset"]))
     if len(found) != 1:
-        world = f" task.env={task.world}" if task.world else ""
+        world = f" in {task.world}" if task.world else ""
         raise UserError(
             f"runner.data must name a dataset (HDF5, npz, a LeRobot folder); null takes what "
             f"runner=collect task={task.name}{world} wrote in study={study}, which is "

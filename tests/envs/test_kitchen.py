@@ -129,6 +129,6 @@ def test_wrong_settings_are_refused(wrong: dict[str, float], message: str) -> No
 
 
 def test_an_unknown_task_is_refused() -> None:
-    known = "lift, kitchen, pusht, can, square, transport, tool_hang, metaworld"
+    known = "lift, kitchen, pusht, can, square, transport, tool_hang, metaworld, libero"
     with pytest.raises(ValueError, match=f"task must be one of {known}, got 'lfit'"):
         make_task("lfit")

@@ -76,6 +76,15 @@ def test_robomimic(compression: dict[str, Any], tmp_path: Path) -> None:
     assert_holds(read_dataset([path], spec=WIDE), WIDE)
 
 
+def test_images_of_liberos_files_have_no_suffix(tmp_path: Path) -> None:
+    path = write_robomimic(tmp_path / "a.hdf5", episodes(WIDE))
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            for key in [key for key in demo["obs"] if key.endswith("_image")]:
+                demo["obs"].move(key, key.removesuffix("_image"))
+    assert_holds(read_dataset([path], spec=WIDE), WIDE)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 def test_videos_with_loss(codec: str, tmp_path: Path) -> None:
     """AV1 is LeRobot's own; frames at other places of the video would be far off."""

@@ -47,6 +47,7 @@ ORDER = {
         ["limits", "video", "motion", "robomimic_args", "frames", "pictures"],
         ["task"],
         ["robosuite", "kitchen", "pusht", "metaworld", "worker"],
+        ["libero"],
         ["pool"],
     ],
     "runners": [

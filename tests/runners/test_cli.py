@@ -14,7 +14,7 @@ from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
 
-TASKS = "can, kitchen, lift, metaworld, pusht, square, tool_hang, transport"
+TASKS = "can, kitchen, libero, lift, metaworld, pusht, square, tool_hang, transport"
 NO_EXPERT = "runner.source=expert is there for task=lift, can, square, metaworld,"
 MISTAKES = {
     "cache=hashab": "cache must be one of bac, deepcache, first_block, hash_ab, inter",

@@ -107,7 +107,7 @@ def test_data_of_another_world_is_refused(
     nobody = [*QUIET, "runner=train", "task.env=push-v3", *SMALL]
     assert said(nobody, capsys) == (
         "runner.data must name a dataset (HDF5, npz, a LeRobot folder); null takes what "
-        "runner=collect task=metaworld task.env=push-v3 wrote in study=main, which is not there"
+        "runner=collect task=metaworld in push-v3 wrote in study=main, which is not there"
     )
 
 
