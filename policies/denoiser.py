@@ -16,6 +16,10 @@ StepBranch = Callable[[int, int, Compute], Tensor]
 """(step, site index, how to compute its value) -> the value that the network goes on with."""
 
 
+Network = Callable[[Tensor, Tensor, Tensor | None, Branch | None], Tensor]
+"""A denoising call: (sample, timestep, cond, branch) -> what the sampler steps by."""
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoidal embedding (B,) -> (B, dim); sines first, as in the reference."""
 

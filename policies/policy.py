@@ -14,7 +14,7 @@ from skipstep.observations import each, n_rows
 
 from .config import PolicyConfig
 from .data.normalizer import Normalizer
-from .denoiser import StepBranch, at_step
+from .denoiser import Network, StepBranch, at_step
 from .encoders.encoder import ObservationEncoder
 from .encoding import Encoding, Memories, observed_fields
 from .families import family_named
@@ -183,9 +183,18 @@ class DiffusionPolicy(Encoding):
         self.check(obs, noise)
         return self.denoise(self.encode(obs, memory), noise, branch)
 
-    def denoise(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
-        """What `encode` gave to the actions to execute; arguments and result as of `act`."""
-        trajectory = self.denoised(cond, noise, branch)
+    def denoise(
+        self,
+        cond: Tensor,
+        noise: Noise,
+        branch: StepBranch | None = None,
+        network: Network | None = None,
+    ) -> Tensor:
+        """What `encode` gave to the actions to execute; arguments and result as of `act`.
+
+        network: what is called in the place of the policy's own, which it computes in its own way.
+        """
+        trajectory = self.denoised(cond, noise, branch, network)
         actions = self.normalizer.unnormalize("action", trajectory[..., : self.action_dim])
         first = self.config.first_action
         return actions[:, first : first + self.n_action_steps]
@@ -214,15 +223,22 @@ class DiffusionPolicy(Encoding):
         return self.denoised(self.encode(obs), noise, branch)
 
     @torch.no_grad()
-    def denoised(self, cond: Tensor, noise: Noise, branch: StepBranch | None = None) -> Tensor:
+    def denoised(
+        self,
+        cond: Tensor,
+        noise: Noise,
+        branch: StepBranch | None = None,
+        network: Network | None = None,
+    ) -> Tensor:
         """The trajectory (B, T, input_dim), normalised; arguments as of `denoise`."""
         net, table = self.config.network, self.table
+        denoiser = self.model if network is None else network
         shape = (len(cond), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
         last: list[Tensor] = []
         for s, timestep in enumerate(table.timesteps):
             self._inpaint(x, cond)
-            out = self.model(
+            out = denoiser(
                 x,
                 torch.full((len(cond),), int(timestep), device=self.device),
                 cond if net.obs_as_cond else None,

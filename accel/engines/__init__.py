@@ -14,9 +14,18 @@ from .backend import (
 )
 from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
+from .unet import FusedUnet
+
+FUSED: dict[str, Any] = {"transformer": FusedEngine, "unet": FusedUnet}
+
+
+def fused(policy: Any, *args: Any, **more: Any) -> Any:
+    """The fused engine of a policy's family."""
+    return FUSED[policy.sizes.family](policy, *args, **more)
+
 
 ENGINES: dict[str, tuple[type, Any]] = {
-    "fused": (FusedConfig, FusedEngine),
+    "fused": (FusedConfig, fused),
     "reference": (ReferenceConfig, ReferenceEngine),
 }
 

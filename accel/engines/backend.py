@@ -71,24 +71,32 @@ def unsupported(
         precision: of the engine.
         quant: how it will be.
     """
-    width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
     compiled = known(is_compiled)
-    quantised = {f"layer {n}": unrunnable(layer) for n, layer in quantised_of(policy).items()}
-    if quant is not None:
-        quantised[f"quant={quant.name}"] = refused_settings(quant)
-    refused = next((f"{what}: {why}" for what, why in quantised.items() if why), "")
+    weights = {p.dtype for p in policy.model.parameters()}
     reasons = {
         f"device is {policy.device}": policy.device.type != "cpu",
-        "weights are not float32": policy.model.head.weight.dtype != torch.float32,
-        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
-        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
+        "weights are not float32": weights != {torch.float32},
+        **(_of_transformers(policy, quant) if family_of(policy).stack == "layers" else {}),
         "no compiled code": not compiled,
-        refused: bool(refused),
         "this CPU loads no half precision": (
             precision == "half" and compiled and not known(half_works)
         ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _of_transformers(policy: Transparent, quant: QuantConfig | None) -> dict[str, bool]:
+    """{reason: whether it holds} of what only transformers have."""
+    width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
+    quantised = {f"layer {n}": unrunnable(layer) for n, layer in quantised_of(policy).items()}
+    if quant is not None:
+        quantised[f"quant={quant.name}"] = refused_settings(quant)
+    refused = next((f"{what}: {why}" for what, why in quantised.items() if why), "")
+    return {
+        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
+        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
+        refused: bool(refused),
+    }
 
 
 def unrunnable(layer: QuantisedLinear) -> str | None:
@@ -111,9 +119,14 @@ def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None =
                 f"engine.backend={config.backend} with engine.precision={config.precision} "
                 f"cannot run here: the policy is {family.called}, which engine=reference runs"
             )
-        log.info("engine=fused runs transformers; engine=reference runs this %s", family.noun)
+        log.info("engine=fused does not run a policy that is %s: engine=reference", family.called)
         return ReferenceConfig()
-    return replace(config, backend=choose_backend(cast("Transparent", policy), config, quant))
+    transparent = cast("Transparent", policy)
+    reason = unsupported(transparent, config.precision, quant)
+    if reason and config == FusedConfig() and "torch" not in family.programs:
+        log.info("engine=reference runs this %s: %s", family.noun, reason)
+        return ReferenceConfig()
+    return replace(config, backend=choose_backend(transparent, config, quant))
 
 
 def check_plan(config: Any, plan: CachePlan) -> None:
@@ -143,14 +156,17 @@ def choose_backend(
         ValueError: native was asked for and cannot run, with the reason.
     """
     reason = unsupported(policy, config.precision, quant)
-    able = {"native": reason is None, "torch": True}
+    programs = family_of(policy).programs
+    able = {"native": reason is None, "torch": "torch" in programs}
     wanted = [b for b in PRECISIONS[config.precision] if able[b]]
     if config.backend != "auto":
         wanted = [b for b in wanted if b == config.backend]
     if config.precision == "tf32" and policy.device.type != "cuda":
         wanted, reason = [], f"device is {policy.device}"
     if not wanted:
-        reason = reason or f"that precision is for {' or '.join(PRECISIONS[config.precision])}"
+        runs = [b for b in PRECISIONS[config.precision] if b in programs]
+        none = f"{family_of(policy).called} has no program for that"
+        reason = reason or (f"that precision is for {' or '.join(runs)}" if runs else none)
         raise ValueError(
             f"engine.backend={config.backend} with engine.precision={config.precision} "
             f"cannot run here: {reason}"
@@ -163,13 +179,14 @@ def choose_backend(
 def integers_of(config: Any, policy: Transparent, quant: QuantConfig) -> str:
     """What multiplies codes in a policy quantised so, for a run's identity: native or torch."""
     fused = isinstance(config, FusedConfig) and policy.device.type == "cpu"
+    fused = fused and family_of(policy).quantizable
     return "native" if fused and refused_settings(quant) is None else "torch"
 
 
 def kernels_of(policy: Transparent, config: Any) -> dict[str, str]:
     """{layer: kernel} of a quantised policy's layers in an engine, see `settle`."""
     layers = quantised_of(policy)
-    if not isinstance(config, FusedConfig):
+    if not isinstance(config, FusedConfig) or not layers:
         return dict.fromkeys(layers, "torch")
     return settle(layers, _rows(policy), TABLES[choose_backend(policy, config)])
 
@@ -178,7 +195,7 @@ def kernel_times(
     policy: Transparent, config: Any, kernels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """What these kernels take in a query of one row, see `times`; nothing of other engines."""
-    if not isinstance(config, FusedConfig):
+    if not isinstance(config, FusedConfig) or not kernels:
         return []
     table = TABLES[choose_backend(policy, config)]
     return times(quantised_of(policy), kernels, _rows(policy), table)

@@ -54,6 +54,7 @@ class Family:
         sites: sizes -> what a cache can fill, in the order in which the network runs it.
         costs: None: FLOPs are not counted, and tables have a dash for them.
         engines: names in `ENGINES` that run it; the first one stands in for those that do not.
+        programs: backends of the fused engine that it has.
         stack: what its sites are of. "layers": a run of layers, each with as many sites; "levels":
             each site is inside of the one before; "": anything else.
         calibratable: its sites are residual branches, which a calibration can compare.
@@ -66,6 +67,7 @@ class Family:
     sites: Callable[[Any], tuple[Site, ...]] = lambda sizes: ()
     costs: Costs | None = None
     engines: tuple[str, ...] = ("reference",)
+    programs: tuple[str, ...] = ("native", "torch")
     stack: str = ""
     calibratable: bool = False
     quantizable: bool = False

@@ -25,10 +25,10 @@ from .packed import ADD, GELU, STORE, Packed
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
-HEADERS = (SOURCE.with_name("vector.h"), SOURCE.with_name("quantised.h"))
+HEADERS = tuple(SOURCE.with_name(f"{name}.h") for name in ("vector", "quantised", "linear", "unet"))
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
 SYMBOLS = (
-    *("query", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
+    *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
     *("integers_work", "packing_depth", "packing_group", "packing_offset"),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -20,12 +19,10 @@ from accel import (
     CachePlan,
     DeepCacheConfig,
     FirstBlockConfig,
-    FusedConfig,
     HashAbConfig,
     IntervalConfig,
     NoCacheConfig,
     PlanError,
-    ReferenceConfig,
     TaylorConfig,
     TeaCacheConfig,
     UniformConfig,
@@ -35,7 +32,6 @@ from accel import (
     calibrate,
     query_flops,
     resolve,
-    resolve_engine,
     shared_plan,
     sites_of,
     summarize,
@@ -120,7 +116,7 @@ def test_what_is_inside_of_a_reused_level_does_not_run() -> None:
     for name in ("down_modules.1.0", "down_modules.2.0", "mid_modules.0", "up_modules.0.0"):
         module = policy.model.get_submodule(name)
         module.register_forward_pre_hook(lambda *_, name=name: ran.update([name]))
-    with accelerated(policy, nested(policy, DEPTHS)) as fast:
+    with accelerated(policy, nested(policy, DEPTHS), engine="reference") as fast:
         fast.act(*inputs())
     assert ran == {
         "down_modules.1.0": 10,  # its features are the skip beside the reused ones
@@ -147,7 +143,7 @@ def test_hits_may_forecast() -> None:
         return stored[-1]
 
     expected = policy.act(*inputs(), branch)
-    with accelerated(policy, plan) as fast:
+    with accelerated(policy, plan, engine="reference") as fast:
         assert torch.equal(fast.act(*inputs()), expected)
 
 
@@ -187,7 +183,8 @@ def test_flops_are_those_of_the_operations_that_ran(variant: str) -> None:
     everything = np.ones((N, len(sites_of(policy))), dtype=bool)
     for level in range(len(sites_of(policy)) + 1):
         plan = nested(policy, [0] + [level] * (N - 1))
-        with accelerated(policy, plan) as fast, FlopCounterMode(display=False) as counter:
+        asked = accelerated(policy, plan, engine="reference")
+        with asked as fast, FlopCounterMode(display=False) as counter:
             fast.act(inputs(1)[0], inputs(1)[1])
             assert fast.stats()["flops"] == counter.get_total_flops()
         share = counter.get_total_flops() / query_flops(policy, everything)
@@ -248,23 +245,6 @@ def test_deepcache_and_taylor_reuse_at_a_level() -> None:
     transformer = from_reference(live_policy())
     with pytest.raises(PlanError, match=r"cache\.level is of UNets.*: 1"):
         resolve(transformer, DeepCacheConfig(level=1))
-
-
-def test_the_fused_engine_gives_way(caplog: pytest.LogCaptureFixture) -> None:
-    policy = small()
-    with caplog.at_level(logging.INFO):
-        assert resolve_engine(FusedConfig(), policy) == ReferenceConfig()
-    assert "engine=reference runs this UNet" in caplog.text
-    with accelerated(policy, UniformConfig(steps=3), engine="reference") as fast:
-        expected = fast.act(*inputs())
-    with accelerated(policy, UniformConfig(steps=3)) as fast:
-        assert torch.equal(fast.act(*inputs()), expected)
-    words = (
-        "engine.backend=native with engine.precision=exact cannot run here: the policy is a UNet"
-    )
-    with pytest.raises(ValueError, match=words):
-        with accelerated(policy, engine=FusedConfig(backend="native")):
-            pass
 
 
 def test_what_observes_branches_is_refused_by_name() -> None:
@@ -353,7 +333,7 @@ def test_a_picture_of_its_plan(lift: str, capfd: pytest.CaptureFixture[str]) -> 
     text = page.read_text()
     assert "everything below one level of the UNet" in text
     assert "not reached" in text
-    assert "it does not run UNets" in capfd.readouterr().out
+    assert "as run here" in capfd.readouterr().out
     for mistake in (["cache=bac"], ["cache=hash_ab"]):
         assert run([*show, *mistake, "cache.steps=2"]) == 2
         error = capfd.readouterr().err

@@ -1,0 +1,88 @@
+/* Linear layers with packed weights: what native.c and unet.c multiply with. */
+#ifndef SKIPSTEP_LINEAR_H
+#define SKIPSTEP_LINEAR_H
+#include "quantised.h"
+
+#if defined(__AVX512F__)
+#define HALF_WORKS 1
+#define HALVES(p) (vec) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#elif defined(__F16C__)
+#define HALF_WORKS 1
+#define HALVES(p) (vec) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#else
+#define HALF_WORKS 0
+#endif
+#define FLOATS(p) *(const vec *)(p)
+
+typedef struct {
+  const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros */
+  const float *bias;
+  int32_t inputs, outputs, half; /* half: weights are stored in half precision */
+  const Quant *quant;            /* or null; then `weight` has codes, see quantised.h */
+} Linear;
+
+int32_t panel_width(void) { return PANEL; }
+int32_t half_works(void) { return HALF_WORKS; }
+
+#define KERNEL(NAME, TYPE, LOAD, M)                                                               \
+  static void NAME##_##M(int inputs, const float *x, int ldx, const void *weight, const float *b, \
+                         float *y, int ldy, int then) {                                           \
+    const TYPE *w = weight;                                                                       \
+    vec s0[M], s1[M];                                                                             \
+    for (int r = 0; r < M; r++) {                                                                 \
+      s0[r] = *(const vec *)b;                                                                    \
+      s1[r] = *(const vec *)(b + LANES);                                                          \
+    }                                                                                             \
+    for (int k = 0; k < inputs; k++, w += PANEL) {                                                \
+      vec w0 = LOAD(w), w1 = LOAD(w + LANES);                                                     \
+      __builtin_prefetch((const char *)w + AHEAD);                                                \
+      _Pragma("GCC unroll 6") for (int r = 0; r < M; r++) {                                       \
+        vec a = splat(x[r * ldx + k]);                                                            \
+        s0[r] += a * w0;                                                                          \
+        s1[r] += a * w1;                                                                          \
+      }                                                                                           \
+    }                                                                                             \
+    for (int r = 0; r < M; r++) {                                                                 \
+      vec *o = (vec *)(y + r * ldy);                                                              \
+      if (then == GELU) s0[r] = gelu(s0[r]), s1[r] = gelu(s1[r]);                                 \
+      if (then == ADD) s0[r] += o[0], s1[r] += o[1];                                              \
+      o[0] = s0[r], o[1] = s1[r];                                                                 \
+    }                                                                                             \
+  }
+#define KERNELS(NAME, TYPE, LOAD)                                                                 \
+  KERNEL(NAME, TYPE, LOAD, 1) KERNEL(NAME, TYPE, LOAD, 2) KERNEL(NAME, TYPE, LOAD, 3)             \
+  KERNEL(NAME, TYPE, LOAD, 4) KERNEL(NAME, TYPE, LOAD, 5) KERNEL(NAME, TYPE, LOAD, 6)
+#define TABLE(NAME) {0, NAME##_1, NAME##_2, NAME##_3, NAME##_4, NAME##_5, NAME##_6}
+
+typedef void (*Kernel)(int, const float *, int, const void *, const float *, float *, int, int);
+KERNELS(full, float, FLOATS)
+#if HALF_WORKS
+KERNELS(half, uint16_t, HALVES)
+static const Kernel kernels[2][ROWS + 1] = {TABLE(full), TABLE(half)};
+#else
+static const Kernel kernels[2][ROWS + 1] = {TABLE(full)};
+#endif
+
+/* Floats that `linear` needs for its scratch. */
+int64_t linear_floats(const Linear *l, int64_t rows) {
+  return l->quant ? quantised_floats(l->quant, rows) : 0;
+}
+
+/* (rows, inputs) -> (rows, padded outputs); a panel stays in cache while all rows pass. */
+void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
+            float *scratch) {
+  if (l->quant) {
+    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, rows, x, ldx, y, ldy, then,
+              scratch);
+    return;
+  }
+  for (int c = 0; c < l->outputs; c += PANEL) {
+    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
+    for (int r = 0; r < rows; r += ROWS) {
+      int m = rows - r < ROWS ? rows - r : ROWS;
+      kernels[l->half][m](l->inputs, x + (int64_t)r * ldx, ldx, w, l->bias + c, y + (int64_t)r * ldy + c,
+                 ldy, then);
+    }
+  }
+}
+#endif
