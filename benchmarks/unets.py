@@ -1,0 +1,123 @@
+"""python -m benchmarks.unets: UNets in the fused engine beside their own modules in torch.
+
+One process, one round being a query of each, in a random order; times are of the CPU. Weights are
+random, those of the small network aside; what half precision does not hold is packed in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
+import torch
+
+from accel import FusedConfig, accelerated
+from benchmarks.rounds import beside, interleave
+from benchmarks.writing import check, keep
+from policies import DiffusionPolicy, load_policy
+from runners.machine import cpu, load
+
+SMALL = "checkpoints/pusht_unet"
+SIZES = {
+    "64, 128, 256 (checkpoints/pusht_unet)": None,
+    "256, 512, 1024 (diffusion_policy's)": [256, 512, 1024],
+    "512, 1024, 2048 (LeRobot's)": [512, 1024, 2048],
+}
+ENGINES: dict[str, Any] = {
+    "torch": "reference",
+    "fused": FusedConfig(),
+    "fused, half": FusedConfig(precision="half"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(prog="python -m benchmarks.unets", description=__doc__)
+    words.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    words.add_argument("--rounds", type=int, default=10)
+    words.add_argument("--steps", type=int, default=5, help="network calls of a query")
+    words.add_argument("--threads", type=int, default=1)
+    words.add_argument("--out", type=Path, default=Path("multirun/unets"), help="folder")
+    return words
+
+
+def sized(dims: list[int] | None, steps: int) -> DiffusionPolicy:
+    """The shipped policy, or one like it with other levels and random weights."""
+    policy = load_policy(SMALL)
+    if dims is not None:
+        torch.manual_seed(0)
+        network = replace(policy.config.network, down_dims=dims)
+        policy = DiffusionPolicy(replace(policy.config, network=network)).eval()
+    return policy.with_sampler("ddpm", steps)
+
+
+def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[str, Any]:
+    """{engine: times of a query, and how many times as fast as torch it is}."""
+    obs = torch.zeros(batch, policy.n_obs_steps, policy.obs_dim)
+
+    def query(act: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return act(obs, [torch.Generator().manual_seed(i) for i in range(batch)])
+
+    with ExitStack() as stack:
+        calls = {
+            name: partial(query, stack.enter_context(accelerated(policy, engine=engine)).act)
+            for name, engine in ENGINES.items()
+        }
+        times = interleave(calls, rounds, warmup=2)
+    return {name: beside(times["torch"], arm, threads) for name, arm in times.items()}
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """A table with a line for each size and batch."""
+    lines = [
+        "| levels | batch | engine | CPU ms a call | times as fast as torch |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in found["rows"]:
+        for name, arm in entry["engines"].items():
+            low, high = arm["times_as_fast_interval"]
+            ms = arm["cpu_p50_ms"] / found["steps"]
+            ratio = f"{arm['times_as_fast']:.1f}x [{low:.1f}, {high:.1f}]"
+            lines.append(f"| {entry['size']} | {entry['batch']} | {name} | {ms:.2f} | {ratio} |")
+    loads = f"load {found['load'][0]:.1f} before, {found['load'][1]:.1f} after"
+    return "\n".join([*lines, "", f"{found['rounds']} rounds, {found['cpu']}, {loads}"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 2: a wrong option."""
+    options = parser().parse_args(argv)
+    try:
+        check(options, rounds=1, steps=1, threads=1)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(options.threads)
+    before, rows = load(), []
+    for size, dims in SIZES.items():
+        policy = sized(dims, options.steps)
+        for batch in options.batch:
+            engines = row(policy, batch, options.rounds, options.threads)
+            rows.append({"size": size, "batch": batch, "engines": engines})
+    found = {
+        "rows": rows,
+        "rounds": options.rounds,
+        "steps": options.steps,
+        "threads": options.threads,
+        "cpu": cpu(),
+        "load": [before, load()],
+    }
+    keep(options.out, "unets", found, render(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
