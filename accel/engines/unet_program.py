@@ -15,9 +15,7 @@ from torch import Tensor
 
 from ..kernels.native import library, threads
 from ..kernels.operations import (
-    COPY,
     MISH,
-    PLUS,
     Operation,
     Place,
     Rows,
@@ -26,10 +24,10 @@ from ..kernels.operations import (
     moved,
     norm,
     padded,
-    taps,
 )
 from ..kernels.packed import Packed
 from .native_program import one_thread
+from .unet_layers import Layers
 
 Branch = Callable[[int, Callable[[], Tensor]], Tensor]
 
@@ -48,15 +46,10 @@ class UnetProgram:
         assert loaded is not None
         self.model, self.sizes, self.batch = policy.model, policy.sizes, batch
         self.packed = Packed(loaded, half)
-        self.reach = max(self.sizes.kernel_size // 2, 1)
-        self.lengths = [policy.n_tokens >> i for i in range(len(self.sizes.down_dims))]
+        self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens)
         workers = min(torch.get_num_threads(), batch)
         edges = [round(i * batch / workers) for i in range(workers + 1)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        self.buffers: list[Rows] = []  # which the operations point into
-        self.told: list[Any] = []  # linear layers of time and observations, one a block
-        self.told_at = 0
-        self.temporary: dict[tuple[str, int, int], Rows] = {}
         self._build()
         steps = torch.as_tensor(policy.table.timesteps)
         self.step_of = {int(t): i for i, t in enumerate(steps)}
@@ -84,7 +77,7 @@ class UnetProgram:
 
     def _below(self, level: int, branch: Branch | None) -> None:
         """A level's features to what comes back up to it, in `self.back[level]`."""
-        if level == len(self.lengths) - 1:
+        if level == len(self.layers.lengths) - 1:
             self._run(self.middle)
             return
         self._run(self.down[level])
@@ -108,33 +101,33 @@ class UnetProgram:
 
     def _build(self) -> None:
         """Buffers and sections, in the order in which the network runs them."""
-        model, dims, sizes = self.model, self.sizes.down_dims, self.sizes
-        self.entered = self._buffer(0, sizes.input_dim)
+        model, dims, sizes, layers = self.model, self.sizes.down_dims, self.sizes, self.layers
+        self.entered = layers.buffer(0, sizes.input_dim)
         first: list[Operation] = []
         added = None
         if sizes.obs_as == "local":
-            self.local = self._buffer(0, sizes.cond_dim)
-            added = self._block(first, model.local_cond_encoder[0], self.local, 0)
-        features = self._pair(first, model.down_modules[0], self.entered, 0, added)
+            self.local = layers.buffer(0, sizes.cond_dim)
+            added = layers.block(first, model.local_cond_encoder[0], self.local, 0)
+        features = layers.pair(first, model.down_modules[0], self.entered, 0, added)
         downs: list[list[Operation]] = []
         ups: list[list[Operation]] = []
         skips = [features]
-        self.back = [self._buffer(level, dim) for level, dim in enumerate(dims)]
+        self.back = [layers.buffer(level, dim) for level, dim in enumerate(dims)]
         for level in range(1, len(dims)):
             down: list[Operation] = []
-            shorter = self._shorter(down, model.down_modules[level - 1][2].conv, features, level)
-            features = self._pair(down, model.down_modules[level], shorter, level)
+            shorter = layers.shorter(down, model.down_modules[level - 1][2].conv, features, level)
+            features = layers.pair(down, model.down_modules[level], shorter, level)
             downs.append(down)
             skips.append(features)
         middle: list[Operation] = []
-        deep = self._block(middle, model.mid_modules[0], features, len(dims) - 1)
+        deep = layers.block(middle, model.mid_modules[0], features, len(dims) - 1)
         last = len(dims) - 1
-        self._block(middle, model.mid_modules[1], deep, last, to=self.back[last])
+        layers.block(middle, model.mid_modules[1], deep, last, to=self.back[last])
         for level in range(last - 1, -1, -1):
             up: list[Operation] = []
-            joined = self._join(up, self.back[level + 1], skips[level + 1], level + 1)
-            out = self._pair(up, model.up_modules[-1 - level], joined, level + 1)
-            self._longer(up, model.up_modules[-1 - level][2].conv, out, self.back[level])
+            joined = layers.join(up, self.back[level + 1], skips[level + 1], level + 1)
+            out = layers.pair(up, model.up_modules[-1 - level], joined, level + 1)
+            layers.longer(up, model.up_modules[-1 - level][2].conv, out, self.back[level])
             ups.insert(0, up)
         final: list[Operation] = []
         self._final(final)
@@ -143,8 +136,7 @@ class UnetProgram:
         self.down, self.up = [self._cut(s) for s in downs], [self._cut(s) for s in ups]
 
     def _scratch(self) -> None:
-        wide = max(rows.ld for rows in self.temporary.values())
-        self.scratch = [torch.zeros(3 * wide) for _ in self.rows]
+        self.scratch = [torch.zeros(3 * self.layers.widest) for _ in self.rows]
 
     def _cut(self, operations: list[Operation]) -> list[Section]:
         loaded = self.packed.loaded
@@ -153,96 +145,21 @@ class UnetProgram:
             for rows, scratch in zip(self.rows, self.scratch, strict=True)
         ]
 
-    def _buffer(self, level: int, channels: int) -> Rows:
-        length, panel = self.lengths[level], self.packed.panel
-        self.buffers.append(Rows.zeros(self.batch, length, channels, self.reach, panel))
-        return self.buffers[-1]
-
-    def _shared(self, name: str, level: int, channels: int) -> Rows:
-        """A buffer that is read right after it was written, and so is one for all blocks."""
-        key = name, level, channels
-        if key not in self.temporary:
-            self.temporary[key] = self._buffer(level, channels)
-        return self.temporary[key]
-
-    def _convolve(self, into: list[Operation], conv: Any, x: Rows, to: Rows) -> None:
-        """Of stride 1, from as many positions as it has taps."""
-        reach = conv.kernel_size[0] // 2
-        weight = taps(conv.weight, x.ld)
-        into.append(convolve(self.packed, weight, conv.bias, x.place(-reach), to.place(), x.length))
-
-    def _block(
-        self,
-        into: list[Operation],
-        block: Any,
-        x: Rows,
-        level: int,
-        to: Rows | None = None,
-        plus: Rows | None = None,
-    ) -> Rows:
-        """A residual block, and `plus` after it."""
-        first, second = (b.block for b in block.blocks)
-        channels = first[0].out_channels
-        raw, hidden = (self._shared(name, level, channels) for name in ("raw", "hidden"))
-        self._convolve(into, first[0], x, raw)
-        scales = int(self.sizes.cond_predict_scale)
-        told = {"told": self.told_at, "scales": scales}
-        into.append(norm(self.packed, first[1], raw, hidden, **told))
-        self.told.append(block.cond_encoder[1])
-        self.told_at += raw.ld * (1 + scales)
-        self._convolve(into, second[0], hidden, raw)
-        shortcut = x
-        if isinstance(block.residual_conv, torch.nn.Conv1d):
-            shortcut = self._shared("shortcut", level, channels)
-            self._convolve(into, block.residual_conv, x, shortcut)
-        out = self._buffer(level, channels) if to is None else to
-        into.append(norm(self.packed, second[1], raw, out, add=shortcut.place()))
-        if plus is not None:
-            into.append(moved(PLUS, plus, out.place()))
-        return out
-
-    def _pair(
-        self, into: list[Operation], modules: Any, x: Rows, level: int, added: Rows | None = None
-    ) -> Rows:
-        between = self._block(into, modules[0], x, level, plus=added)
-        return self._block(into, modules[1], between, level)
-
-    def _shorter(self, into: list[Operation], conv: Any, x: Rows, level: int) -> Rows:
-        """A convolution of three taps at every second position."""
-        out = self._buffer(level, x.channels)
-        start = x.place(-1, every=2)
-        weight = taps(conv.weight, x.ld)
-        into.append(convolve(self.packed, weight, conv.bias, start, out.place(), out.length))
-        return out
-
-    def _longer(self, into: list[Operation], conv: Any, x: Rows, to: Rows) -> None:
-        """A transposed convolution of four taps: two of them make even positions, two odd ones."""
-        taps_of = conv.weight.transpose(0, 1)  # (out, in, 4)
-        for first, chosen, start in ((0, [3, 1], x.place(-1)), (1, [2, 0], x.place())):
-            weight, place = taps(taps_of[..., chosen], x.ld), to.place(first, every=2)
-            into.append(convolve(self.packed, weight, conv.bias, start, place, x.length))
-
-    def _join(self, into: list[Operation], deep: Rows, skip: Rows, level: int) -> Rows:
-        """Channels of both, side by side."""
-        joined = self._shared("joined", level, deep.channels + skip.channels)
-        into.append(moved(COPY, deep, joined.place()))
-        into.append(moved(COPY, skip, joined.place(channel=deep.channels)))
-        return joined
-
     def _final(self, into: list[Operation]) -> None:
-        first, last = self.model.final_conv[0].block, self.model.final_conv[1]
+        layers, last = self.layers, self.model.final_conv[1]
+        first = self.model.final_conv[0].block
         channels = first[0].out_channels
-        raw, hidden = (self._shared(name, 0, channels) for name in ("raw", "hidden"))
-        self._convolve(into, first[0], self.back[0], raw)
+        raw, hidden = (layers.shared(name, 0, channels) for name in ("raw", "hidden"))
+        layers.convolve(into, first[0], self.back[0], raw)
         into.append(norm(self.packed, first[1], raw, hidden))
-        self.out = self._buffer(0, last.out_channels)
-        self._convolve(into, last, hidden, self.out)
+        self.out = layers.buffer(0, last.out_channels)
+        layers.convolve(into, last, hidden, self.out)
 
     def _tell(self, timesteps: Tensor) -> None:
         """The table of steps, and what makes a row of what was observed."""
         embedded, panel = self.sizes.diffusion_step_embed_dim, self.packed.panel
         weights, biases = [], []
-        for layer in self.told:
+        for layer in self.layers.told:
             for part in layer.weight.detach().chunk(1 + self.sizes.cond_predict_scale):
                 weights.append(torch.nn.functional.pad(part, (0, 0, 0, -len(part) % panel)))
             for part in layer.bias.detach().chunk(1 + self.sizes.cond_predict_scale):
