@@ -51,7 +51,7 @@ def prepare_calibrate(cfg: DictConfig, config: CalibrateConfig) -> Job:
     job = prepare_job(
         cfg,
         config,
-        identity_of_runner=lambda task: {"runner": config.name},
+        identity_of_runner={"runner": config.name},
         calibrates=True,
         prefix=f"{config.name}_",
     )

@@ -21,6 +21,8 @@ from .description import as_config
 from .identity import Identity, identify
 from .job import Job
 
+OfRunner = Mapping[str, Any]
+
 MISTAKES = (
     CheckpointError,
     EnvError,
@@ -38,7 +40,7 @@ def prepare_job(
     runner: Any,
     *,
     with_policy: bool = True,
-    identity_of_runner: Callable[[Task], Mapping[str, Any]] | None = None,
+    identity_of_runner: OfRunner | Callable[[Task], OfRunner] | None = None,
     calibrates: bool = False,
     prefix: str = "",
 ) -> Job:
@@ -48,7 +50,8 @@ def prepare_job(
         cfg: The composed configuration.
         runner: The runner's own settings.
         with_policy: False where something else acts; the checkpoint is not read then.
-        identity_of_runner: What of its settings changes an episode of a task, for the fingerprint.
+        identity_of_runner: What of its settings changes an episode, for the fingerprint; or what
+            finds it out from the task.
         calibrates: True where a calibration is used whatever the cache.
         prefix: Of the run folder's name.
 
@@ -57,7 +60,8 @@ def prepare_job(
     """
     chosen = chosen_of(cfg, runner, with_policy=with_policy, calibrates=calibrates)
     adapted = check_method(chosen)
-    of_runner = identity_of_runner(chosen.task) if identity_of_runner else {}
+    given = identity_of_runner or {}
+    of_runner = given(chosen.task) if callable(given) else given
     identity = identify(chosen, of_runner, None)
     beside = Path("multirun", chosen.settings.study, _name(chosen, identity, prefix))
     delays = delays_of(realtime_config(cfg.realtime), chosen.task.control_hz, beside)

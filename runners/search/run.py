@@ -81,7 +81,7 @@ def prepare_search(cfg: DictConfig, config: SearchConfig) -> Job:
     job = prepare_job(
         cfg,
         config,
-        identity_of_runner=lambda task: {"runner": asdict(config)},
+        identity_of_runner={"runner": asdict(config)},
         calibrates=True,
         prefix=f"{config.name}_",
     )

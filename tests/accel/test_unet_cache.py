@@ -333,7 +333,7 @@ def test_a_picture_of_its_plan(lift: str, capfd: pytest.CaptureFixture[str]) -> 
     text = page.read_text()
     assert "everything below one level of the UNet" in text
     assert "not reached" in text
-    assert "as run here" in capfd.readouterr().out
+    assert "as run by engine=fused" in capfd.readouterr().out
     for mistake in (["cache=bac"], ["cache=hash_ab"]):
         assert run([*show, *mistake, "cache.steps=2"]) == 2
         error = capfd.readouterr().err

@@ -60,7 +60,7 @@ def test_it_computes_what_robomimic_does(kind: str, tmp_path: Path) -> None:
     cond = policy.encode(obs)
     np.testing.assert_allclose(cond.numpy(), EXPECTED[f"robomimic_{kind}_cond"], atol=1e-5)
     acted = policy.act(obs, torch.Generator().manual_seed(7))
-    np.testing.assert_allclose(acted.numpy(), EXPECTED[f"robomimic_{kind}_action"], atol=5e-5)
+    np.testing.assert_allclose(acted.numpy(), EXPECTED[f"robomimic_{kind}_action"], atol=5e-4)
     assert (policy.action_dim, policy.n_action_steps, policy.horizon) == (ACT, 4, 8)
 
 
