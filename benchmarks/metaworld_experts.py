@@ -4,7 +4,7 @@
     python -m benchmarks.metaworld_experts          # the table of those that are kept
 
 Episodes are those of `runner=collect task=metaworld task.env=NAME runner.noise=0` (and 0.3), step
-for step, in one process. They are kept in results/metaworld_experts.csv, each as it ends.
+for step. They are kept in results/metaworld_experts.csv, each as it ends.
 """
 
 from __future__ import annotations
@@ -53,19 +53,15 @@ def read(path: Path) -> list[Played]:
 def played(task: Task, noise: float, seeds: list[int]) -> Iterator[Played]:
     """The expert's episodes, as runner=collect plays them."""
     from runners.collect.run import disturbance  # torch, which the table needs not
+    from runners.collect.sources import Scripted
+    from runners.episodes.loop import evaluate
 
-    disturb, env = disturbance(0, noise), task.make_env()
     assert task.expert is not None
-    for seed in seeds:
-        obs, done, query, rewards = env.reset(seed=seed)[0], False, 0, [0.0]
-        while not done:
-            seen = obs[None].astype(np.float32).astype(np.float64)  # as a policy would see it
-            (action,) = disturb(seed, query, task.expert.act(seen)[None])
-            obs, reward, terminated, truncated, _ = env.step(action)
-            rewards.append(float(reward))
-            done, query = terminated or truncated, query + 1
-        yield Played(task.world, noise, seed, max(rewards) >= 1, query)
-    env.close()
+    acting, disturb = Scripted(task.expert), disturbance(0, noise)
+    for episode in evaluate(acting, task, seeds, 1, 0, policy_batch=1, disturb=disturb):
+        if episode.success is None:
+            raise RuntimeError(f"{task.world}, seed {episode.seed}: {episode.error}")
+        yield Played(task.world, noise, episode.seed, episode.success, episode.n_steps)
 
 
 def play(path: Path, n_seeds: int, envs: list[str]) -> None:
@@ -75,6 +71,8 @@ def play(path: Path, n_seeds: int, envs: list[str]) -> None:
     for env in envs:
         for noise in NOISES:
             seeds = [s for s in range(n_seeds) if (env, noise, s) not in there]
+            if not seeds:
+                continue
             for episode in played(make_task("metaworld", env=env), noise, seeds):
                 new = not path.exists()
                 with path.open("a", newline="") as file:

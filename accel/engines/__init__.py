@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..families import family_of
 from .backend import (
     FusedConfig,
     check_plan,
@@ -16,16 +17,16 @@ from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
 from .unet import FusedUnet
 
-FUSED: dict[str, Any] = {"transformer": FusedEngine, "unet": FusedUnet}
+FUSED: dict[str, Any] = {"layers": FusedEngine, "levels": FusedUnet}  # by a family's stack
 
 
-def fused(policy: Any, *args: Any, **more: Any) -> Any:
+def fused_engine(policy: Any, *args: Any, **more: Any) -> Any:
     """The fused engine of a policy's family."""
-    return FUSED[policy.sizes.family](policy, *args, **more)
+    return FUSED[family_of(policy).stack](policy, *args, **more)
 
 
 ENGINES: dict[str, tuple[type, Any]] = {
-    "fused": (FusedConfig, fused),
+    "fused": (FusedConfig, fused_engine),
     "reference": (ReferenceConfig, ReferenceEngine),
 }
 

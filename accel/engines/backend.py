@@ -122,8 +122,8 @@ def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None =
         log.info("engine=fused does not run a policy that is %s: engine=reference", family.called)
         return ReferenceConfig()
     transparent = cast("Transparent", policy)
-    reason = unsupported(transparent, config.precision, quant)
-    if reason and config == FusedConfig() and "torch" not in family.programs:
+    gives_way = config == FusedConfig() and "torch" not in family.programs
+    if gives_way and (reason := unsupported(transparent, config.precision, quant)):
         log.info("engine=reference runs this %s: %s", family.noun, reason)
         return ReferenceConfig()
     return replace(config, backend=choose_backend(transparent, config, quant))

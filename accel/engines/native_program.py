@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.native import Part, library, threads
+from ..kernels.native import Part, library, one_thread, portions, together
 from ..kernels.packed import Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
@@ -49,8 +47,7 @@ class NativeProgram:
         self.chosen = kernels
         self.workers = min(torch.get_num_threads(), batch)
         n_parts = batch if self.assembled.alone else self.workers
-        edges = [round(i * batch / n_parts) for i in range(n_parts + 1)]
-        self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self.rows = portions(batch, n_parts)
         shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
         self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
@@ -77,11 +74,7 @@ class NativeProgram:
             )
             for part, rows in zip(self.parts, self.rows, strict=True)
         ]
-        if self.workers == 1:
-            for call in calls:
-                call()
-        else:
-            list(threads(self.workers).map(lambda call: call(), calls))
+        together(calls, self.workers)
         return x
 
     @property
@@ -164,17 +157,6 @@ class NativeProgram:
             "multistep": table.multistep,
             **rule_of(self.plan, policy, packed),
         }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """With more, torch sums a row in an order that depends on its place in the batch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def visible(mask: Tensor | None, tokens: int, keys: int) -> Tensor:

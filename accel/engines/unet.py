@@ -18,7 +18,7 @@ from ..families.unet import fused_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise
 from .backend import FusedConfig
-from .sessions import Session, bias_of
+from .sessions import Session
 from .unet_program import UnetProgram
 
 
@@ -40,7 +40,6 @@ class FusedUnet:
         self.policy, self.plan, self.config = policy, plan, config
         self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
-        self._bias = bias_of(plan, policy.device)
         self._programs: dict[int, UnetProgram] = {}
 
     def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
@@ -51,7 +50,7 @@ class FusedUnet:
                 self._programs = {len(cond): UnetProgram(self.policy, len(cond), half)}
             network = self._programs[len(cond)]
             network.observe(cond)
-            branch = None if self.plan.mask.all() else Session(self.plan, self._bias)
+            branch = None if self.plan.mask.all() else Session(self.plan)
             actions: Tensor = self.policy.denoise(cond, noise, branch, network)
         self.computed = self.computed + (self.plan.mask if branch is None else branch.computed)
         if branch is not None:

@@ -6,14 +6,14 @@ so it is a table over the sampler's steps, made once, and a row of the batch, ma
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..kernels.native import library, threads
+from ..kernels.native import library, one_thread, portions, together
 from ..kernels.operations import (
     MISH,
     Operation,
@@ -26,7 +26,6 @@ from ..kernels.operations import (
     padded,
 )
 from ..kernels.packed import Packed
-from .native_program import one_thread
 from .unet_layers import Layers
 
 Branch = Callable[[int, Callable[[], Tensor]], Tensor]
@@ -47,9 +46,7 @@ class UnetProgram:
         self.model, self.sizes, self.batch = policy.model, policy.sizes, batch
         self.packed = Packed(loaded, half)
         self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens)
-        workers = min(torch.get_num_threads(), batch)
-        edges = [round(i * batch / workers) for i in range(workers + 1)]
-        self.rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self.rows = portions(batch, min(torch.get_num_threads(), batch))
         self._build()
         steps = torch.as_tensor(policy.table.timesteps)
         self.step_of = {int(t): i for i, t in enumerate(steps)}
@@ -94,10 +91,7 @@ class UnetProgram:
         self._run(self.up[level])
 
     def _run(self, sections: list[Section]) -> None:
-        if len(sections) == 1:
-            sections[0](self.time, self.seen)
-        else:
-            list(threads(len(sections)).map(lambda run: run(self.time, self.seen), sections))
+        together([partial(run, self.time, self.seen) for run in sections], len(sections))
 
     def _build(self) -> None:
         """Buffers and sections, in the order in which the network runs them."""

@@ -68,7 +68,24 @@ int64_t linear_floats(const Linear *l, int64_t rows) {
   return l->quant ? quantised_floats(l->quant, rows) : 0;
 }
 
-/* (rows, inputs) -> (rows, padded outputs); a panel stays in cache while all rows pass. */
+/* (batch, rows, inputs) -> (batch, rows, padded outputs) by weights that are no codes; a panel stays
+ * in cache while all rows pass. */
+static inline __attribute__((always_inline)) void multiply(const Linear *l, int batch, int rows,
+                                                           const float *x, int64_t x_stride, int ldx,
+                                                           float *y, int64_t y_stride, int ldy,
+                                                           int then) {
+  for (int c = 0; c < l->outputs; c += PANEL) {
+    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
+    for (int b = 0; b < batch; b++)
+      for (int r = 0; r < rows; r += ROWS) {
+        const int m = rows - r < ROWS ? rows - r : ROWS;
+        kernels[l->half][m](l->inputs, x + b * x_stride + (int64_t)r * ldx, ldx, w, l->bias + c,
+                            y + b * y_stride + (int64_t)r * ldy + c, ldy, then);
+      }
+  }
+}
+
+/* (rows, inputs) -> (rows, padded outputs). */
 void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
             float *scratch) {
   if (l->quant) {
@@ -76,13 +93,6 @@ void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ld
               scratch);
     return;
   }
-  for (int c = 0; c < l->outputs; c += PANEL) {
-    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
-    for (int r = 0; r < rows; r += ROWS) {
-      int m = rows - r < ROWS ? rows - r : ROWS;
-      kernels[l->half][m](l->inputs, x + (int64_t)r * ldx, ldx, w, l->bias + c, y + (int64_t)r * ldy + c,
-                 ldy, then);
-    }
-  }
+  multiply(l, 1, rows, x, 0, ldx, y, 0, ldy, then);
 }
 #endif

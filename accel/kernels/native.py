@@ -8,9 +8,12 @@ other.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from ctypes import c_int64, c_void_p
 from functools import cache, lru_cache
 from pathlib import Path
@@ -91,6 +94,37 @@ def _agrees(loaded: ctypes.CDLL) -> bool:
 @cache
 def threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="skipstep")
+
+
+def portions(batch: int, n: int) -> list[slice]:
+    """The rows of a batch in `n` runs that are as long as each other, or one longer.
+
+    Example:
+        >>> portions(5, 2)
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    edges = [round(i * batch / n) for i in range(n + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def together(calls: Sequence[Callable[[], None]], workers: int) -> None:
+    """Make calls that do not meet: in this thread, or by `workers` others."""
+    if workers == 1:
+        for call in calls:
+            call()
+    else:
+        list(threads(workers).map(lambda call: call(), calls))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """With more, torch sums a row in an order that depends on its place in the batch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 os.register_at_fork(after_in_child=threads.cache_clear)  # a child has the pool without its threads

@@ -27,10 +27,6 @@ typedef struct {
   float *scratch;             /* of NORM: 3 rows of padded(channels) */
 } Operation;
 
-static inline vec choose(ivec mask, vec yes, vec no) {
-  return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
-}
-
 /* x tanh(ln(1 + e^x)), as a quotient of polynomials in e^-|x|. */
 static inline vec mish(vec x) {
   const ivec positive = x > splat(0.0f);
@@ -39,21 +35,6 @@ static inline vec mish(vec x) {
   vec over = choose(positive, high, low);
   vec under = over + choose(positive, splat(2.0f) * e * e, splat(2.0f));
   return x * over / under;
-}
-
-/* All rows of the batch pass while a panel of weights is in the cache. */
-static void convolve(const Operation *o) {
-  const Linear *l = &o->linear;
-  for (int c = 0; c < l->outputs; c += PANEL) {
-    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
-    for (int b = 0; b < o->batch; b++)
-      for (int r = 0; r < o->length; r += ROWS) {
-        const int m = o->length - r < ROWS ? o->length - r : ROWS;
-        kernels[l->half][m](l->inputs, o->from.at + b * o->from.stride + (int64_t)r * o->from.ld,
-                            o->from.ld, w, l->bias + c,
-                            o->to.at + b * o->to.stride + (int64_t)r * o->to.ld + c, o->to.ld, STORE);
-      }
-  }
 }
 
 /* Means over the positions and channels of a group, to each of its channels. */
@@ -74,7 +55,7 @@ static void norm(const Operation *o, const float *time, const float *seen, int64
   for (int b = 0; b < o->batch; b++) {
     const float *x = o->from.at + b * o->from.stride;
     float *y = o->to.at + b * o->to.stride;
-    memset(mean, 0, 4 * (2 * wide + wide));
+    memset(mean, 0, 4 * 3 * wide);
     for (int r = 0; r < o->length; r++)
       for (int c = 0; c < wide; c += LANES) *(vec *)(mean + c) += *(const vec *)(x + r * o->from.ld + c);
     spread(o, mean);
@@ -106,38 +87,32 @@ static void norm(const Operation *o, const float *time, const float *seen, int64
   }
 }
 
-static void copy(const Operation *o) {
+/* COPY, MISH or PLUS, position by position. */
+static void pass(const Operation *o) {
   for (int b = 0; b < o->batch; b++)
-    for (int r = 0; r < o->length; r++)
-      memcpy(o->to.at + b * o->to.stride + (int64_t)r * o->to.ld,
-             o->from.at + b * o->from.stride + (int64_t)r * o->from.ld, 4 * o->channels);
-}
-
-static void activate(const Operation *o) {
-  for (int b = 0; b < o->batch; b++)
-    for (int r = 0; r < o->length; r++)
-      for (int c = 0; c < padded(o->channels); c += LANES)
-        *(vec *)(o->to.at + b * o->to.stride + (int64_t)r * o->to.ld + c) =
-            mish(*(const vec *)(o->from.at + b * o->from.stride + (int64_t)r * o->from.ld + c));
-}
-
-static void plus(const Operation *o) {
-  for (int b = 0; b < o->batch; b++)
-    for (int r = 0; r < o->length; r++)
-      for (int c = 0; c < padded(o->channels); c += LANES)
-        *(vec *)(o->to.at + b * o->to.stride + (int64_t)r * o->to.ld + c) +=
-            *(const vec *)(o->from.at + b * o->from.stride + (int64_t)r * o->from.ld + c);
+    for (int r = 0; r < o->length; r++) {
+      const float *x = o->from.at + b * o->from.stride + (int64_t)r * o->from.ld;
+      float *y = o->to.at + b * o->to.stride + (int64_t)r * o->to.ld;
+      if (o->kind == COPY) memcpy(y, x, 4 * o->channels);
+      else
+        for (int c = 0; c < padded(o->channels); c += LANES) {
+          const vec v = *(const vec *)(x + c);
+          if (o->kind == MISH) *(vec *)(y + c) = mish(v);
+          else *(vec *)(y + c) += v;
+        }
+    }
 }
 
 /* Operations in their order; `time` is what the step says to every row, `seen` what a row has seen. */
 void operate(const Operation *o, int32_t n, const float *time, const float *seen,
              int64_t seen_stride) {
   for (const Operation *end = o + n; o < end; o++) switch (o->kind) {
-      case CONVOLVE: convolve(o); break;
+      case CONVOLVE:
+        multiply(&o->linear, o->batch, o->length, o->from.at, o->from.stride, o->from.ld, o->to.at,
+                 o->to.stride, o->to.ld, STORE);
+        break;
       case NORM: norm(o, time, seen, seen_stride); break;
-      case COPY: copy(o); break;
-      case MISH: activate(o); break;
-      case PLUS: plus(o); break;
+      default: pass(o);
     }
 }
 #endif

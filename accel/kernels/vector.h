@@ -26,11 +26,11 @@ enum { STORE, GELU, ADD }; /* what follows a linear */
 static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 static inline vec splat(float x) { return x - (vec){}; }
-/* The larger one; a if either is NaN, so that NaN in a stays. */
-static inline vec larger(vec a, vec b) {
-  ivec m = b > a;
-  return (vec)((m & (ivec)b) | (~m & (ivec)a));
+static inline vec choose(ivec mask, vec yes, vec no) {
+  return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
 }
+/* The larger one; a if either is NaN, so that NaN in a stays. */
+static inline vec larger(vec a, vec b) { return choose(b > a, b, a); }
 static inline vec with_sign(vec size, vec sign) {
   return (vec)((ivec)size | ((ivec)sign & (int32_t)0x80000000));
 }

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..motion import EnergyMeter, Motion
-from ..task import FloatArray
+from ..task import FloatArray, Task
 from .data import N_GOAL, N_JOINTS, N_POSITIONS, N_TASKS, NOISE_AMPLITUDE, VELOCITY_SCALE
 
 if TYPE_CHECKING:
@@ -154,7 +154,5 @@ def _load_franka_kitchen(render: bool) -> Any:
         with contextlib.redirect_stderr(io.StringIO()):
             from gymnasium_robotics.envs.franka_kitchen import kitchen_env
     except ImportError as error:
-        raise ImportError(
-            'kitchen needs gymnasium-robotics: pip install "skipstep[sim]"'
-        ) from error
+        raise ImportError(f"kitchen needs gymnasium-robotics: {Task.install}") from error
     return kitchen_env

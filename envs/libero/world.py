@@ -57,12 +57,7 @@ class LiberoEnv(RobosuiteEnv):
                 observable.set_enabled(False)  # nobody sees the things' numbers
         return made
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        self.n_steps = 0
-        if seed is not None:
-            np.random.seed(seed)
+    def _started(self, seed: int | None) -> tuple[Mapping[str, Any], dict[str, Any]]:
         number = np.random.randint(len(self.start_states)) if seed is None else seed
         self.start_state = int(number % len(self.start_states))
         settle_steps = self.task.config.settle_steps
@@ -74,7 +69,7 @@ class LiberoEnv(RobosuiteEnv):
                 self._act(NO_MOTION)
         obs = self._act(NO_MOTION) if settle_steps else self._put()
         self.meter.begin()  # a reset costs nothing
-        return self._seen(obs), {"start_state": self.start_state}
+        return obs, {"start_state": self.start_state}
 
     def _place(self) -> None:
         """LIBERO's reset; where things would overlap it draws again."""

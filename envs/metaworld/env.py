@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ..motion import Motion
 from ..task import FloatArray
+from .names import N_ACTION, N_OBS
 from .package import load_metaworld
 
 if TYPE_CHECKING:
     from .task import MetaworldConfig
 
-N_OBS, N_ACTION = 39, 4
 N_ARM_JOINTS = 7  # the first of the positions; then two claws, which slide
 FRAME_SIZE = 256
 CAMERA = "corner2"

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..task import Expert, FloatArray
+from .names import N_ACTION
 from .package import load_metaworld
-
-N_ACTION = 4
 
 
 def expert_of(env: str) -> Expert:

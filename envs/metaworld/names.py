@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+N_OBS, N_ACTION = 39, 4  # of every world
+
 INSTRUCTIONS = {
     "assembly-v3": "Pick up the nut and put it over the peg.",
     "basketball-v3": "Pick up the ball and drop it into the basket.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-INSTALL = 'pip install "skipstep[sim]"'
+from ..task import Task
 
 
 def load_metaworld(module: str) -> Any:
@@ -20,4 +20,6 @@ def load_metaworld(module: str) -> Any:
     try:
         return import_module(f"metaworld.{module}")
     except ImportError as error:
-        raise ImportError(f"task=metaworld needs metaworld 3.0.0 ({error}): {INSTALL}") from error
+        raise ImportError(
+            f"task=metaworld needs metaworld 3.0.0 ({error}): {Task.install}"
+        ) from error

@@ -14,14 +14,13 @@ from skipstep.observations import ObservationSpec
 from ..motion import Motion
 from ..robomimic_args import parsed
 from ..task import EpisodeScore, Expert, FloatArray, Task, TrainingDefaults
-from .expert import N_ACTION, expert_of
-from .names import FAMILY, INSTRUCTIONS, check_env, env_in
+from .expert import expert_of
+from .names import FAMILY, INSTRUCTIONS, N_ACTION, N_OBS, check_env, env_in
 
 if TYPE_CHECKING:
     from ..task import Env
     from .env import MetaworldEnv
 
-N_OBS = 39
 CONTROL_HZ = 80.0
 """Five simulation steps of 2.5 ms."""
 

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from ..pictures import observation_space
-from ..task import FloatArray
+from ..task import FloatArray, Task
 from .cover import covered_share
 from .data import DIFFUSION_POLICY, KINDS, keypoints, spec_of, start_state
 
@@ -119,7 +119,7 @@ def _load_gym_pusht() -> Any:
     try:
         envs = import_module("gym_pusht.envs")
     except ImportError as error:
-        raise ImportError('pusht needs gym-pusht: pip install "skipstep[sim]"') from error
+        raise ImportError(f"pusht needs gym-pusht: {Task.install}") from error
     if int((version := metadata.version("pymunk")).partition(".")[0]) >= 7:
-        raise ImportError(f'pusht needs pymunk below 7, got {version}: pip install "skipstep[sim]"')
+        raise ImportError(f"pusht needs pymunk below 7, got {version}: {Task.install}")
     return envs

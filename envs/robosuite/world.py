@@ -19,7 +19,7 @@ from skipstep.observations import STATE
 
 from ..motion import EnergyMeter, Motion
 from ..pictures import observation_space
-from ..task import FloatArray
+from ..task import FloatArray, Task
 from .actions import pose_command
 from .observations import OBJECT
 
@@ -71,9 +71,14 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         self.n_steps = 0
         if seed is not None:
             np.random.seed(seed)
+        obs, info = self._started(seed)
+        return self._seen(obs), info
+
+    def _started(self, seed: int | None) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """A new episode, after the generator was seeded: what robosuite shows, and the info."""
         obs = self.sim_env.reset()
         self._measure()  # a hard reset makes a new simulation
-        return self._seen(obs), {}
+        return obs, {}
 
     def _measure(self) -> None:
         """Each substep of a new simulation is sampled from now on, and a plain film is dull."""
@@ -185,9 +190,9 @@ def _load_robosuite(task: str) -> Any:
     try:
         robosuite = importlib.import_module("robosuite")
     except ImportError as error:
-        raise ImportError(f'{task} needs robosuite 1.4: pip install "skipstep[sim]"') from error
+        raise ImportError(f"{task} needs robosuite 1.4: {Task.install}") from error
     if not robosuite.__version__.startswith("1.4."):
         raise ImportError(
-            f'{task} needs robosuite 1.4, got {robosuite.__version__}: pip install "skipstep[sim]"'
+            f"{task} needs robosuite 1.4, got {robosuite.__version__}: {Task.install}"
         )
     return robosuite

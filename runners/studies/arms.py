@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..formatting import task_words
 from ..store.reading import Run, is_baseline
 
 STRATUM = ("task", "noise_seed")
@@ -146,4 +147,4 @@ def _task(run: Run) -> str:
     """The task, and its world where it has many."""
     said = run.config.get("task", {})
     name = str(said.get("name") or run.name.split("_")[0])
-    return f"{name} {said['world']}" if said.get("world") else name
+    return task_words({"task": name, "world": said.get("world")})

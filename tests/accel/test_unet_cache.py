@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -333,7 +334,7 @@ def test_a_picture_of_its_plan(lift: str, capfd: pytest.CaptureFixture[str]) -> 
     text = page.read_text()
     assert "everything below one level of the UNet" in text
     assert "not reached" in text
-    assert "as run by engine=fused" in capfd.readouterr().out
+    assert re.search(r"as run by engine=fused +[\d.]+ G \(\d", capfd.readouterr().out)
     for mistake in (["cache=bac"], ["cache=hash_ab"]):
         assert run([*show, *mistake, "cache.steps=2"]) == 2
         error = capfd.readouterr().err

@@ -26,6 +26,8 @@ from tests.helpers.robomimic_checkpoints import ARRAYS, SMALL, observations, pay
 
 EXPECTED = np.load(DATA / "image_policies.npz")
 Payload = dict[str, Any]
+# recorded on AVX-512; torch's convolutions on AVX2 round otherwise, and sampling makes 2e-4 of it
+ATOL = 5e-5 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 5e-4
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def test_it_computes_what_robomimic_does(kind: str, tmp_path: Path) -> None:
     cond = policy.encode(obs)
     np.testing.assert_allclose(cond.numpy(), EXPECTED[f"robomimic_{kind}_cond"], atol=1e-5)
     acted = policy.act(obs, torch.Generator().manual_seed(7))
-    np.testing.assert_allclose(acted.numpy(), EXPECTED[f"robomimic_{kind}_action"], atol=5e-4)
+    np.testing.assert_allclose(acted.numpy(), EXPECTED[f"robomimic_{kind}_action"], atol=ATOL)
     assert (policy.action_dim, policy.n_action_steps, policy.horizon) == (ACT, 4, 8)
 
 
