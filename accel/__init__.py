@@ -61,6 +61,7 @@ from .quant import (
     quantize,
     save_quantized,
 )
+from .robot import RobotPolicy, accelerate
 
 # older names, for scripts that have them
 Quantised = Quantized
@@ -96,6 +97,7 @@ __all__ = [
     "Quantised",
     "Quantized",
     "ReferenceConfig",
+    "RobotPolicy",
     "RtnConfig",
     "SavedPlanConfig",
     "Site",
@@ -106,6 +108,7 @@ __all__ = [
     "TeaCacheConfig",
     "Threshold",
     "UniformConfig",
+    "accelerate",
     "accelerated",
     "action_error",
     "adapt_plan",

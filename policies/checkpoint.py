@@ -98,6 +98,7 @@ def load_policy(
         log.warning("%s: %s", found, cut)
     for words in sampler_warnings(policy.config.sampler):
         log.warning("%s: %s", found, words)
+    policy.origin = found
     return policy.to(device).eval()
 
 

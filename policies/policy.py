@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ class DiffusionPolicy(Encoding):
         config: everything but the weights.
         encoder: in the place of the one that the config describes, from normalised arrays (B, To,
             ...) by name to (B, To, obs_dim).
+
+    Attributes:
+        origin: the folder or file that it was loaded from, if any.
     """
 
     n_obs_steps: int
@@ -57,6 +61,7 @@ class DiffusionPolicy(Encoding):
         self.obs_dim, self.action_dim = config.obs_dim, config.action_dim
         self.table = sampler_table(config.sampler)
         self.obs_spec = config.obs_spec
+        self.origin: Path | None = None
         self._fingerprints = Fingerprints()
 
     @property
@@ -128,7 +133,7 @@ class DiffusionPolicy(Encoding):
             twin = DiffusionPolicy(config, None if self.encoder is None else shared(self.encoder))
         for ours, theirs in ((twin.model, self.model), (twin.normalizer, self.normalizer)):
             ours.load_state_dict(theirs.state_dict(), assign=True)
-        twin._fingerprints = self._fingerprints
+        twin._fingerprints, twin.origin = self._fingerprints, self.origin
         return twin.to(self.device).train(self.training)
 
     @property

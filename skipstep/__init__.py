@@ -6,6 +6,28 @@ names are those of a checkout, where they are also what the packages call each o
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from .names import install
 
 install()
+
+FROM = {
+    "accelerate": "accel",
+    "accelerated": "accel",
+    "load_policy": "policies",
+    "from_reference": "policies",
+    "make_task": "envs",
+}
+"""What `from skipstep import ...` brings; a package is imported when it is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(FROM[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *FROM])

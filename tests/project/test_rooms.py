@@ -23,6 +23,7 @@ ORDER = {
         ["caches"],
         ["forecast_noise", "chosen"],
         ["api", "attach"],
+        ["robot"],
     ],
     "policies": [
         [

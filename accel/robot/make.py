@@ -1,0 +1,162 @@
+"""`accelerate`: names instead of configurations, and a calibration from observations."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skipstep.observations import n_rows, take
+
+from ..api import accelerated
+from ..caches import CACHES
+from ..calibration.calibration import MIN_QUERIES, Calibration
+from ..calibration.measure import calibrate
+from ..plans.plan import CachePlan
+from ..protocol import Accelerable
+from ..quant import QUANTIZERS, Quantized, Statistics, collect
+from .inputs import read
+from .policy import RobotPolicy
+
+log = logging.getLogger(__name__)
+
+BATCH = 8  # queries that are watched at once
+SHIPPED = "calibration"  # beside a checkpoint: what its policy saw, for this
+
+
+def accelerate(
+    policy: Accelerable,
+    cache: Any = None,
+    quant: Any = None,
+    engine: Any = "fused",
+    *,
+    sampler: Any = None,
+    steps: int | None = None,
+    observations: Any = None,
+    calibration: Calibration | str | Path | None = None,
+    statistics: Statistics | str | Path | None = None,
+    seed: int | None = None,
+) -> RobotPolicy:
+    """A policy, made cheaper, for a robot's program; close it, or use it as a context.
+
+    What it does is what `accelerated` does, under names: `accelerate(policy, "hash_ab")`. Methods
+    that look at queries first (bac, hash_ab, every quantisation) need some: a calibration or
+    statistics, or observations from which they are made here, which takes a while. Checkpoints of
+    this project bring observations, and those are taken where nothing is given.
+
+    Args:
+        policy: from `load_policy`, in eval mode; it stays plain.
+        cache: a name (`hash_ab`), a config instance, or a plan that was made before.
+        quant: a name (`duquant`), a config instance, or a policy that was quantised before.
+        engine: a name or a config instance.
+        sampler: the name of another sampler; None: the checkpoint's.
+        steps: its network calls a query. Ten trailing DDPM steps are a good first try:
+            `sampler="ddpm", steps=10`.
+        observations: (M, n_obs_steps, obs_dim) that the robot saw, M at least 8 and from several
+            episodes, or a mapping of such arrays; numpy or torch.
+        calibration: for a cache; or its file, as runner=calibrate writes it.
+        statistics: for a quantisation; or their file.
+        seed: of the noise of queries; None: another one each time.
+
+    Raises:
+        ValueError: an unknown name, or a method that needs observations and has none; says the way
+            out. Else as `accelerated`.
+
+    Example:
+        >>> from policies import load_policy
+        >>> policy = load_policy("checkpoints/kitchen")
+        >>> with accelerate(policy, sampler="ddpm", steps=5, seed=0) as fast:
+        ...     actions = fast.act(np.zeros((2, fast.n_obs_steps, fast.obs_dim)))
+        >>> actions.shape
+        (2, 8, 9)
+    """
+    cache = _config(CACHES, cache, "cache")
+    quant = _config(QUANTIZERS, quant, "quant")
+    if sampler is not None or steps is not None:
+        policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
+    if isinstance(calibration, str | Path):
+        calibration = Calibration.load(calibration)
+    if isinstance(statistics, str | Path):
+        statistics = Statistics.load(statistics)
+    if calibration is None and _calibrated(cache):
+        seen = _observations(policy, observations, f"cache={cache.name}", "a calibration")
+        needs = CACHES[cache.name].needs
+        plain: Any = policy
+        calibration = calibrate(plain, seen, _noise(n_rows(seen)), statistics=needs)
+    if statistics is None and _is_quantiser(quant):
+        seen = _observations(policy, observations, f"quant={quant.name}", "statistics")
+        statistics = _watched(policy, seen)
+    with ExitStack() as stack:
+        fast = stack.enter_context(
+            accelerated(policy, cache, quant, engine, calibration, statistics)
+        )
+        return RobotPolicy(fast, seed, stack.pop_all())
+
+
+def _config(table: Mapping[str, Any], given: Any, setting: str) -> Any:
+    """A name -> its configuration with defaults; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    if given not in table:
+        near = difflib.get_close_matches(given, table, 1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{setting} must be one of {', '.join(table)}, got {given!r}{guess}")
+    return table[given][0]()
+
+
+def _calibrated(cache: Any) -> bool:
+    known = cache is not None and not isinstance(cache, CachePlan)
+    return known and getattr(CACHES.get(getattr(cache, "name", "")), "calibrated", False)
+
+
+def _is_quantiser(quant: Any) -> bool:
+    name = getattr(quant, "name", "none")
+    return quant is not None and not isinstance(quant, Quantized) and name != "none"
+
+
+def _observations(policy: Any, given: Any, method: str, what: str) -> Any:
+    """Queries as `encode` takes them: what was given, or what the checkpoint's folder has."""
+    if given is None:
+        given = _shipped(policy)
+    if given is None:
+        raise ValueError(
+            f"{method} needs {what}: pass observations=(M, {policy.n_obs_steps}, ...) that the "
+            "robot saw, or what python run.py runner=calibrate task.checkpoint=... makes"
+        )
+    aliases = getattr(getattr(policy, "config", None), "aliases", {})
+    batch = read(given, policy.obs_spec, aliases, policy.n_obs_steps)
+    if batch.n_rows < MIN_QUERIES:
+        raise ValueError(
+            f"observations must be of at least {MIN_QUERIES} queries, got {batch.n_rows}"
+        )
+    return batch.observation(policy.obs_spec)
+
+
+def _shipped(policy: Any) -> Any:
+    """The observations beside a checkpoint; None where there are none."""
+    origin = getattr(policy, "origin", None)
+    files = sorted(Path(origin, SHIPPED).glob("*.npz")) if origin else []
+    if not files:
+        return None
+    log.info("observations from %s", files[0])
+    with np.load(files[0]) as file:
+        if "obs" in file:
+            return file["obs"]
+        return {name: file[f"obs/{name}"] for name in policy.obs_spec}
+
+
+def _noise(n: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(n)]
+
+
+def _watched(policy: Any, seen: Any) -> Statistics:
+    noise, n = _noise(n_rows(seen)), n_rows(seen)
+    parts = [slice(i, i + BATCH) for i in range(0, n, BATCH)]
+    batches = [(take(seen, part), noise[part]) for part in parts]
+    return collect(policy, batches, len(batches), run=lambda _, batch: policy.act(*batch))
