@@ -21,9 +21,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from .commands import COMMANDS, WORDS, run_command
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
+from .launch.helping import help_text, wants_help
+from .launch.mistakes import check_words
 from .launch.prepared import Prepared
 from .launch.sweeps import (
     Launch,
@@ -34,7 +37,7 @@ from .launch.sweeps import (
     unaccelerated,
 )
 from .overrides import key_of
-from .places import PROJECT, check_writable
+from .places import PROJECT, check_writable, is_checkout
 from .plugins import load_plugins
 from .registry import prepare, runner_of
 from .store.folder import StoreError, note_failure
@@ -189,11 +192,17 @@ def _short(folder: Path) -> Path:
 
 def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
+    if argv and argv[0] in COMMANDS:
+        return run_command(argv[0], argv[1:])
+    if wants_help(argv):
+        print(help_text(argv, CONF, WORDS, "python run.py" if is_checkout() else "skipstep"))
+        return 0
     argv = spelled_out(argv)
     PREPARED.forget()
     # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
     warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
+        check_words(argv, COMMANDS)
         launches = validate(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,6 +11,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESULTS, PUBLISHED = PROJECT / "results", "published"
 
 
+def is_checkout() -> bool:
+    """Whether this is a clone of the repository, not an installed package."""
+    return (PROJECT / "pyproject.toml").is_file()
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a run folder that cannot be made, without making it."""
     existing = folder

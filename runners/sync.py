@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .arguments import Parser
 from .errors import UserError
 from .loggers import has_key
-from .report.build import FOLDER, PAGE, Parser
+from .report.build import FOLDER, PAGE
 from .store.reading import FINISHED, is_run, read_run
 
 

@@ -7,10 +7,17 @@ import sys
 
 from .names import ROOT
 
+STOPPED = 130
+
 
 def main() -> None:
     gc.disable()  # until the first job is checked: what is imported stays
     sys.path.insert(0, str(ROOT))  # before what else may be called runners
-    from runners.cli import run  # not at the top: env workers import this file
+    try:
+        from runners.cli import run  # not at the top: env workers import this file
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while something is imported
+        print("interrupted", file=sys.stderr)
+        code = STOPPED
+    sys.exit(code)

@@ -69,7 +69,14 @@ def _must_be(name: str, hint: Any, value: Any) -> str:
     if options[0] == WORDS[bool] and len(options) > 1:
         options = ["true", "false", *options[1:]]
     expected = " or ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
-    return f"{name} must be {expected}, got {_shown(value)}"
+    return f"{name} must be {expected}, got {_shown(value)}{_as_a_list(name, hint, value)}"
+
+
+def _as_a_list(name: str, hint: Any, value: Any) -> str:
+    """How one value is written where a list belongs."""
+    kinds = [get_args(o)[0] for o in _options(hint) if get_origin(o) is list and get_args(o)]
+    one = any(isinstance(kind, type) and type(value) is kind for kind in kinds)
+    return f"; write {name}=[{value}]" if one else ""
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
 from ..plugins import registered
+from .mistakes import guess
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
@@ -41,7 +42,8 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
         parent = key.rpartition(".")[0]
         node = OmegaConf.select(cfg, parent) if parent else cfg
         allowed = ", ".join(node) if isinstance(node, DictConfig) else "nothing below it"
-        raise UserError(f"{key}: unknown key, allowed: {allowed}") from error
+        near = guess(key, _keys(cfg))
+        raise UserError(f"{key}: unknown key, allowed: {allowed}{near}") from error
 
 
 def _no_choice(group: str, name: str, allowed: Sequence[str]) -> str:
@@ -51,7 +53,16 @@ def _no_choice(group: str, name: str, allowed: Sequence[str]) -> str:
             f"{group}={name} needs a file conf/{group}/{name}.yaml beside the plug-in, "
             "and there is none"
         )
-    return f"{group} must be one of {', '.join(allowed)}, got {name!r}"
+    near = guess(name, allowed)
+    return f"{group} must be one of {', '.join(allowed)}, got {name!r}{near}"
+
+
+def _keys(cfg: DictConfig) -> list[str]:
+    """All settings, in full: task, task.checkpoint, n_episodes."""
+    own = [str(key) for key in cfg if key != "hydra"]
+    nodes = {key: OmegaConf.select(cfg, key) for key in own}
+    blocks = {key: map(str, node) for key, node in nodes.items() if isinstance(node, DictConfig)}
+    return own + [f"{key}.{name}" for key, names in blocks.items() for name in names]
 
 
 def _check_words(words: Sequence[str]) -> None:

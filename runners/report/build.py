@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ..arguments import Parser
 from ..errors import UserError
 from ..store.atomic import replacing, write_whole
 from ..studies.comparisons import Arm, ReportConfig, findings
@@ -122,13 +122,6 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-
-
-class Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -22,11 +22,11 @@ from policies import (
 )
 from policies.encoders.config import EncoderConfig
 from policies.lerobot.said import said_by
+from runners.commands import exporting
 from tests.helpers.lerobot_folder import CONFIG, expected, write
 from tests.helpers.stock import live_policy
 from tests.helpers.stock_unet import OBS, TO, live_unet
 from tests.policies.test_lerobot import FOLDERS, noise, observation
-from tools import export_checkpoint
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -186,14 +186,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     save_policy(low_dim(), tmp_path / "ours", torch.float32)
     ours, out = str(tmp_path / "ours"), str(tmp_path / "theirs")
     words = [ours, out, "--to", "lerobot", "--state-dim", "2"]
-    assert export_checkpoint.main(words) == export_checkpoint.main(words) == 0
+    assert exporting.run(words) == exporting.run(words) == 0
     assert load_policy(out).action_dim == 3
-    assert export_checkpoint.main([ours, f"{out}.ckpt"]) == 0
+    assert exporting.run([ours, f"{out}.ckpt"]) == 0
     assert load_policy(f"{out}.ckpt").action_dim == 3
     assert f" MiB in {out}.ckpt\n" in capsys.readouterr().out
-    assert export_checkpoint.main([ours, ours, *words[2:]]) == 2
+    assert exporting.run([ours, ours, *words[2:]]) == 2
     assert capsys.readouterr().err == (
         f"error: {ours} must be new, or of an earlier export, it holds policy.yaml\n"
     )
-    assert export_checkpoint.main([out, f"{out}.ckpt"]) == 2
+    assert exporting.run([out, f"{out}.ckpt"]) == 2
     assert "this one sees state, environment_state\n" in capsys.readouterr().err

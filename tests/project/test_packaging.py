@@ -68,7 +68,17 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
     wrong = run("cache=hashab")
     assert wrong.returncode == 2
     names = ", ".join(sorted(CACHES))
-    assert wrong.stderr.strip().endswith(f"cache must be one of {names}, got 'hashab'")
+    assert wrong.stderr.strip().endswith(
+        f"cache must be one of {names}, got 'hashab'; did you mean hash_ab?"
+    )
+    doctor = run("doctor")
+    assert "run in a clone of it, or give task.checkpoint=PATH" in doctor.stdout, doctor.stderr
+    timed = run("bench", "--quick", "--rounds", "1")
+    assert timed.returncode == 0, timed.stderr
+    assert "times as fast" in timed.stdout
+    for words in (["report", "nowhere"], ["sync", "nowhere"], ["show", "nowhere"]):
+        assert run(*words).returncode == 2
+    assert "skipstep cache=hash_ab task=kitchen" in run("--help").stdout
     report = [sys.executable, "-m", "skipstep.runners.report", "nowhere"]
     said = subprocess.run(
         report,

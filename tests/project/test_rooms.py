@@ -53,7 +53,7 @@ ORDER = {
     ],
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
-        ["statistics", "html", "plugins", "places"],
+        ["statistics", "html", "plugins", "places", "arguments"],
         ["svg"],
         ["store"],
         ["studies"],
@@ -64,7 +64,8 @@ ORDER = {
         ["calibrate", "search", "collect", "train", "show"],
         ["report", "launch"],
         ["registry"],
-        ["cli", "sync"],
+        ["commands", "sync"],
+        ["cli"],
     ],
 }
 MAY_IMPORT = {"accel": set(), "policies": set(), "envs": set(), "runners": set(ORDER)}

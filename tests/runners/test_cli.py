@@ -57,7 +57,7 @@ MISTAKES = {
     "task.success_tasks=8": "task.success_tasks must be 1 to 7, got 8",
     "task.weights=best": "weights must be one of auto, ema, model, got 'best'",
     "task.pick=newest": "task.pick must be best or latest, got 'newest'",
-    "task.checkpoint=a=b.ckpt": "mismatched input '='",
+    "task.checkpoint=a=b.ckpt": "task.checkpoint: a value with an = is quoted twice",
     "hydra.run.dir=/proc/nowhere": "cannot write to /proc/nowhere",
     "logger=wandb": "logger=wandb needs a key",
     "runner=colect": "runner must be one of calibrate, collect, evaluate, search",
