@@ -30,9 +30,9 @@ SLIPS = {  # what is typed -> what is said
     "reprt": "reprt: unknown command; did you mean report?",
     "task.checkpoint=a/epoch=02.ckpt": "task.checkpoint: a value with an = is quoted twice, "
     "\"task.checkpoint='a/epoch=02.ckpt'\"",
-    "cache=unifrom": "got 'unifrom'; did you mean uniform?",
+    "cache=unifrm": "got 'unifrm'; did you mean uniform?",
     "n_episode=3": "n_episode: unknown key, allowed: .*; did you mean n_episodes?",
-    "task.chekpoint=x": "task.chekpoint: unknown key, .*; did you mean task.checkpoint?",
+    "task.checkpnt=x": "task.checkpnt: unknown key, .*; did you mean task.checkpoint?",
     "film=100003": "film must be a list of whole numbers or null, got 100003; write film=[100003]",
 }
 
@@ -87,8 +87,8 @@ def test_help_of_a_choice_has_its_settings(capsys: pytest.CaptureFixture[str]) -
     assert re.search(r"runner\.unet\.kernel_size=5 +odd", said)
     assert re.search(r"cache\.steps=20 +update steps S", said)
     assert "task.checkpoint" not in said
-    assert run(["cache=unifrom", "-h"]) == 0
-    assert "cache=unifrom: no such choice of ours; there are bac, " in capsys.readouterr().out
+    assert run(["cache=unifrm", "-h"]) == 0
+    assert "cache=unifrm: no such choice of ours; there are bac, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
