@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .commands import COMMANDS, WORDS, run_command
+from .commands import COMMANDS, RUNS, WORDS, run_command
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
@@ -194,6 +194,8 @@ def run(argv: Sequence[str]) -> int:
     """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
     if argv and argv[0] in COMMANDS:
         return run_command(argv[0], argv[1:])
+    if argv and argv[0] in RUNS:
+        argv = [RUNS[argv[0]][0], *argv[1:]]
     if wants_help(argv):
         print(help_text(argv, CONF, WORDS, "python run.py" if is_checkout() else "skipstep"))
         return 0
@@ -202,7 +204,7 @@ def run(argv: Sequence[str]) -> int:
     # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
     warnings.filterwarnings("ignore", ".*\n.*is validated against ConfigStore schema")
     try:
-        check_words(argv, COMMANDS)
+        check_words(argv, WORDS)
         launches = validate(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,6 +18,7 @@ RUNNERS: dict[str, Runner | str] = {  # "module:name" is imported when it is ask
     "train": "runners.train.run:TRAIN",
     "search": "runners.search.run:SEARCH",
     "show": "runners.show.run:SHOW",
+    "serve": "runners.serve.run:SERVE",
 }
 
 

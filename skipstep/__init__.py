@@ -19,6 +19,7 @@ FROM = {
     "load_policy": "policies",
     "from_reference": "policies",
     "make_task": "envs",
+    "Client": "runners.serve.client",
 }
 """What `from skipstep import ...` brings; a package is imported when it is asked for."""
 

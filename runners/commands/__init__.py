@@ -23,7 +23,9 @@ COMMANDS = {  # name -> module, what it does
     "bench": ("runners.commands.bench", "how fast queries are here, in each engine"),
     "doctor": ("runners.commands.doctor", "what this machine has, and what is missing"),
 }
-WORDS = {name: words for name, (_, words) in COMMANDS.items()}
+RUNS = {"serve": ("runner=serve", "a policy behind a websocket: serve serve.port=8000")}
+"""Name -> the setting that it stands for, what it does; the words after it are settings."""
+WORDS = {name: words for name, (_, words) in {**COMMANDS, **RUNS}.items()}
 
 
 def run_command(name: str, words: Sequence[str]) -> int:

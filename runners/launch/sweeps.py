@@ -18,6 +18,9 @@ LAUNCHER = "hydra/launcher"
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"
 
 
+SHORT = {"^realtime=": "realtime.enabled=", r"^serve\.": "runner."}
+
+
 @dataclass(frozen=True)
 class Launch:
     """One call of Hydra.
@@ -98,9 +101,11 @@ def check_launcher(words: Sequence[str]) -> None:
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
-    """The words as Hydra wants them: -m first, and realtime=true in full."""
+    """The words as Hydra wants them: -m first, and realtime=true and serve.port=0 in full."""
     words = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))
-    return [re.sub("^realtime=", "realtime.enabled=", word) for word in words]
+    for short, full in SHORT.items():
+        words = [re.sub(short, full, word) for word in words]
+    return words
 
 
 def let_children_import(words: Sequence[str]) -> None:

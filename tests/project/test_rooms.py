@@ -61,7 +61,7 @@ ORDER = {
         ["jobs"],
         ["acceleration"],
         ["evaluate"],
-        ["calibrate", "search", "collect", "train", "show"],
+        ["calibrate", "search", "collect", "train", "show", "serve"],
         ["report", "launch"],
         ["registry"],
         ["commands", "sync"],

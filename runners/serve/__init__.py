@@ -1,0 +1,1 @@
+"""runner=serve: an accelerated policy behind a websocket, for robots and their clients."""
