@@ -66,7 +66,12 @@ def save_drawn_policy(name: str, folder: Path) -> None:
     n, m = task.obs_dim, task.action_dim
     sizes = NetworkConfig(m, m, 10, 2, cond_dim=n, n_layer=2, n_head=2, n_emb=32)
     config = PolicyConfig(
-        sizes, n, m, 8, sampler=SamplerConfig(steps=8), task=TaskInfo(task.world or name)
+        sizes,
+        n,
+        m,
+        8,
+        sampler=SamplerConfig(steps=8),
+        task=TaskInfo(task.info()["name"]),
     )
     policy = DiffusionPolicy(config).eval()
     with torch.no_grad():

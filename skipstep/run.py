@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from .names import ROOT
@@ -20,4 +21,7 @@ def main() -> None:
     except KeyboardInterrupt:  # while something is imported
         print("interrupted", file=sys.stderr)
         code = STOPPED
+    except BrokenPipeError:  # who read our output has gone: `run.py --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code)
