@@ -31,10 +31,12 @@ MARGIN = 0.03
 METRICS = {  # of an episode's `embodied` -> heading, digits
     "time_to_success_s": ("time to success, s", 2),
     "joint_path_length_rad": ("joint path, rad", 2),
+    "path_length_px": ("path, px", 0),
     "mean_squared_joint_jerk_rad2_s6": ("squared jerk, rad2/s6", 0),
     "mean_chunk_jump": ("jump between chunks", 3),
     "energy_j": ("energy, J", 0),
 }
+OF_ONE_TASK = ("path_length_px",)  # of PushT; others have no such column
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,14 @@ def embodied(rows: Sequence[Row]) -> Iterator[str]:
     plain = next((row.run for row in rows if is_baseline(row.run)), None)
     if plain is None:
         return
-    yield f"| arm | {' | '.join(heading for heading, _ in METRICS.values())} |"
-    yield "|---" * (len(METRICS) + 1) + "|"
     own = means(plain.ok.values())
+    shown = {n: how for n, how in METRICS.items() if n in own or n not in OF_ONE_TASK}
+    yield f"| arm | {' | '.join(heading for heading, _ in shown.values())} |"
+    yield "|---" * (len(shown) + 1) + "|"
     for row in rows:
         gaps = {} if row.run is plain else differences(row.run.ok.values(), plain.ok.values())
         cells = []
-        for name, (_, digits) in METRICS.items():
+        for name, (_, digits) in shown.items():
             if row.run is plain and name in own:
                 cells.append(_number(own[name].mean, own[name].interval, digits, ""))
             elif name in gaps:
