@@ -51,6 +51,7 @@ from .plans.summary import PlanSummary, summarize
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
+    LeftOut,
     NoQuantConfig,
     Quantized,
     RtnConfig,
@@ -58,8 +59,10 @@ from .quant import (
     Statistics,
     collect,
     load_quantized,
+    make_packs,
     quantize,
     save_quantized,
+    write_packs,
 )
 
 # older names, for scripts that have them
@@ -88,6 +91,7 @@ __all__ = [
     "FusedConfig",
     "HashAbConfig",
     "IntervalConfig",
+    "LeftOut",
     "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",
@@ -126,6 +130,7 @@ __all__ = [
     "load_quantised",
     "load_quantized",
     "loud_forecasts",
+    "make_packs",
     "plain_flops",
     "quantised",
     "quantize",
@@ -141,4 +146,5 @@ __all__ = [
     "sites_of",
     "summarise",
     "summarize",
+    "write_packs",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from .choice import exact
 from .kernels import KERNELS, refusal
 from .linear import QuantisedLinear
 from .native_linear import NativeLinear
+
+log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "native", "torch")
 CHUNK = 256  # rows of a call of C: their codes stay in cache while all columns pass
@@ -90,8 +93,7 @@ def execute(model: nn.Module, backend: str = "auto") -> dict[str, str]:
     Raises:
         ValueError: another backend, or native where it cannot run, by layer.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_backend(backend)
     chosen = {}
     for name, layer in quantised_layers(model).items():
         reason = "" if backend == "torch" else refusal("native", layer)
@@ -105,3 +107,34 @@ def execute(model: nn.Module, backend: str = "auto") -> dict[str, str]:
     return chosen
 
 
+
+
+def check_backend(backend: str) -> None:
+    """Refuse another name."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+class Watch:
+    """Says after the first call of a quantised model if none of its quantised layers ran in it.
+
+    A copy of a model may go on calling the original's blocks, through a function that holds them.
+    """
+
+    def __call__(self, model: nn.Module, args: Any, output: Any) -> None:
+        for key, hook in list(model._forward_hooks.items()):
+            if isinstance(hook, Watch):
+                del model._forward_hooks[key]
+        layers = quantised_layers(model)
+        if layers and not any(layer.ran for layer in layers.values()):
+            log.warning(
+                "none of the %d quantised layers ran in this call of the model, %s and others: the "
+                "model reaches its blocks in another way than through its modules (a function that "
+                "holds them?), and its output is the one of full precision",
+                *(len(layers), next(iter(layers))),
+            )
+
+
+def watch(model: nn.Module) -> None:
+    """Let a model say so, see `Watch`."""
+    model.register_forward_hook(Watch())

@@ -73,6 +73,11 @@ def padded(features: int, block: int) -> int:
     return -(-features // block) * block
 
 
+def power_of_two(n: int, most: int) -> int:
+    """The largest one that divides n and is at most `most`, itself one."""
+    return min(n & -n, most)
+
+
 def smoothing(maximum: Tensor, weight: Tensor, alpha: float) -> Tensor:
     """(K,): SmoothQuant's scales (Xiao et al. 2023, eq. 4), inputs to be divided by them."""
     inputs = maximum.double().clamp(min=EPSILON)

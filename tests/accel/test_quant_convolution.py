@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from accel.quant import RtnConfig, collect, load_quantized, quantize, save_quantized
 from accel.quant.config import OFF, DuQuantConfig
 from accel.quant.convolution import Flattened, QuantisedConv2d, patches
-from accel.quant.duquant import fit_linear
+from accel.quant.fitting import fit_linear
 from accel.quant.selection import choose, linears
 from accel.quant.statistics import LayerStatistics
 
