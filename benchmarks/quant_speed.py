@@ -85,7 +85,10 @@ def measure(path: str, steps: int, rounds: int, threads: int) -> dict[str, Any]:
 
 def render(found: Mapping[str, Any]) -> str:
     """A table with a line for each way and setting."""
-    lines = ["| run by | setting | CPU ms a query | times as fast as float32 |", "|---|---|---|---|"]
+    lines = [
+        "| run by | setting | CPU ms a query | times as fast as float32 |",
+        "|---|---|---|---|",
+    ]
     for way, arms in found["ways"].items():
         for name, arm in arms.items():
             low, high = arm["times_as_fast_interval"]

@@ -97,7 +97,7 @@ def execute(model: nn.Module, backend: str = "auto") -> dict[str, str]:
     chosen = {}
     for name, layer in quantised_layers(model).items():
         reason = "" if backend == "torch" else refusal("native", layer)
-        if not reason and backend != "torch" and not exact("native", layer, 3, KERNELS):
+        if not reason and backend != "torch" and not exact("native", layer, LEAST, KERNELS):
             reason = "it computes something else than torch there"
         if reason and backend == "native":
             raise ValueError(f"backend native cannot run layer {name}: {reason}")
@@ -105,8 +105,6 @@ def execute(model: nn.Module, backend: str = "auto") -> dict[str, str]:
         layer.executor = Native() if native else None
         chosen[name] = kernel_of(layer)
     return chosen
-
-
 
 
 def check_backend(backend: str) -> None:

@@ -65,7 +65,9 @@ def save_quantized(quantised: Quantized, path: str | Path) -> None:
         "digest": sha256(tensors),
     }
     write_tensors(Path(path), tensors, header)
-    log.info("weights of %d layers are quantised once: codes written to %s", len(quantised.layers), path)
+    log.info(
+        "weights of %d layers are quantised once: codes written to %s", len(quantised.layers), path
+    )
 
 
 def aliases(model: nn.Module) -> dict[str, str]:
@@ -114,7 +116,11 @@ def load_quantized(
         found = _restore(header, made_with, tensors, model)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
-    log.info("weights of %d layers were quantised once: their codes are read from %s", len(found.layers), path)
+    log.info(
+        "weights of %d layers were quantised once: their codes are read from %s",
+        len(found.layers),
+        path,
+    )
     watch(found.model)
     kernels = execute(found.model, backend)
     if backend != "torch":
@@ -134,9 +140,13 @@ def _difference(header: Mapping[str, Any], model: nn.Module) -> str:
         if sizes != (spec["out_features"], spec["in_features"]):
             its = spec["out_features"], spec["in_features"]
             return f"it is of another model: its layer {name} is {its}, this model's {sizes}; {out}"
-    other = [n for n, s in specs.items() if sha256({"weight": found[n].weight.detach()}) != s["source"]]
-    where = f"layer {other[0]} differs, {len(other)} of {len(specs)} do" if other else (
-        "what was not quantised differs"
+    other = [
+        n for n, s in specs.items() if sha256({"weight": found[n].weight.detach()}) != s["source"]
+    ]
+    where = (
+        f"layer {other[0]} differs, {len(other)} of {len(specs)} do"
+        if other
+        else ("what was not quantised differs")
     )
     return f"it was made from other weights than this model's ({where}); {out}"
 
@@ -158,7 +168,9 @@ def _restore(
 ) -> Quantized:
     layers = {name: QuantisedLinear(LinearSpec(**spec)) for name, spec in header["specs"].items()}
     modules = dict(model.named_modules())
-    wrong = [n for n in header["attentions"] if not isinstance(modules.get(n), nn.MultiheadAttention)]
+    wrong = [
+        n for n in header["attentions"] if not isinstance(modules.get(n), nn.MultiheadAttention)
+    ]
     if wrong:
         raise ValueError(f"the model has no attention {min(wrong)}")
     replaced = replace_layers(model, layers, header["attentions"])

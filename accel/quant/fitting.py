@@ -159,7 +159,9 @@ def relative_error(layer: QuantisedLinear, linear: nn.Linear, rows: Tensor) -> f
     """||layer(x) - linear(x)|| / ||linear(x) less its bias||."""
     exact = rows.double() @ linear.weight.double().T
     bias = 0 if linear.bias is None else linear.bias.double()
-    error = (layer.plain(rows.float()).double() - bias - exact).norm() / exact.norm().clamp(min=1e-30)
+    error = (layer.plain(rows.float()).double() - bias - exact).norm() / exact.norm().clamp(
+        min=1e-30
+    )
     return float(error)
 
 

@@ -207,7 +207,9 @@ class QuantisedLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
         """Moves the buffers, and casts none of them: scales of fewer bits would be other numbers."""
-        self.source_dtype = fn(torch.empty(0, dtype=self.source_dtype, device=self.codes.device)).dtype
+        self.source_dtype = fn(
+            torch.empty(0, dtype=self.source_dtype, device=self.codes.device)
+        ).dtype
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 moved = fn(buffer.view(torch.int32) if buffer.is_floating_point() else buffer)

@@ -23,7 +23,9 @@ def replace_layers(
             opened = copy.deepcopy(Attention.from_stock(module, attentions[name], name))
             for child, _ in list(opened.named_children()):
                 if layer := layers.get(f"{name}.{child}"):
-                    setattr(opened, child, _known_as(layer, f"{name}.{child}", module.in_proj_weight))
+                    setattr(
+                        opened, child, _known_as(layer, f"{name}.{child}", module.in_proj_weight)
+                    )
             memo[id(module)] = opened
         elif name in layers:
             made = quantised(layers[name], module)

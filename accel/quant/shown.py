@@ -52,9 +52,12 @@ class ShownWeight(Tensor):
             return ShownWeight(tuple(mine.shape), mine.dtype, mine.device, mine.layer)
         if mine is args[0] and func in LIKE:
             empty = torch.empty(mine.shape, dtype=mine.dtype, device="meta")
-            settings = {"device": mine.device, **{k: v for k, v in (kwargs or {}).items() if v is not None}}
+            settings = {
+                "device": mine.device,
+                **{k: v for k, v in (kwargs or {}).items() if v is not None},
+            }
             return LIKE[func](empty, *args[1:], **settings)
-        raise TypeError(
+        raise RuntimeError(  # of a TypeError, operators would make one of their own
             f"layer {mine.layer if mine is not None and mine.layer else 'of a quantised model'} has "
             f"codes in the place of its weight, {func} cannot compute with it: call the layer, or "
             "leave it out with quant.exclude"

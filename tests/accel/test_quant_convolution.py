@@ -117,6 +117,14 @@ def test_the_encoders_convolutions_are_quantised_by_default(model: Seeing) -> No
     assert type(model.encoder[3]) is nn.Conv2d
 
 
+def test_few_patches_do_not_choose_a_method(model: Seeing) -> None:
+    model.encoder[3] = nn.Conv2d(64, 64, 1)
+    statistics = collect(model, [(torch.rand(1, 3, 8, 8),)], n_batches=1)
+    assert statistics.layers["encoder.3"].n_tokens == 16
+    small = quantize(model, statistics, DuQuantConfig())
+    assert {r.method for r in small.layers} == {"duquant"}
+
+
 def test_integers_are_what_they_simulate(model: Seeing) -> None:
     """The same layer computed in floating point from its codes."""
     statistics = collect(model, [(image(),)], n_batches=1)
