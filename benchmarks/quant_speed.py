@@ -1,8 +1,8 @@
 """python -m benchmarks.quant_speed: quantised policies beside float32, in C and module by module.
 
-One process, one round being a query of each arm, in a random order; times are of the CPU. `fused` is
-the engine; `modules` is the policy as any torch model is run, `accel.quantize(...).model`, beside
-the policy itself.
+One process, one round being a query of each arm, in a random order; times are of the CPU. `fused`
+is the engine; `modules` is the policy as any torch model is run, `accel.quantize(...).model`,
+beside the policy itself.
 """
 
 from __future__ import annotations

@@ -22,11 +22,12 @@ from .config import EARLIER_LAYERS, LAYERS, DuQuantConfig, QuantConfig
 from .duquant import Quantized
 from .execution import check_backend, execute, quantised_layers, watch
 from .hashes import fingerprint, sha256, stored
-from .linear import LinearSpec, QuantisedLinear
+from .linear import QuantisedLinear
 from .replacement import replace_layers
 from .report import LayerReport, LeftOut
 from .selection import linears
 from .slower import warn_slower
+from .spec import LinearSpec
 from .valid import check_tensors
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,9 @@ def load_quantized(
 def _difference(header: Mapping[str, Any], model: nn.Module) -> str:
     """Where a model is another than the one that a file was made from."""
     found, specs = linears(model, header["attentions"]), header["specs"]
-    out = "pass the model it was made from, quantise this one, or take its codes with check_source=False"
+    out = (
+        "pass the model it was made from, quantise this one, or take its codes (check_source=False)"
+    )
     missing = [name for name in specs if name not in found]
     if missing:
         return f"it is of another model: this one has no layer {missing[0]}; {out}"

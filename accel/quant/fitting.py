@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from .config import DuQuantConfig
 from .hashes import sha256
-from .linear import LinearSpec, QuantisedLinear
+from .linear import QuantisedLinear
 from .pack import pack_path, read_pack
 from .report import LayerReport
+from .spec import LinearSpec
 from .statistics import LayerStatistics, stable_seed
 from .transform import Transform, crest, fit, power_of_two
 

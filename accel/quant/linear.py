@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,61 +19,10 @@ from .codes import (
 )
 from .config import OFF
 from .shown import ShownWeight
+from .spec import LinearSpec
 from .transform import Transform, hadamard, mix, padded, rotate
 
 VERSION = 1
-
-
-def arithmetic(bits: int, activation: str) -> str:
-    """How codes of up to so many bits are computed with: "integer" or "simulated"."""
-    return "integer" if bits <= 8 and activation == "symmetric" else "simulated"
-
-
-@dataclass(frozen=True)
-class LinearSpec:
-    """Everything about a quantised layer but its tensors.
-
-    Attributes:
-        method: rtn, smooth or duquant.
-        smooth, permute: whether the inputs are scaled, and permuted.
-        first, second: "none", "hadamard" or "stored": the rotations of the inputs.
-        rows: block of the rotation of the outputs, 1 for none.
-        activation: symmetric or asymmetric.
-        source: sha256 of the weight it was made from.
-        rows_kind: of the rotation of the outputs: "hadamard" or "stored".
-    """
-
-    in_features: int
-    out_features: int
-    bias: bool
-    method: str
-    block: int
-    smooth: bool
-    first: str
-    permute: bool
-    second: str
-    rows: int
-    weight_bits: int
-    activation_bits: int
-    activation: str
-    activation_clip: float
-    source: str
-    rows_kind: str = "hadamard"
-
-    @property
-    def arithmetic(self) -> str:
-        """How it is computed: "integer" (codes times codes), or "simulated" in floating point."""
-        return arithmetic(max(self.weight_bits, self.activation_bits), self.activation)
-
-    @property
-    def simulated(self) -> str:
-        """Which part is not executed as it is named; "" where all is."""
-        if self.arithmetic == "simulated":
-            off = self.weight_bits == self.activation_bits == OFF
-            return "" if off else "all of it, in floating point"
-        narrow = {"weights": self.weight_bits, "inputs": self.activation_bits}
-        said = " and ".join(f"{bits}-bit {name}" for name, bits in narrow.items() if bits < 8)
-        return f"{said}, multiplied as 8-bit integers" if said else ""
 
 
 class QuantisedLinear(nn.Module):
@@ -199,14 +148,14 @@ class QuantisedLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def plain(self, x: Tensor) -> Tensor:
-        """(T, K) float32 -> (T, N): the formula in plain torch, that kernels are checked against."""
+        """(T, K) float32 -> (T, N): the formula in torch, which kernels are checked against."""
         y = PRODUCTS[self.spec.arithmetic](self, self.transformed(x))
         if self.rows is not None:
             y = rotate(y, self.rows)
         return y if self.bias is None else y + self.bias
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
-        """Moves the buffers, and casts none of them: scales of fewer bits would be other numbers."""
+        """Moves the buffers and casts none: scales of fewer bits would be other numbers."""
         self.source_dtype = fn(
             torch.empty(0, dtype=self.source_dtype, device=self.codes.device)
         ).dtype

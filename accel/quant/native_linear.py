@@ -15,7 +15,8 @@ from ..kernels.native import library
 from ..kernels.packed import STORE, Linear, Packed, Quant
 from .codes import pack4, top
 from .config import OFF, QuantConfig
-from .linear import LinearSpec, QuantisedLinear, arithmetic
+from .linear import QuantisedLinear
+from .spec import LinearSpec, arithmetic
 
 log = logging.getLogger(__name__)
 

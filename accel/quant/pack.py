@@ -73,8 +73,10 @@ class Pack:
     def fit(
         cls, weight: Tensor, block: int, permute: bool = True, turn: int = 1, smooth: float = 0.15
     ) -> Pack:
-        """The fork's own: channels by energy, the largest and the smallest in turn, and the
-        principal axes of blocks of the weight (N, K); K is a multiple of the block.
+        """The fork's own, from a weight (N, K), K a multiple of the block.
+
+        Channels by energy, the largest and the smallest in turn, then the principal axes of each
+        block.
 
         turn: block of the outputs' rotation, which divides N; 1 for none.
         """
@@ -205,7 +207,7 @@ def _blocks(rotation: Tensor, n: int) -> Tensor:
 
 
 def _interleaved(energy: Tensor) -> Tensor:
-    """(K,) -> (K,) int64: the largest, the smallest, the second largest, the second smallest, ..."""
+    """(K,) -> (K,) int64: the largest, the smallest, the second largest, the second smallest."""
     order, n = torch.argsort(energy, descending=True), len(energy)
     found = torch.empty(n, dtype=torch.int64)
     found[::2], found[1::2] = order[: n - n // 2], order[n - n // 2 :].flip(0)

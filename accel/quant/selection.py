@@ -11,8 +11,8 @@ from torch import nn
 
 from .attention import Attention
 from .config import EARLIER_LAYERS, LAYERS, QuantConfig
-from .report import MEMORY
 from .convolution import Flattened, is_covered
+from .report import MEMORY
 from .statistics import Statistics
 
 
@@ -116,8 +116,8 @@ def select(model: nn.Module, statistics: Statistics, config: QuantConfig) -> dic
     idle = [name for name in chosen if name not in statistics.layers]
     if len(idle) == len(chosen):
         raise ValueError(
-            f"none of the {len(chosen)} layers that quant.include has, {idle[0]} and others, ran in "
-            "the calibration: the model goes around them, or the batches of accel.collect do"
+            f"none of the {len(chosen)} layers that quant.include has, {idle[0]} first, ran in the "
+            "calibration: the model goes around them, or the batches of accel.collect do"
         )
     if idle:
         raise ValueError(

@@ -47,26 +47,22 @@ class ShownWeight(Tensor):
     def __torch_dispatch__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        mine = next(a for a in args if isinstance(a, ShownWeight)) if _holds(args) else None
+        mine = next((a for a in args if isinstance(a, ShownWeight)), None)
         if mine is not None and func is aten.detach.default:
             return ShownWeight(tuple(mine.shape), mine.dtype, mine.device, mine.layer)
-        if mine is args[0] and func in LIKE:
+        if mine is not None and mine is args[0] and func in LIKE:
             empty = torch.empty(mine.shape, dtype=mine.dtype, device="meta")
             settings = {
                 "device": mine.device,
                 **{k: v for k, v in (kwargs or {}).items() if v is not None},
             }
             return LIKE[func](empty, *args[1:], **settings)
+        layer = mine.layer if mine is not None and mine.layer else "of a quantised model"
         raise RuntimeError(  # of a TypeError, operators would make one of their own
-            f"layer {mine.layer if mine is not None and mine.layer else 'of a quantised model'} has "
-            f"codes in the place of its weight, {func} cannot compute with it: call the layer, or "
-            "leave it out with quant.exclude"
+            f"layer {layer} has codes in the place of its weight, {func} cannot compute with it: "
+            "call the layer, or leave it out with quant.exclude"
         )
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         kind = f"{tuple(self.shape)}, {self.dtype}, {self.device}"
         return f"ShownWeight({self.layer!r}, {kind}: quantised, without values)"
-
-
-def _holds(args: tuple[Any, ...]) -> bool:
-    return any(isinstance(a, ShownWeight) for a in args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,6 @@ def test_the_forks_setting_runs_from_its_packs(model: nn.Module, tmp_path: Path)
 
 
 def _in_torch(model: nn.Module) -> nn.Module:
-    import copy
-
     made = copy.deepcopy(model)
     accel.quant.execute(made, "torch")
     return made
@@ -156,5 +155,5 @@ def test_packs_that_do_not_fit_are_refused(model: nn.Module, tmp_path: Path) -> 
     (tmp_path / "fc1.npz").unlink()
     with pytest.raises(ValueError, match=r"fc1\.npz: there is no pack of layer fc1"):
         accel.quantize(model, statistics, SEED, packs=tmp_path)
-    with pytest.raises(ValueError, match="layer fc1 has 64 inputs, which quant.block=128 does not"):
+    with pytest.raises(ValueError, match=r"layer fc1 has 64 inputs, which quant\.block=128 "):
         accel.make_packs(model, tmp_path, DuQuantConfig(block=128, include=("",)))

@@ -24,7 +24,7 @@ class ExpertLayer(nn.Module):
 
 
 class Expert(nn.Module):
-    """An action expert as SmolVLA runs one: by its layers' linears, cast to their weights' dtype."""
+    """An action expert as SmolVLA runs one: by its linears, cast to their weights' dtype."""
 
     def __init__(self, n_layers: int = 2, width: int = WIDTH) -> None:
         super().__init__()
