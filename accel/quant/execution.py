@@ -31,7 +31,7 @@ class Native:
         self.packed: NativeLinear | None = None
         self.key: tuple[Any, ...] = ()
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, layer: QuantisedLinear, x: Tensor) -> Tensor:
         """(T, K) float32 -> (T, N)."""
         if x.device.type != "cpu" or layer.codes.device.type != "cpu":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-LIKE = {  # operations that read no value, and what makes the same of an ordinary tensor
+LIKE: dict[
+    Any, Callable[..., Tensor]
+] = {  # operations that read no value, and what makes the same of an ordinary tensor
     aten.new_empty.default: torch.Tensor.new_empty,
     aten.new_zeros.default: torch.Tensor.new_zeros,
     aten.new_ones.default: torch.Tensor.new_ones,
@@ -38,13 +41,13 @@ class ShownWeight(Tensor):
     def __new__(
         cls, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, layer: str
     ) -> ShownWeight:
-        make: Any = Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = Tensor._make_wrapper_subclass
         made: ShownWeight = make(cls, shape, dtype=dtype, device=device)
         made.layer = layer
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         mine = next((a for a in args if isinstance(a, ShownWeight)), None)
@@ -63,6 +66,6 @@ class ShownWeight(Tensor):
             "call the layer, or leave it out with quant.exclude"
         )
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         kind = f"{tuple(self.shape)}, {self.dtype}, {self.device}"
         return f"ShownWeight({self.layer!r}, {kind}: quantised, without values)"
