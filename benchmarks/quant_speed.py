@@ -69,7 +69,7 @@ def measure(path: str, steps: int, rounds: int, threads: int) -> dict[str, Any]:
             for name, copy in {PLAIN: None, **copies}.items()
         }
         modules: dict[str, Any] = {PLAIN: policy.act}
-        modules |= {name: copy.model.act for name, copy in copies.items()}  # type: ignore[operator]
+        modules |= {name: copy.model.act for name, copy in copies.items()}
         calls = {
             (way, name): partial(query, act)
             for way, acts in (("fused", fused), ("modules", modules))

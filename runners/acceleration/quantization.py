@@ -185,14 +185,13 @@ def described(
     """
     if acceleration.quantised is None:
         return None
-    times = (previous or {}).get("kernel_times")
-    if times is None and job.settings.latency.repeats:
-        model: Any = acceleration.quantised.model
-        found = kernel_times(model, job.engine, acceleration.kernels)
-        times = {"cpu": cpu(), "threads": job.settings.threads, "layers": found}
-    slow = job.settings.latency.repeats and slower_layers(
-        acceleration.quantised.model, job.engine, acceleration.kernels
-    )
+    model: Any = acceleration.quantised.model
+    times, slow = (previous or {}).get("kernel_times"), ""
+    if job.settings.latency.repeats:
+        slow = slower_layers(model, job.engine, acceleration.kernels)
+        if times is None:
+            found = kernel_times(model, job.engine, acceleration.kernels)
+            times = {"cpu": cpu(), "threads": job.settings.threads, "layers": found}
     if slow:
         log.warning("quant=%s: %s", job.quant.name, slow)
     before, after = (sum(layer[f"bytes_{w}"] for layer in layers) for w in ("before", "after"))
