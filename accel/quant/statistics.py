@@ -77,7 +77,8 @@ class Statistics:
         """
         if identity(model) != self.model:
             raise ValueError(
-                "the statistics are of another checkpoint or sampler (fingerprints differ)"
+                "the statistics are of another checkpoint or sampler (fingerprints differ), or the "
+                "model was changed since: collect them anew"
             )
 
     def save(self, path: str | Path) -> Path:
