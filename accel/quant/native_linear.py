@@ -20,6 +20,7 @@ from .spec import LinearSpec, arithmetic
 
 log = logging.getLogger(__name__)
 
+WIDEST = 512  # block of a rotation that quantised.h has memory for
 KINDS = {"none": 0, "hadamard": 1, "stored": 2}
 
 
@@ -27,7 +28,15 @@ def unsupported(layer: QuantisedLinear) -> str | None:
     """Why the C code does not run this layer's integers, or None."""
     if layer.codes.device.type != "cpu":
         return "it is not on a CPU"
+    spec = layer.spec
+    whole = spec.out_features % spec.rows == 0
+    if not (whole and _is_block(spec.block) and _is_block(spec.rows)):
+        return f"its blocks, {spec.block} and {spec.rows}, must be powers of two up to {WIDEST}"
     return _refused(layer.spec.arithmetic)
+
+
+def _is_block(n: int) -> bool:
+    return 1 <= n <= WIDEST and n & (n - 1) == 0
 
 
 def refused_settings(config: QuantConfig) -> str | None:

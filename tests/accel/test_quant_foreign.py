@@ -250,6 +250,9 @@ def test_blocks_that_the_calibration_never_ran_are_an_error() -> None:
     bypassed.forward = lambda x: bypassed["head"](x)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"none of the 2 layers .* blocks\.0\.fc1 first, ran"):
         quantised(bypassed.eval(), rows_of())
+    bypassed.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="no linear layer ran in 1 batches"):
+        accel.collect(bypassed, [(rows_of(),)], 1)
     bypassed["blocks"].append(made(Block))
     bypassed.forward = lambda x: bypassed["blocks"][1](x)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"layer blocks\.0\.fc1 was never called.*\^blocks"):
