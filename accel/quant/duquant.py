@@ -83,6 +83,7 @@ def quantize(
             finite.
 
     Example:
+        >>> import torch
         >>> from accel.quant import RtnConfig, collect
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).eval()
