@@ -51,6 +51,7 @@ from .plans.summary import PlanSummary, summarize
 from .quant import (
     QUANTIZERS,
     DuQuantConfig,
+    LeftOut,
     NoQuantConfig,
     Quantized,
     RtnConfig,
@@ -58,8 +59,10 @@ from .quant import (
     Statistics,
     collect,
     load_quantized,
+    make_packs,
     quantize,
     save_quantized,
+    write_packs,
 )
 from .robot import RobotPolicy, accelerate
 
@@ -89,6 +92,7 @@ __all__ = [
     "FusedConfig",
     "HashAbConfig",
     "IntervalConfig",
+    "LeftOut",
     "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",
@@ -129,6 +133,7 @@ __all__ = [
     "load_quantised",
     "load_quantized",
     "loud_forecasts",
+    "make_packs",
     "plain_flops",
     "quantised",
     "quantize",
@@ -144,4 +149,5 @@ __all__ = [
     "sites_of",
     "summarise",
     "summarize",
+    "write_packs",
 ]

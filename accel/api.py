@@ -15,6 +15,7 @@ from torch import Tensor
 from .calibration.calibration import Calibration
 from .chosen import entry_of, quantized, resolve
 from .engines import ENGINES, kernels_of, resolve_engine
+from .engines.backend import slower_layers
 from .engines.parts import engine_name
 from .plans.flops import encode_flops
 from .plans.plan import CachePlan
@@ -54,7 +55,13 @@ class AcceleratedPolicy:
         self.runs = runs
         make = entry_of(ENGINES, engine, "engine")[1]
         self._kernels = dict(kernels_of(runs, engine) if kernels is None else kernels)
+        self.engine = engine
         self._engine: Any = make(runs, plan, engine, self._kernels)
+
+    def warn_slower(self) -> None:
+        """Log it if quantised layers are slower than float32 here; kernels are timed for it."""
+        if said := slower_layers(self.runs, self.engine, self._kernels):
+            log.warning("%s", said)
 
     @property
     def obs_spec(self) -> Any:
@@ -190,6 +197,8 @@ def accelerated(
     runs: Any = policy if copy is None else copy.model
     engine = resolve_engine(engine, runs)
     fast = AcceleratedPolicy(policy, plan, engine, copy, kernels)
+    if copy is not None and kernels is None:
+        fast.warn_slower()
     try:
         yield fast
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 from .calibration.calibration import Calibration
 from .engines.parts import engine_name
 from .plans.plan import CachePlan
-from .quant.duquant import LayerReport
+from .quant.report import LayerReport
 
 
 @dataclass(frozen=True)

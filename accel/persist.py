@@ -45,7 +45,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     write_whole(path, save(dict(tensors), {HEADER: text}))
 
 
-def read_header(path: Path, schema: str, keys: Set[str]) -> dict[str, Any]:
+def read_header(
+    path: Path, schema: str, keys: Set[str], optional: Set[str] = frozenset()
+) -> dict[str, Any]:
     """The header of such a file.
 
     Raises:
@@ -54,7 +56,7 @@ def read_header(path: Path, schema: str, keys: Set[str]) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         header: Any = json.loads((file.metadata() or {}).get(HEADER, "null"))
     check_schema(header, schema)
-    if header.keys() != keys:
+    if header.keys() - optional != keys:
         raise ValueError(f"header must have {', '.join(sorted(keys))}")
     found: dict[str, Any] = header
     return found

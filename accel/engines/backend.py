@@ -16,10 +16,12 @@ from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
 from ..quant.config import OFF, QuantConfig
+from ..quant.execution import kernel_of
 from ..quant.kernels import KERNELS, NATIVE, Entry
 from ..quant.linear import QuantisedLinear
 from ..quant.native_linear import refused_settings
 from ..quant.native_linear import unsupported as unsupported_layer
+from ..quant.slower import slower
 from .parts import layers_of, quantised_of
 from .reference import ReferenceConfig
 
@@ -187,7 +189,7 @@ def kernels_of(policy: Transparent, config: Any) -> dict[str, str]:
     """{layer: kernel} of a quantised policy's layers in an engine, see `settle`."""
     layers = quantised_of(policy)
     if not isinstance(config, FusedConfig) or not layers:
-        return dict.fromkeys(layers, "torch")
+        return {name: kernel_of(layer) for name, layer in layers.items()}
     return settle(layers, _rows(policy), TABLES[choose_backend(policy, config)])
 
 
@@ -199,6 +201,18 @@ def kernel_times(
         return []
     table = TABLES[choose_backend(policy, config)]
     return times(quantised_of(policy), kernels, _rows(policy), table)
+
+
+def slower_layers(policy: Transparent, config: Any, kernels: Mapping[str, str]) -> str:
+    """Which quantised layers a query of one row is slower with, see `slower`; "" for none."""
+    layers = quantised_of(policy)
+    named = {name: layer for name, layer in layers.items() if name in kernels}
+    if not named:
+        return ""
+    fused = isinstance(config, FusedConfig)
+    table = TABLES[choose_backend(policy, config)] if fused else KERNELS
+    said = slower(named, kernels, _rows(policy), table)
+    return said if fused or not said else f"engine={config.name}: {said}"
 
 
 def _rows(policy: Transparent) -> int:

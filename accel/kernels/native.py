@@ -28,7 +28,9 @@ from .packed import ADD, GELU, STORE, Packed
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
-HEADERS = tuple(SOURCE.with_name(f"{name}.h") for name in ("vector", "quantised", "linear", "unet"))
+HEADERS = tuple(
+    SOURCE.with_name(f"{name}.h") for name in ("vector", "rotation", "quantised", "linear", "unet")
+)
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
 SYMBOLS = (
     *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),

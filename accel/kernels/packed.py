@@ -20,8 +20,9 @@ class Quant(Structure):
 
     _fields_ = [
         *((n, c_int32) for n in ("width", "block", "first_kind", "second_kind", "bits", "top")),
+        *((n, c_int32) for n in ("turn", "turn_kind")),
         ("reach", c_float),
-        *((n, c_void_p) for n in ("smooth", "first", "second", "perm", "scale")),
+        *((n, c_void_p) for n in ("smooth", "first", "second", "perm", "scale", "back")),
     ]
 
 

@@ -1,4 +1,5 @@
-/* A quantised linear: smooth, rotate, permute, rotate, quantise per token, integer product, scale.
+/* A quantised linear: smooth, rotate, permute, rotate, quantise per token, integer product, scale,
+ * and where the outputs were rotated before quantising, rotate them back.
  *
  * Included by native.c. kernels.py packs the layers and checks the results against torch. The
  * product is exact on every path (which one, is chosen by what the compiler may use):
@@ -11,7 +12,7 @@
  */
 #ifndef SKIPSTEP_QUANTISED_H
 #define SKIPSTEP_QUANTISED_H
-#include "vector.h"
+#include "rotation.h"
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && LANES == 8)
 #define DOTS 1
@@ -32,11 +33,13 @@ typedef struct {
   int32_t block, first_kind, second_kind;
   int32_t bits;   /* of a weight's storage: 4 or 8 */
   int32_t top;    /* the largest code of a token */
+  int32_t turn, turn_kind; /* of the outputs' rotation: its block, and one of the kinds above */
   float reach;    /* clip / top: a token's scale is its maximum times this */
   const float *smooth;         /* (inputs,) factors of the inputs, Hadamard's norms among them */
   const float *first, *second; /* (width / block, block, block) where stored */
   const int32_t *perm;         /* (width,) or null */
-  const float *scale;          /* (padded outputs,) of the weight */
+  const float *scale;          /* (padded outputs,) of the weight, Hadamard's norm of `turn` in it */
+  const float *back;           /* (outputs / turn, turn, turn) where stored */
 } Quant;
 
 /* Channels of a row of codes: whole quadruples of vectors, and of the 8 steps of 4 that a sum of 16
@@ -188,48 +191,9 @@ static const Product products[2][ROWS + 1] = {
     {0, bits8_1, bits8_2, bits8_3, bits8_4, bits8_5, bits8_6},
     {0, bits4_1, bits4_2, bits4_3, bits4_4, bits4_5, bits4_6}};
 
-/* Neighbours at distance 1, 2 and 4 of eight channels: Hadamard's first steps. */
-#if defined(__clang__)
-#define SWAP(x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
-#else
-typedef int32_t places __attribute__((vector_size(32)));
-#define SWAP(x, ...) __builtin_shuffle(x, (places){__VA_ARGS__})
-#endif
-static inline oct butterflies(oct x, int block) {
-  x = SWAP(x, 1, 0, 3, 2, 5, 4, 7, 6) + x * (oct){1, -1, 1, -1, 1, -1, 1, -1};
-  if (block > 2) x = SWAP(x, 2, 3, 0, 1, 6, 7, 4, 5) + x * (oct){1, 1, -1, -1, 1, 1, -1, -1};
-  if (block > 4) x = SWAP(x, 4, 5, 6, 7, 0, 1, 2, 3) + x * (oct){1, 1, 1, 1, -1, -1, -1, -1};
-  return x;
-}
-
-/* Each block of x (n,) times Hadamard's matrix of signs; n is a multiple of 8 and of the block. */
-static void hadamard(float *x, int n, int block) {
-  if (block < 16) {
-    for (int i = 0; i < n; i += 8) *(oct *)(x + i) = butterflies(*(oct *)(x + i), block);
-    return;
-  }
-  for (int i = 0; i < n; i += 16) {
-    oct a = butterflies(*(oct *)(x + i), 8), b = butterflies(*(oct *)(x + i + 8), 8);
-    *(oct *)(x + i) = a + b, *(oct *)(x + i + 8) = a - b;
-  }
-  for (int h = 16; h < block; h *= 2)
-    for (int i = 0; i < n; i += 2 * h)
-      for (int j = i; j < i + h; j += 8) {
-        oct a = *(oct *)(x + j), b = *(oct *)(x + j + h);
-        *(oct *)(x + j) = a + b, *(oct *)(x + j + h) = a - b;
-      }
-}
-
 static void rotate(float *x, const Quant *q, int kind, const float *stored) {
-  float y[512];
   if (kind == HADAMARD) hadamard(x, q->block < 8 ? depth_of(q) : q->width, q->block);
-  if (kind != STORED) return;
-  for (int b = 0; b < q->width; b += q->block, x += q->block) {
-    memset(y, 0, 4 * q->block);
-    for (int i = 0; i < q->block; i++, stored += q->block)
-      for (int j = 0; j < q->block; j++) y[j] += x[i] * stored[j];
-    memcpy(x, y, 4 * q->block);
-  }
+  if (kind == STORED) multiply_blocks(x, q->width, q->block, stored);
 }
 
 static inline int32_t largest(ivec v) {
@@ -275,7 +239,7 @@ static float token(const Quant *q, int inputs, const float *x, char *codes, int3
     return NAN;
   }
   float scale = peak.value * q->reach;
-  scale = scale > 1e-12f ? scale : 1e-12f;
+  scale = scale > 1e-30f ? scale : 1e-30f; /* codes.py's TINY */
   const vec inverse = splat(1 / scale), limit = splat(scale * q->top);
   const int clips = q->reach * q->top < 0.999999f;
   ivec total = {};
@@ -299,6 +263,41 @@ static int64_t quantised_floats(const Quant *q, int64_t rows) {
   return rows * (depth_of(q) * code_bytes(q) / 4 + 2) + 2 * depth_of(q);
 }
 
+/* Products of rows of codes, rotated back before the bias: by groups of columns that hold whole blocks
+ * of the rotation, which stay in cache meanwhile. */
+static void turned(const Quant *q, const char *weight, const float *bias, int outputs, int rows,
+                   const char *codes, const float *scales, const int32_t *sums, float *y, int ldy,
+                   int then) {
+  const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
+  const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
+  const int group = q->turn > PANEL ? q->turn : PANEL;
+  float tile[ROWS * 512];
+  for (int c = 0; c < outputs; c += group)
+    for (int r = 0; r < rows; r += ROWS) {
+      const int m = rows - r < ROWS ? rows - r : ROWS;
+      for (int p = 0; p < group; p += PANEL) {
+        const vec *scale = (const vec *)(q->scale + c + p);
+        ivec s[ROWS][2];
+        products[q->bits == 4][m](depth, codes + (int64_t)r * ld, ld, weight + (c + p) / PANEL * panel, s);
+        for (int i = 0; i < m; i++)
+          for (int h = 0; h < 2; h++)
+            *(vec *)(tile + i * group + p + h * LANES) =
+                __builtin_convertvector(s[i][h] - offset * sums[r + i], vec) * splat(scales[r + i]) * scale[h];
+      }
+      for (int i = 0; i < m; i++) {
+        float *t = tile + i * group, *o = y + (int64_t)(r + i) * ldy + c;
+        if (q->turn_kind == HADAMARD) hadamard(t, group, q->turn);
+        else multiply_blocks(t, outputs - c < group ? outputs - c : group, q->turn, q->back + c * q->turn);
+        for (int j = 0; j < group; j += LANES) {
+          vec v = *(const vec *)(t + j) + *(const vec *)(bias + c + j);
+          if (then == GELU) v = gelu(v);
+          if (then == ADD) v += *(const vec *)(o + j);
+          *(vec *)(o + j) = v;
+        }
+      }
+    }
+}
+
 static void quantised(const Quant *q, const char *weight, const float *bias, int inputs, int outputs,
                       int rows, const float *x, int ldx, float *y, int ldy, int then,
                       float *scratch) {
@@ -309,6 +308,10 @@ static void quantised(const Quant *q, const char *weight, const float *bias, int
   char *codes = (char *)(work + 2 * depth);
   for (int r = 0; r < rows; r++)
     scales[r] = token(q, inputs, x + (int64_t)r * ldx, codes + (int64_t)r * ld, sums + r, work);
+  if (q->turn_kind != NO_ROTATION) {
+    turned(q, weight, bias, outputs, rows, codes, scales, sums, y, ldy, then);
+    return;
+  }
   for (int c = 0; c < outputs; c += PANEL, weight += panel) {
     const vec *scale = (const vec *)(q->scale + c), *b = (const vec *)(bias + c);
     for (int r = 0; r < rows; r += ROWS) {

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from .config import DuQuantConfig, QuantConfig, RtnConfig, SmoothConfig
-from .duquant import LayerReport, Quantized, plan, quantize
+from .duquant import Quantized, plan, quantize
+from .execution import execute
 from .file import load_quantized, save_quantized
+from .packs import make_packs, write_packs
+from .report import LayerReport, LeftOut
 from .statistics import Statistics, collect
 
 
@@ -18,11 +22,14 @@ class NoQuantConfig:
     name: str = "none"
 
 
+# engines choose for themselves what computes the layers of a policy
+_of_policy = partial(quantize, backend="torch")
+
 QUANTIZERS: dict[str, tuple[type, Callable[..., Quantized] | None]] = {
     "none": (NoQuantConfig, None),
-    "rtn": (RtnConfig, quantize),
-    "smooth": (SmoothConfig, quantize),
-    "duquant": (DuQuantConfig, quantize),
+    "rtn": (RtnConfig, _of_policy),
+    "smooth": (SmoothConfig, _of_policy),
+    "duquant": (DuQuantConfig, _of_policy),
 }
 
 # older names, for scripts that have them
@@ -33,6 +40,7 @@ __all__ = [
     "QUANTIZERS",
     "DuQuantConfig",
     "LayerReport",
+    "LeftOut",
     "NoQuantConfig",
     "QuantConfig",
     "Quantised",
@@ -41,10 +49,13 @@ __all__ = [
     "SmoothConfig",
     "Statistics",
     "collect",
+    "execute",
     "load_quantised",
     "load_quantized",
+    "make_packs",
     "plan",
     "quantize",
     "save_quantised",
     "save_quantized",
+    "write_packs",
 ]

@@ -6,8 +6,12 @@ run. This module computes the same from layers that it calls.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from .shown import ShownWeight
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -39,7 +43,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
-        self.cross, self.bias = cross, bias
+        self.cross, self.bias, self.name = cross, bias, ""
         sizes = {"q_proj": 1, "kv_proj": 2} if cross else {"in_proj": 3}
         for name, n in {**sizes, "out_proj": 1}.items():
             self.add_module(name, nn.Linear(embed_dim, n * embed_dim, bias))
@@ -65,7 +69,15 @@ class Attention(nn.Module):
         else:
             self.in_proj = linear(weight, bias)
         self.out_proj = linear(stock.out_proj.weight, stock.out_proj.bias)
+        self.name = name
         return self.train(stock.training)
+
+    @property
+    def in_proj_weight(self) -> Tensor:
+        """(3E, E) of the stock module, for code that reads its dtype: see `ShownWeight`."""
+        first: Any = self.q_proj if self.cross else self.in_proj
+        like = first.weight
+        return ShownWeight((3 * self.embed_dim, self.embed_dim), like.dtype, like.device, self.name)
 
     def heads(
         self,

@@ -8,10 +8,17 @@ from typing import Any
 
 OFF = 16
 """Bits that mean: not quantised."""
-LAYERS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
-"""The blocks, by default, but not the keys and values of a memory, made once a query.
+LAYERS = (
+    r"(^|\.)(?!(down|up|mid)_)(\w*_)?(layers?|blocks?|resblocks|refiner|h)\.\d+\.(?!.*kv_proj$)"
+)
+"""The numbered blocks of a model, by default, but not the keys and values of a memory, made once a
+query: layers, blocks, transformer_blocks, single_transformer_blocks, double_blocks, ...
 
-With it go the convolutions of an image encoder, see convolution.py."""
+Not the levels of a UNet (down_blocks, ...), but the transformer blocks within them. With it go the
+convolutions of an image encoder, see convolution.py."""
+EARLIER_LAYERS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
+"""What the default was before. Configurations that have it mean the default where both choose the
+same layers, as in every policy of this project."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "method": ("auto", "rtn", "smooth", "duquant"),
     "rotation": ("hadamard", "greedy"),

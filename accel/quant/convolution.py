@@ -66,11 +66,17 @@ class QuantisedConv2d(QuantisedLinear):
     def around(cls, layer: QuantisedLinear, conv: nn.Conv2d) -> QuantisedConv2d:
         """What `layer` is to `Flattened(conv)`, this is to `conv`; takes the layer's tensors."""
         made = cls(layer.spec)
+        made.source_dtype, made.executor = layer.source_dtype, layer.executor
         for name, value in layer._buffers.items():
             made._buffers[name] = value
         for name in ("kernel_size", "dilation", "padding", "stride"):
             setattr(made, name, getattr(conv, name))
         return made
+
+    @property
+    def shown_shape(self) -> tuple[int, ...]:
+        height, width = self.kernel_size
+        return self.out_features, self.in_features // (height * width), height, width
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, H', W') in the dtype of x."""

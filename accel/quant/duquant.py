@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from .config import DuQuantConfig, QuantConfig
+from .execution import check_backend, execute, quantised_layers, watch
+from .fitting import FEW, METHODS, fit_layer, packed_transform
 from .hashes import fingerprint, sha256, stored
-from .linear import LinearSpec, QuantisedLinear
+from .linear import QuantisedLinear
 from .replacement import replace_layers
-from .selection import linears, select
-from .statistics import LayerStatistics, Statistics, stable_seed
-from .transform import crest, fit
+from .report import LayerReport, LeftOut, left_out, say, shares_of
+from .selection import linears, reasons, select
+from .slower import rows_of_calls, warn_slower
+from .statistics import Statistics
 
-METHODS = ("rtn", "smooth", "duquant")  # the cheapest first
-MOST_INPUTS = 2**17  # whose products of codes add up to less than 2^31
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One quantised layer, for people and for the file.
-
-    Attributes:
-        shape: (N, K).
-        method: that was chosen; `errors` has what the others would have cost.
-        arithmetic: integer or simulated.
-        simulated: which part is not executed as it is named; "" where all is.
-        error: relative error of its outputs on the calibration's tokens.
-        errors: {method: error} of all methods tried.
-        crest_before, crest_after: mean over tokens of max / rms of its inputs, transformed or not.
-        drift: largest over smallest of the calls' peaks.
-        bytes_before, bytes_after: of its tensors.
-        share: of the multiply-adds of all linear layers of the model, in the calibration.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    method: str
-    weight_bits: int
-    activation_bits: int
-    arithmetic: str
-    simulated: str
-    error: float
-    errors: dict[str, float]
-    crest_before: float
-    crest_after: float
-    drift: float
-    bytes_before: int
-    bytes_after: int
-    share: float
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +32,7 @@ class Quantized:
         model: a copy, in eval mode.
         fingerprint: of the model it was made from.
         statistics: digest of those it was fitted to.
+        left_out: linear layers that stayed as they were, those with the most multiply-adds first.
     """
 
     model: nn.Module
@@ -70,24 +40,42 @@ class Quantized:
     layers: tuple[LayerReport, ...]
     fingerprint: str
     statistics: str
+    left_out: tuple[LeftOut, ...] = ()
 
     def digest(self) -> str:
         """Hash of what the quantised model computes with."""
         return sha256(stored(self.model))[:16]
 
+    def idle(self) -> tuple[str, ...]:
+        """Quantised layers whose module was not called yet, for whoever runs the model by hand.
+
+        Engines of this project compute the layers of a policy without calling their modules.
+        """
+        return tuple(name for name, layer in quantised_layers(self.model).items() if not layer.ran)
+
 
 def plan(model: nn.Module, statistics: Statistics, config: QuantConfig) -> tuple[LayerReport, ...]:
     """What `quantize` would do, layer by layer; it takes as long. Raises as `quantize` does."""
-    return tuple(report for _, report in _fitted(model, statistics, config.full()))
+    return tuple(report for _, report in _fitted(model, statistics, config.full(), None))
 
 
-def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Quantized:
+def quantize(
+    model: nn.Module,
+    statistics: Statistics,
+    config: QuantConfig,
+    backend: str = "auto",
+    packs: str | Path | None = None,
+) -> Quantized:
     """A quantised copy of a model; `model` stays as it is, and shares nothing with the copy.
 
     Args:
         model: any module in eval mode; its nn.Linear layers and those in nn.MultiheadAttention.
         statistics: of this very model, see `collect`.
         config: a config of `QUANTIZERS`.
+        backend: what computes the layers when the copy is called: native (C, on a CPU), torch (the
+            reference), or auto: native where it can run; engines choose for themselves.
+        packs: a folder of packs of the openpi fork; their transforms are taken instead of fitted
+            ones, see pack.py.
 
     Raises:
         ValueError: training mode, statistics of another model, a pattern that does nothing, no
@@ -95,6 +83,7 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
             finite.
 
     Example:
+        >>> import torch
         >>> from accel.quant import RtnConfig, collect
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).eval()
@@ -105,131 +94,41 @@ def quantize(model: nn.Module, statistics: Statistics, config: QuantConfig) -> Q
         >>> tuple(small.model(torch.randn(1, 64)).shape)
         (1, 64)
     """
+    check_backend(backend)
     layers, reports, settings = {}, [], config.full()
-    for layer, report in _fitted(model, statistics, settings):
+    for layer, report in _fitted(model, statistics, settings, packs):
         layers[report.name] = layer
         reports.append(report)
+    found = linears(model, statistics.attentions)
+    missing = left_out(model, found, reasons(found, settings), statistics)
+    say(reports, missing)
+    few = [name for name in layers if len(statistics.layers[name].rows) < FEW]
+    if few and settings.method == "auto" and packs is None:
+        log.warning(
+            "%d layers saw fewer than %d tokens in the calibration, too few to choose between %s: "
+            "they get duquant, for example %s; give accel.collect more batches",
+            *(len(few), FEW, ", ".join(METHODS), few[0]),
+        )
     replaced = replace_layers(model, layers, statistics.attentions)
-    return Quantized(replaced, settings, tuple(reports), fingerprint(model), statistics.digest())
+    watch(replaced)
+    kernels = execute(replaced, backend)
+    if backend != "torch":
+        warn_slower(quantised_layers(replaced), kernels, rows_of_calls(statistics))
+    return Quantized(
+        replaced, settings, tuple(reports), fingerprint(model), statistics.digest(), missing
+    )
 
 
 def _fitted(
-    model: nn.Module, statistics: Statistics, config: DuQuantConfig
+    model: nn.Module, statistics: Statistics, config: DuQuantConfig, packs: str | Path | None
 ) -> Iterator[tuple[QuantisedLinear, LayerReport]]:
     if model.training:
         raise ValueError("the model must be in eval mode: call model.eval() first")
     statistics.check(model)
     chosen = select(model, statistics, config)
     found = linears(model, statistics.attentions)
-    total = sum(s.n_tokens * found[n].weight.numel() for n, s in statistics.layers.items())
+    shares = shares_of(found, statistics)
     for name, bits in tqdm(chosen.items(), "quantising", unit="layer", disable=None):
-        yield _fit_layer(name, found[name], statistics.layers[name], config, bits, total)
-
-
-def _fit_layer(
-    name: str,
-    linear: nn.Linear,
-    statistics: LayerStatistics,
-    config: DuQuantConfig,
-    bits: int,
-    total: int,
-) -> tuple[QuantisedLinear, LayerReport]:
-    rows = statistics.rows.to(linear.weight.device)
-    layers: dict[str, QuantisedLinear] = {}
-    errors: dict[str, float] = {}
-    for method in METHODS if config.method == "auto" else (config.method,):
-        layers[method] = fit_linear(name, linear, statistics, config, method, bits)
-        errors[method] = relative_error(layers[method], linear, rows)
-    method = min(errors, key=lambda m: errors[m])
-    layer = layers[method]
-    peaks = statistics.peaks
-    report = LayerReport(
-        name=name,
-        shape=(linear.out_features, linear.in_features),
-        method=method,
-        weight_bits=bits,
-        activation_bits=config.activation_bits,
-        arithmetic=layer.spec.arithmetic,
-        simulated=layer.spec.simulated,
-        error=errors[method],
-        errors=errors,
-        crest_before=crest(rows),
-        crest_after=crest(layer.transformed(rows)),
-        drift=max(peaks) / max(min(peaks), 1e-12),
-        bytes_before=n_bytes(linear),
-        bytes_after=n_bytes(layer),
-        share=statistics.n_tokens * linear.weight.numel() / total,
-    )
-    return layer, report
-
-
-def fit_linear(
-    name: str,
-    linear: nn.Linear,
-    statistics: LayerStatistics,
-    config: DuQuantConfig,
-    method: str,
-    bits: int,
-) -> QuantisedLinear:
-    """One layer by one method: rtn does not transform, smooth only scales."""
-    weight = linear.weight.detach()
-    if not all(bool(p.isfinite().all()) for p in linear.parameters()):
-        raise ValueError(f"layer {name}: its weight and bias must be finite")
-    if linear.in_features > MOST_INPUTS:
-        raise ValueError(
-            f"layer {name} must have at most {MOST_INPUTS} inputs, got {linear.in_features}"
-        )
-    transform = fit(
-        statistics.rows,
-        statistics.maximum,
-        weight.cpu(),
-        block=config.block,
-        alpha=None if method == "rtn" else config.alpha,
-        rotation=config.rotation if method == "duquant" else None,
-        permute=config.permute,
-        steps=config.greedy_steps,
-        generator=torch.Generator().manual_seed(stable_seed(config.seed, name)),
-    )
-    rotate_rows = config.row_rot == "restore" and method == "duquant"
-    spec = LinearSpec(
-        in_features=linear.in_features,
-        out_features=linear.out_features,
-        bias=linear.bias is not None,
-        method=method,
-        block=config.block,
-        smooth=transform.smooth is not None,
-        first=_kind(transform.first),
-        permute=transform.perm is not None,
-        second=_kind(transform.second),
-        rows=_power_of_two(linear.out_features, config.block) if rotate_rows else 1,
-        weight_bits=bits,
-        activation_bits=config.activation_bits,
-        activation=config.activation,
-        activation_clip=config.activation_clip,
-        source=sha256({"weight": weight}),
-    )
-    return QuantisedLinear.from_weight(spec, transform, weight, linear.bias, config.clip)
-
-
-def _kind(rotation: Tensor | None) -> str:
-    return "none" if rotation is None else "hadamard" if rotation.dim() == 2 else "stored"
-
-
-def _power_of_two(n: int, most: int) -> int:
-    """The largest one that divides n and is at most `most`."""
-    return min(n & -n, most)
-
-
-@torch.no_grad()
-def relative_error(layer: QuantisedLinear, linear: nn.Linear, rows: Tensor) -> float:
-    """||layer(x) - linear(x)|| / ||linear(x) less its bias||."""
-    exact = rows.double() @ linear.weight.double().T
-    bias = 0 if linear.bias is None else linear.bias.double()
-    error = (layer(rows).double() - bias - exact).norm() / exact.norm().clamp(min=1e-30)
-    return float(error)
-
-
-def n_bytes(module: nn.Module) -> int:
-    """Of the tensors that are stored."""
-    tensors = [t for t in module.state_dict().values() if isinstance(t, Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+        given = None if packs is None else packed_transform(packs, name, found[name], config)
+        seen = statistics.layers[name]
+        yield fit_layer(name, found[name], seen, config, bits, shares[name], given)

@@ -30,7 +30,7 @@ def weight_of(layer: QuantisedLinear) -> Tensor:
     """
     w = layer.weight_codes().double() * layer.scale.double()[:, None]
     if layer.rows is not None:
-        w = rotate(w.T.contiguous(), layer.rows.double()).T.contiguous()  # it is symmetric
+        w = rotate(w.T.contiguous(), layer.rows.double()).T.contiguous()
     if layer.second is not None:
         w = rotate(w, layer.second.double().transpose(-1, -2))
     if layer.perm is not None:
@@ -69,7 +69,7 @@ class Entry:
 
 KERNELS: dict[str, Entry] = {
     "native": Entry("integer", lambda layer, rows: NativeLinear(layer), unsupported),
-    "torch": Entry("integer", lambda layer, rows: layer),
+    "torch": Entry("integer", lambda layer, rows: layer.plain),
     "fp32": Entry("weight", _floating("exact")),
     "bf16": Entry("weight", _floating("bf16")),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,68 +18,27 @@ from .codes import (
     unpack4,
 )
 from .config import OFF
+from .shown import ShownWeight
+from .spec import LinearSpec
 from .transform import Transform, hadamard, mix, padded, rotate
 
 VERSION = 1
 
 
-def arithmetic(bits: int, activation: str) -> str:
-    """How codes of up to so many bits are computed with: "integer" or "simulated"."""
-    return "integer" if bits <= 8 and activation == "symmetric" else "simulated"
-
-
-@dataclass(frozen=True)
-class LinearSpec:
-    """Everything about a quantised layer but its tensors.
-
-    Attributes:
-        method: rtn, smooth or duquant.
-        smooth, permute: whether the inputs are scaled, and permuted.
-        first, second: "none", "hadamard" or "stored": the rotations of the inputs.
-        rows: block of the rotation of the outputs (Hadamard), 1 for none.
-        activation: symmetric or asymmetric.
-        source: sha256 of the weight it was made from.
-    """
-
-    in_features: int
-    out_features: int
-    bias: bool
-    method: str
-    block: int
-    smooth: bool
-    first: str
-    permute: bool
-    second: str
-    rows: int
-    weight_bits: int
-    activation_bits: int
-    activation: str
-    activation_clip: float
-    source: str
-
-    @property
-    def arithmetic(self) -> str:
-        """How it is computed: "integer" (codes times codes), or "simulated" in floating point."""
-        return arithmetic(max(self.weight_bits, self.activation_bits), self.activation)
-
-    @property
-    def simulated(self) -> str:
-        """Which part is not executed as it is named; "" where all is."""
-        if self.arithmetic == "simulated":
-            off = self.weight_bits == self.activation_bits == OFF
-            return "" if off else "all of it, in floating point"
-        narrow = {"weights": self.weight_bits, "inputs": self.activation_bits}
-        said = " and ".join(f"{bits}-bit {name}" for name, bits in narrow.items() if bits < 8)
-        return f"{said}, multiplied as 8-bit integers" if said else ""
-
-
 class QuantisedLinear(nn.Module):
     """y = rotate_back(T(x) W^T) + b in codes, with T of transform.py; for inference only.
 
-    There is no attribute `weight`, so that no caller can read it and bypass the layer. Faster ways
-    to compute it are in kernels.py; what they need is in the buffers: inverse_smooth (K,), first,
-    second, perm (width,), codes (N, width) int8 or packed uint8 (N, width / 2), scale (N,) and
-    bias (N,).
+    `weight` shows dtype, device and shape of what it was made from, and refuses arithmetic, so that
+    no caller can read it and bypass the layer. Faster ways to compute it are in kernels.py; what
+    they need is in the buffers: inverse_smooth (K,), first, second, perm (width,), codes (N, width)
+    int8 or packed uint8 (N, width / 2), scale (N,), bias (N,) and rows, the outputs' rotation.
+    Whatever a model is cast to, they keep their types.
+
+    Attributes:
+        name: in its model, for messages.
+        source_dtype: of the weight it stands for, and of what the model was cast to since.
+        executor: what computes it in the place of `plain`, see execution.py.
+        ran: whether it has been called.
     """
 
     inverse_smooth: Tensor | None
@@ -93,7 +52,9 @@ class QuantisedLinear(nn.Module):
 
     def __init__(self, spec: LinearSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.name, self.ran = spec, "", False
+        self.source_dtype = torch.float32
+        self.executor: Callable[[QuantisedLinear, Tensor], Tensor] | None = None
         self.in_features, self.out_features = spec.in_features, spec.out_features
         self.width = padded(spec.in_features, spec.block)
         width, n = self.width, spec.out_features
@@ -101,9 +62,11 @@ class QuantisedLinear(nn.Module):
         self._rotation("first", spec.first)
         self._buffer("perm", torch.arange(width, dtype=torch.int32) if spec.permute else None)
         self._rotation("second", spec.second)
-        self.register_buffer(
-            "rows", hadamard(spec.rows).float() if spec.rows > 1 else None, persistent=False
-        )
+        stored = spec.rows > 1 and spec.rows_kind == "stored"
+        turn = hadamard(spec.rows).float() if spec.rows > 1 else None
+        if stored:
+            turn = torch.eye(spec.rows).repeat(n // spec.rows, 1, 1)
+        self.register_buffer("rows", turn, persistent=stored)
         if spec.weight_bits == OFF:
             self._buffer("codes", torch.zeros(n, width))
         elif spec.weight_bits > 4:
@@ -130,9 +93,12 @@ class QuantisedLinear(nn.Module):
     ) -> QuantisedLinear:
         """Transform and quantise a weight (N, K) on its device; float64 until the codes."""
         layer = cls(spec)
+        layer.source_dtype = weight.dtype
         w = transform.weight(weight.detach().cpu().double())
         if spec.rows > 1:
-            w = rotate(w.T.contiguous(), hadamard(spec.rows)).T.contiguous()
+            back = hadamard(spec.rows) if transform.back is None else transform.back
+            w = rotate(w.T.contiguous(), back.mT.contiguous()).T.contiguous()
+            layer.rows = back.float()
         if spec.weight_bits == OFF:
             layer.codes = w.float().contiguous()
         else:
@@ -159,21 +125,51 @@ class QuantisedLinear(nn.Module):
         """(N, width): int8, or float32 where weights are not quantised."""
         return unpack4(self.codes) if self.codes.dtype == torch.uint8 else self.codes
 
+    @property
+    def weight(self) -> Tensor:
+        """(N, K) without values, see `ShownWeight`."""
+        return ShownWeight(self.shown_shape, self.source_dtype, self.codes.device, self.name)
+
+    @property
+    def shown_shape(self) -> tuple[int, ...]:
+        """Of the weight that it stands for."""
+        return self.out_features, self.in_features
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., N) in the dtype of x."""
-        flat = self.transformed(x.reshape(-1, self.in_features).float())
-        y = PRODUCTS[self.spec.arithmetic](self, flat)
+        if x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"layer {self.name or 'without a name'} takes {self.in_features} features, got an "
+                f"input of {tuple(x.shape)}"
+            )
+        self.ran = True
+        flat = x.detach().reshape(-1, self.in_features).float()
+        y = self.plain(flat) if self.executor is None else self.executor(self, flat)
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """(T, K) float32 -> (T, N): the formula in torch, which kernels are checked against."""
+        y = PRODUCTS[self.spec.arithmetic](self, self.transformed(x))
         if self.rows is not None:
             y = rotate(y, self.rows)
-        if self.bias is not None:
-            y = y + self.bias
-        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
+        """Moves the buffers and casts none: scales of fewer bits would be other numbers."""
+        self.source_dtype = fn(
+            torch.empty(0, dtype=self.source_dtype, device=self.codes.device)
+        ).dtype
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                moved = fn(buffer.view(torch.int32) if buffer.is_floating_point() else buffer)
+                self._buffers[name] = moved.view(buffer.dtype)
+        return self
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self.spec)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        mine = self.get_extra_state()
+        mine, state = self.get_extra_state(), {"rows_kind": "hadamard", **state}
         wrong = [k for k in {**mine, **state} if mine.get(k) != state.get(k)]
         if wrong:
             k = wrong[0]

@@ -15,10 +15,12 @@ from ..kernels.native import library
 from ..kernels.packed import STORE, Linear, Packed, Quant
 from .codes import pack4, top
 from .config import OFF, QuantConfig
-from .linear import LinearSpec, QuantisedLinear, arithmetic
+from .linear import QuantisedLinear
+from .spec import LinearSpec, arithmetic
 
 log = logging.getLogger(__name__)
 
+WIDEST = 512  # block of a rotation that quantised.h has memory for
 KINDS = {"none": 0, "hadamard": 1, "stored": 2}
 
 
@@ -26,7 +28,15 @@ def unsupported(layer: QuantisedLinear) -> str | None:
     """Why the C code does not run this layer's integers, or None."""
     if layer.codes.device.type != "cpu":
         return "it is not on a CPU"
-    return _refused(layer.spec.arithmetic, layer.rows is not None)
+    spec = layer.spec
+    whole = spec.out_features % spec.rows == 0
+    if not (whole and _is_block(spec.block) and _is_block(spec.rows)):
+        return f"its blocks, {spec.block} and {spec.rows}, must be powers of two up to {WIDEST}"
+    return _refused(layer.spec.arithmetic)
+
+
+def _is_block(n: int) -> bool:
+    return 1 <= n <= WIDEST and n & (n - 1) == 0
 
 
 def refused_settings(config: QuantConfig) -> str | None:
@@ -37,13 +47,12 @@ def refused_settings(config: QuantConfig) -> str | None:
     if config.activation_bits == OFF:
         return None
     widest = max(config.weight_bits, *(config.layer_bits or {}).values(), config.activation_bits)
-    return _refused(arithmetic(widest, config.activation), config.full().row_rot == "restore")
+    return _refused(arithmetic(widest, config.activation))
 
 
-def _refused(how: str, turned: bool) -> str | None:
+def _refused(how: str) -> str | None:
     reasons = {
         f"{how} arithmetic": how != "integer",
-        "row_rot is restore": turned,
         "no compiled code for integers": not known(works),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -67,6 +76,9 @@ def pack(packed: Packed, layer: QuantisedLinear) -> Linear:
         for name in ("first", "second")
     }
     missing = -spec.out_features % packed.panel
+    scale, turned = layer.scale, "none" if layer.rows is None else spec.rows_kind
+    if turned == "hadamard":
+        scale = scale / spec.rows**0.5
     bias = torch.zeros(spec.out_features) if layer.bias is None else layer.bias
     quant = Quant(
         width=layer.width,
@@ -75,10 +87,13 @@ def pack(packed: Packed, layer: QuantisedLinear) -> Linear:
         second_kind=KINDS[spec.second],
         bits=4 if spec.weight_bits <= 4 else 8,
         top=top(spec.activation_bits),
+        turn=spec.rows,
+        turn_kind=KINDS[turned],
         reach=spec.activation_clip / top(spec.activation_bits),
         smooth=packed.pointer(smooth),
         perm=None if layer.perm is None else packed.pointer(layer.perm),
-        scale=packed.pointer(F.pad(layer.scale, (0, missing))),
+        scale=packed.pointer(F.pad(scale, (0, missing))),
+        back=packed.pointer(layer.rows) if turned == "stored" and layer.rows is not None else None,
         **stored,
     )
     weight = packed.pointer(panels(packed, quant, layer.weight_codes()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import nn
 
@@ -21,9 +22,17 @@ def replace_layers(
             assert isinstance(module, nn.MultiheadAttention)
             opened = copy.deepcopy(Attention.from_stock(module, attentions[name], name))
             for child, _ in list(opened.named_children()):
-                if f"{name}.{child}" in layers:
-                    setattr(opened, child, layers[f"{name}.{child}"])
+                if layer := layers.get(f"{name}.{child}"):
+                    setattr(
+                        opened, child, _known_as(layer, f"{name}.{child}", module.in_proj_weight)
+                    )
             memo[id(module)] = opened
         elif name in layers:
-            memo[id(module)] = quantised(layers[name], module)
+            made = quantised(layers[name], module)
+            memo[id(module)] = _known_as(made, name, module.weight)
     return copy.deepcopy(model, memo)  # takes what memo has instead of copying it
+
+
+def _known_as(layer: QuantisedLinear, name: str, weight: Any) -> QuantisedLinear:
+    layer.name, layer.source_dtype = name, weight.dtype
+    return layer

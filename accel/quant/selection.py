@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from torch import nn
 
 from .attention import Attention
-from .config import LAYERS, QuantConfig
+from .config import EARLIER_LAYERS, LAYERS, QuantConfig
 from .convolution import Flattened, is_covered
+from .report import MEMORY
 from .statistics import Statistics
 
 
@@ -52,8 +55,8 @@ def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int
         ValueError: a pattern that does nothing, or no layer left.
     """
     least = config.min_features
-    wide = [n for n, layer in found.items() if min(layer.in_features, layer.out_features) >= least]
-    seeing = [n for n in wide if config.include == (LAYERS,) and isinstance(found[n], Flattened)]
+    wide = [n for n, layer in found.items() if _width(layer) >= least]
+    seeing = [n for n in wide if _is_default(config) and isinstance(found[n], Flattened)]
     if not seeing:
         _refuse_idle("include", config.include, wide, f"layers of at least {least} features")
     included = [name for name in wide if name in seeing or _matches(config.include, name)]
@@ -70,6 +73,39 @@ def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int
     return chosen
 
 
+def reasons(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, str]:
+    """{layer: the setting that leaves it out} of those that `choose` does not choose."""
+    chosen = choose(found, config)
+    return {n: _reason(n, layer, config) for n, layer in found.items() if n not in chosen}
+
+
+def _reason(name: str, layer: nn.Linear, config: QuantConfig) -> str:
+    if _width(layer) < config.min_features:
+        return "quant.min_features"
+    if _matches(config.exclude, name):
+        return "quant.exclude"
+    memory = _is_default(config) and name.endswith("kv_proj")
+    return MEMORY if memory else "quant.include"
+
+
+def settings_of(config: QuantConfig, model: nn.Module | None) -> dict[str, Any]:
+    """A configuration's settings for the identity of a run.
+
+    The default of `include` is told as the earlier one where both choose the same layers of a
+    model, so that what was run before the default grew is still the same run.
+    """
+    settings = asdict(config)
+    if model is None or config.include != (LAYERS,):
+        return settings
+    found = linears(model, usual_attentions(model))
+    earlier = replace(config, include=(EARLIER_LAYERS,))
+    try:
+        same = choose(found, earlier) == choose(found, config)
+    except ValueError:  # a pattern that does nothing, which its own check says
+        same = False
+    return asdict(earlier) if same else settings
+
+
 def select(model: nn.Module, statistics: Statistics, config: QuantConfig) -> dict[str, int]:
     """`choose` from the layers of a model.
 
@@ -77,12 +113,26 @@ def select(model: nn.Module, statistics: Statistics, config: QuantConfig) -> dic
         ValueError: as `choose`, or a layer that the calibration never called.
     """
     chosen = choose(linears(model, statistics.attentions), config)
-    for name in chosen:
-        if name not in statistics.layers:
-            raise ValueError(
-                f"layer {name} was never called in the calibration or is not supported: exclude it"
-            )
+    idle = [name for name in chosen if name not in statistics.layers]
+    if len(idle) == len(chosen):
+        raise ValueError(
+            f"none of the {len(chosen)} layers that quant.include has, {idle[0]} first, ran in the "
+            "calibration: the model goes around them, or the batches of accel.collect do"
+        )
+    if idle:
+        raise ValueError(
+            f"layer {idle[0]} was never called in the calibration or is not supported: exclude it "
+            f"(quant.exclude=['^{re.escape(idle[0])}$'])"
+        )
     return chosen
+
+
+def _width(layer: nn.Linear) -> int:
+    return min(layer.in_features, layer.out_features)
+
+
+def _is_default(config: QuantConfig) -> bool:
+    return config.include in ((LAYERS,), (EARLIER_LAYERS,))
 
 
 def _matches(patterns: Iterable[str], name: str) -> bool:

@@ -77,7 +77,8 @@ class Statistics:
         """
         if identity(model) != self.model:
             raise ValueError(
-                "the statistics are of another checkpoint or sampler (fingerprints differ)"
+                "the statistics are of another checkpoint or sampler (fingerprints differ), or the "
+                "model was changed since: collect them anew"
             )
 
     def save(self, path: str | Path) -> Path:
@@ -155,7 +156,7 @@ def collect(
         source: of the batches, kept in the statistics.
 
     Raises:
-        ValueError: fewer batches than asked, or training mode.
+        ValueError: fewer batches than asked, training mode, or no linear layer that ran.
         FloatingPointError: an input is not finite.
     """
     if model.training:
@@ -240,4 +241,6 @@ def collect(
         for name, recorder in recorders.items()
         if recorder.n_tokens and name.rpartition(".")[0] not in refused
     }
+    if not layers:
+        raise ValueError(f"no linear layer ran in {done} batches: the model goes around its layers")
     return Statistics(layers, kinds, identity(model), source or {})

@@ -24,6 +24,8 @@ class Transform:
         smooth: (K,) float64, or None.
         first, second: float64 rotations, (B, B) for all blocks or (width / B, B, B), or None.
         perm: (width,) int64, or None.
+        back: (N / B, B, B) float64 rotations of the outputs: weights are multiplied by them block
+            of rows by block, and outputs by their inverses; None: see `LinearSpec.rows`.
     """
 
     width: int
@@ -31,6 +33,7 @@ class Transform:
     first: Tensor | None = None
     perm: Tensor | None = None
     second: Tensor | None = None
+    back: Tensor | None = None
 
     def activations(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, width)."""
@@ -68,6 +71,11 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 def padded(features: int, block: int) -> int:
     """The next multiple of the block."""
     return -(-features // block) * block
+
+
+def power_of_two(n: int, most: int) -> int:
+    """The largest one that divides n and is at most `most`, itself one."""
+    return min(n & -n, most)
 
 
 def smoothing(maximum: Tensor, weight: Tensor, alpha: float) -> Tensor:

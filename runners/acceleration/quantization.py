@@ -25,6 +25,7 @@ from accel import (
     save_quantized,
 )
 from accel.api import digest_of
+from accel.engines.backend import slower_layers
 from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy
 from skipstep.observations import take
@@ -155,16 +156,15 @@ def _find_copy(job: Job, path: Path, statistics: str) -> Quantized | None:
     if not path.exists() or job.recipe.choice.force:
         return None
     try:
-        found = load_quantized(path, job.policy, job.quant, statistics=statistics)
+        found = load_quantized(path, job.policy, job.quant, statistics=statistics, backend="torch")
     except ValueError as error:
         log.warning("%s: to be made anew", error)
         return None
-    log.info("quantised already: %s", path)
     return found
 
 
 def _make_copy(job: Job, path: Path, statistics: Statistics) -> Quantized:
-    made = quantize(job.policy, statistics, job.quant)
+    made = quantize(job.policy, statistics, job.quant, backend="torch")
     save_quantized(made, path)
     return made
 
@@ -185,21 +185,26 @@ def described(
     """
     if acceleration.quantised is None:
         return None
-    times = (previous or {}).get("kernel_times")
-    if times is None and job.settings.latency.repeats:
-        model: Any = acceleration.quantised.model
-        found = kernel_times(model, job.engine, acceleration.kernels)
-        times = {"cpu": cpu(), "threads": job.settings.threads, "layers": found}
+    model: Any = acceleration.quantised.model
+    times, slow = (previous or {}).get("kernel_times"), ""
+    if job.settings.latency.repeats:
+        slow = slower_layers(model, job.engine, acceleration.kernels)
+        if times is None:
+            found = kernel_times(model, job.engine, acceleration.kernels)
+            times = {"cpu": cpu(), "threads": job.settings.threads, "layers": found}
+    if slow:
+        log.warning("quant=%s: %s", job.quant.name, slow)
     before, after = (sum(layer[f"bytes_{w}"] for layer in layers) for w in ("before", "after"))
     return {
         "weight_bits": job.quant.weight_bits,
         "activation_bits": job.quant.activation_bits,
         "statistics": acceleration.statistics,
         "digest": acceleration.quantised.digest(),
-        "warnings": list(acceleration.warnings),
+        "warnings": [*acceleration.warnings, *([slow] if slow else [])],
         "bytes_before": before,
         "bytes_after": after,
         "share": sum(layer["share"] for layer in layers),
+        "left_out": [asdict(layer) for layer in acceleration.quantised.left_out],
         "layers": layers,
         "kernel_times": times,
     }

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from accel import CACHES, integers_of
+from accel.quant import QuantConfig
+from accel.quant.selection import settings_of
 
 from ..episodes.realtime import Delays
 from .chosen import Chosen
@@ -39,7 +41,7 @@ def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None
     conditions = {
         **of_runner,
         **chosen.recipe.depends_on,
-        "quant": asdict(chosen.quant),
+        "quant": _quant(chosen),
         "engine": asdict(chosen.engine),
     }
     method = _method(chosen)
@@ -55,6 +57,12 @@ def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None
         digest({**conditions, **method, **delayed}),
         digest({**conditions, **unaccelerated}),
     )
+
+
+def _quant(chosen: Chosen) -> dict[str, Any]:
+    """Of a plug-in's quantisation, whatever it has."""
+    known = isinstance(chosen.quant, QuantConfig)
+    return settings_of(chosen.quant, chosen.policy) if known else asdict(chosen.quant)
 
 
 def _method(chosen: Chosen) -> dict[str, Any]:

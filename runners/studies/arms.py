@@ -11,6 +11,11 @@ from ..store.reading import Run, is_baseline
 
 STRATUM = ("task", "noise_seed")
 ALWAYS = ("cache", "quant")
+# the default of quant.include, and the one before it, which chose the same layers of these policies
+BLOCKS = (
+    r"(^|\.)(?!(down|up|mid)_)(\w*_)?(layers?|blocks?|resblocks|refiner|h)\.\d+\.(?!.*kv_proj$)"
+)
+EARLIER_BLOCKS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
 QUANT_LABEL = ("name", "weight_bits", "activation_bits")
 
 
@@ -71,6 +76,8 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
         if group == "quant":
             found["quant"] = quant_label(node)
             node = {k: v for k, v in node.items() if k not in QUANT_LABEL}
+            if node.get("include") == [EARLIER_BLOCKS]:
+                node["include"] = [BLOCKS]
         found |= {
             f"{group}.{k}": str(v) for k, v in node.items() if (group, k) != ("cache", "name")
         }

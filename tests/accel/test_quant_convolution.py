@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from accel.quant import RtnConfig, collect, load_quantized, quantize, save_quantized
 from accel.quant.config import OFF, DuQuantConfig
 from accel.quant.convolution import Flattened, QuantisedConv2d, patches
-from accel.quant.duquant import fit_linear
+from accel.quant.fitting import fit_linear
 from accel.quant.selection import choose, linears
 from accel.quant.statistics import LayerStatistics
 
@@ -115,6 +115,14 @@ def test_the_encoders_convolutions_are_quantised_by_default(model: Seeing) -> No
     exact, found = model(image()), small.model(image())
     assert 1e-4 < float((found - exact).norm() / exact.norm()) < 0.03
     assert type(model.encoder[3]) is nn.Conv2d
+
+
+def test_few_patches_do_not_choose_a_method(model: Seeing) -> None:
+    model.encoder[3] = nn.Conv2d(64, 64, 1)
+    statistics = collect(model, [(torch.rand(1, 3, 8, 8),)], n_batches=1)
+    assert statistics.layers["encoder.3"].n_tokens == 16
+    small = quantize(model, statistics, DuQuantConfig())
+    assert {r.method for r in small.layers} == {"duquant"}
 
 
 def test_integers_are_what_they_simulate(model: Seeing) -> None:

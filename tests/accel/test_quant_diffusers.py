@@ -10,6 +10,9 @@ import torch
 
 import accel
 from accel.quant import plan
+from accel.quant.config import EARLIER_LAYERS
+from accel.quant.report import left_out, shares_of
+from accel.quant.selection import choose, linears, reasons
 from tests.helpers.quant_data import relative
 
 diffusers = pytest.importorskip("diffusers")
@@ -84,3 +87,94 @@ def test_layers_are_chosen_by_pattern(dit: Any, statistics: accel.Statistics) ->
         for i in range(2)
         for name, bits in expected.items()
     }
+
+
+def flux() -> tuple[Any, dict[str, Any]]:
+    model = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=32,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        pooled_projection_dim=10,
+        axes_dims_rope=(8, 8, 16),
+    )
+    return model, {
+        "hidden_states": torch.randn(1, 16, 4),
+        "encoder_hidden_states": torch.randn(1, 8, 64),
+        "pooled_projections": torch.randn(1, 10),
+        "timestep": torch.ones(1),
+        "img_ids": torch.zeros(16, 3),
+        "txt_ids": torch.zeros(8, 3),
+    }
+
+
+def hunyuan_video() -> tuple[Any, dict[str, Any]]:
+    model = diffusers.HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=32,
+        num_layers=1,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        patch_size=2,
+        text_embed_dim=64,
+        pooled_projection_dim=16,
+        rope_axes_dim=(8, 12, 12),
+    )
+    return model, {
+        "hidden_states": torch.randn(1, 4, 1, 8, 8),
+        "timestep": torch.ones(1).long(),
+        "encoder_hidden_states": torch.randn(1, 8, 64),
+        "encoder_attention_mask": torch.ones(1, 8),
+        "pooled_projections": torch.randn(1, 16),
+        "guidance": torch.ones(1),
+    }
+
+
+def latte() -> tuple[Any, dict[str, Any]]:
+    model = diffusers.LatteTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=32,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=64,
+        attention_bias=True,
+        sample_size=8,
+        patch_size=2,
+        activation_fn="gelu-approximate",
+        norm_type="ada_norm_single",
+        num_embeds_ada_norm=1000,
+        caption_channels=64,
+        video_length=2,
+    )
+    return model, {
+        "hidden_states": torch.randn(1, 4, 2, 8, 8),
+        "encoder_hidden_states": torch.randn(1, 8, 64),
+        "timestep": torch.ones(1).long(),
+    }
+
+
+@pytest.mark.parametrize("make", [flux, hunyuan_video, latte])
+def test_the_default_covers_the_blocks(make: Any) -> None:
+    torch.manual_seed(0)
+    model, inputs = make()
+    statistics = accel.collect(model.eval(), [inputs], 1, run=lambda m, b: m(**b))
+    found, config = linears(model, statistics.attentions), accel.RtnConfig()
+    shares, why = shares_of(found, statistics), reasons(found, config)
+    missing = left_out(model, found, why, statistics)
+    covered = sum(shares[name] for name in choose(found, config))
+    assert covered + sum(layer.share for layer in missing) == pytest.approx(1)
+    assert covered > 0.95
+    assert covered / (covered + sum(x.share for x in missing if x.in_block)) > 0.95
+    earlier = accel.RtnConfig(include=(EARLIER_LAYERS,))
+    assert len(choose(found, earlier)) < len(choose(found, config))  # what was left out unsaid
+    quantised = accel.quantize(model, statistics, config, backend="torch")
+    with torch.no_grad():
+        assert relative(quantised.model(**inputs)[0], model(**inputs)[0]) < 0.01
+    assert quantised.idle() == ()
+    assert quantised.left_out == missing

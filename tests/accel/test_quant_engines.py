@@ -199,7 +199,7 @@ def quantised_of_other_weights() -> Quantized:
         ({}, True),
         ({"weight_bits": 16, "activation_bits": 16}, True),
         ({"row_rot": "restore", "activation_bits": 16}, True),
-        ({"row_rot": "restore"}, False),
+        ({"row_rot": "restore"}, True),
         ({"activation": "asymmetric"}, False),
         ({"layer_bits": {"linear1": 16}}, False),
     ],

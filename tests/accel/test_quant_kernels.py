@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from accel.quant import DuQuantConfig, quantize
 from accel.quant import native_linear as own
 from accel.quant.choice import settle, times
 from accel.quant.codes import token_codes, top
-from accel.quant.duquant import n_bytes
+from accel.quant.fitting import n_bytes
 from accel.quant.kernels import KERNELS, NATIVE, Entry, build, refusal, weight_of
 from tests.helpers.quant_data import (
     EVERYTHING,
@@ -103,6 +104,9 @@ def test_sums_that_sixteen_bits_cannot_hold_are_exact(bits: int) -> None:
         {"alpha": None},
         {"activation_bits": 4},
         {"activation_clip": 0.7},
+        {"row_rot": "restore"},
+        {"row_rot": "restore", "block": 4},
+        {"row_rot": "restore", "block": 64},
     ],
     ids=str,
 )
@@ -198,11 +202,9 @@ def test_every_kernel_that_runs_computes_the_layer(name: str) -> None:
 def test_kernels_refuse_what_they_cannot_do() -> None:
     linear, x = planted("none", 64, 64, 9)
     asymmetric = fitted(linear, x, activation="asymmetric")
-    turned = fitted(linear, x, row_rot="restore")
     assert refusal("native", asymmetric) == "simulated arithmetic"
-    assert refusal("native", turned) in ("row_rot is restore", "no compiled code for integers")
     with pytest.raises(ValueError, match=r"kernel 'vnni' cannot run a layer.*there are native, "):
-        build("vnni", turned, 9)
+        build("vnni", asymmetric, 9)
 
 
 def test_the_choice_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +215,7 @@ def test_the_choice_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch
     linear, x = planted("none", 64, 64, 9)
     layers = {
         "a": fitted(linear, x, activation_bits=4),
-        "b": fitted(linear, x, row_rot="restore"),
+        "b": fitted(linear, x, activation="asymmetric"),
         "c": fitted(linear, x, activation_bits=16),
     }
     integers = "native" if own.works() else "torch"
@@ -251,15 +253,20 @@ def test_times_are_told_by_shape_and_kernel_next_to_float32() -> None:
 Policies = dict[int, tuple[Any, Any]]
 
 
+SEED = 0
+"""DuQuant as the project it is taken from has it: W4A8, block 16, permute, row_rot=restore."""
+
+
 @pytest.fixture(scope="module")
 def quantised() -> Policies:
-    """{weight bits: (policy, its quantised copy)}"""
+    """{weight bits or SEED: (policy, its quantised copy)}"""
     policy = small_policy()
     statistics = policy_statistics(policy)
     configs = {
         bits: DuQuantConfig(method="duquant", weight_bits=bits, include=(r"decoder\.layers",))
         for bits in (8, 4)
     }
+    configs[SEED] = replace(configs[4], block=16, permute=True, row_rot="restore")
     return {b: (policy, quantize(policy, statistics, c).model) for b, c in configs.items()}
 
 
@@ -285,7 +292,7 @@ def act(
 
 
 @needs_integers
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 4, SEED])
 @pytest.mark.parametrize("cache", [None, UniformConfig(steps=2)], ids=["none", "uniform"])
 def test_both_programs_give_the_reference_engines_actions(
     quantised: Policies, bits: int, cache: Any
@@ -339,7 +346,7 @@ def test_kernels_can_be_given_layer_by_layer(quantised: Policies) -> None:
 def test_layers_that_the_c_program_cannot_run_go_through_torch(quantised: Policies) -> None:
     policy = quantised[8][0]
     statistics = policy_statistics(policy, 1)
-    config = DuQuantConfig(method="duquant", row_rot="restore", include=(r"linear1",))
+    config = DuQuantConfig(method="duquant", activation="asymmetric", include=(r"linear1",))
     pair = policy, quantize(policy, statistics, config).model
     made, kernels = act(pair, "auto")
     assert {kernels["0.ff.up"], kernels["1.ff.up"]} == {"torch"}

@@ -25,7 +25,7 @@ from accel.quant import (
     quantize,
     save_quantized,
 )
-from accel.quant.duquant import n_bytes
+from accel.quant.fitting import n_bytes
 from accel.quant.linear import QuantisedLinear
 from policies import DiffusionPolicy
 from tests.helpers.quant_data import (
@@ -276,6 +276,56 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         layers[0].load_state_dict(layers[1].state_dict())
 
 
+WRONG: dict[str, tuple[str, Any]] = {
+    "perm": ("perm", lambda t: t.zero_()),
+    "perm out of range": ("perm", lambda t: t.add_(1)),
+    "scale of zero": ("scale", lambda t: t[3:4].zero_()),
+    "scale NaN": ("scale", lambda t: t[3:4].fill_(float("nan"))),
+    "smoothing below zero": ("inverse_smooth", lambda t: t.neg_()),
+    "code": ("codes", lambda t: t[0, :1].fill_(-128)),
+    "bias": ("bias", lambda t: t.fill_(float("inf"))),
+    "rotation": ("second", lambda t: t.mul_(2)),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_tensors_that_quantising_cannot_give_are_refused(wrong: str, tmp_path: Path) -> None:
+    name, change = WRONG[wrong]
+    model, quantised = model_of(rotation="greedy", greedy_steps=2)
+    change(quantised.model.get_buffer(f"0.{name}"))
+    save_quantized(quantised, tmp_path / "a.safetensors")  # with a digest that is right
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"a\.safetensors: layer 0: {name} has values that no"):
+        load_quantized(tmp_path / "a.safetensors", model)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_a_file_of_another_model_names_the_layer_that_differs(tmp_path: Path) -> None:
+    model, quantised = model_of()
+    path = tmp_path / "a.safetensors"
+    save_quantized(quantised, path)
+    others = {
+        "this one has no layer 0": nn.Sequential(nn.GELU(), nn.Linear(64, 128)),
+        r"its layer 0 is \(128, 64\), this model's \(64, 64\)": nn.Sequential(
+            nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)
+        ),
+        r"other weights than this model's \(layer 0 differs, 2 of 2 do\)": flow(seed=1),
+        r"\(what was not quantised differs\)": nn.Sequential(
+            *(*flow().children(), nn.LayerNorm(64))
+        ),
+    }
+    with torch.no_grad():
+        last = flow()
+        last[2].weight[0, 0] += 1
+    others[r"\(layer 2 differs, 1 of 2 do\)"] = last
+    for said, other in others.items():
+        with pytest.raises(ValueError, match=rf"a\.safetensors: .*{said}; pass the model it was"):
+            load_quantized(path, other.eval())
+    assert torch.equal(
+        load_quantized(path, model).model(torch.ones(64)), quantised.model(torch.ones(64))
+    )
+
+
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.30), (4, 0.18)])
 def test_no_full_precision_weight_is_kept(bits: int, most: float) -> None:
     linear = nn.Linear(256, 256).eval()
@@ -289,7 +339,7 @@ def test_no_full_precision_weight_is_kept(bits: int, most: float) -> None:
     assert report.bytes_after <= most * report.bytes_before
     held = [*layer.parameters(), *layer.buffers()]
     assert sum(t.numel() * t.element_size() for t in held) <= most * report.bytes_before
-    assert not hasattr(layer, "weight")
+    assert layer.weight.shape == (256, 256)
     assert not [v for v in vars(layer).values() if isinstance(v, torch.Tensor)]
 
 

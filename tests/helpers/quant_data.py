@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.quant import DuQuantConfig
-from accel.quant.duquant import fit_linear
+from accel.quant.fitting import fit_linear
 from accel.quant.linear import QuantisedLinear
 from accel.quant.statistics import LayerStatistics, Statistics, collect
 from policies import DiffusionPolicy, NetworkConfig
