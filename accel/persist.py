@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .atomic import write_whole
+from skipstep.whole_files import write_whole
 
 HEADER = "skipstep"  # its key in the metadata of a safetensors file
 

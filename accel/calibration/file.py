@@ -15,7 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..atomic import write_whole
+from skipstep.whole_files import write_whole
+
 from ..persist import check_digest, check_keys, check_schema
 from ..plans.plan import PlanError
 from ..plans.sites import Site

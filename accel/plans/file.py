@@ -17,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..atomic import write_whole
+from skipstep.whole_files import write_whole
+
 from ..persist import check_digest, check_keys, check_schema
 from .bands import Bands
 from .decisions import Threshold

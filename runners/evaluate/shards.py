@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skipstep.whole_files import write_whole
+
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
-from ..store.atomic import write_whole
 from ..store.folder import MERGING, STATUS, RunStore, dump
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept

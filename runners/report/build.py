@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from skipstep.whole_files import replacing, write_whole
+
 from ..errors import UserError
-from ..store.atomic import replacing, write_whole
 from ..studies.comparisons import Arm, ReportConfig, findings
 from ..studies.study import read_study
 from . import embodied as report_embodied
