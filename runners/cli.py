@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
+from .launch.ends import no_room_in_one_line, terminated_as_interrupted
 from .launch.prepared import Prepared
 from .launch.sweeps import (
     Launch,
@@ -37,7 +39,7 @@ from .overrides import key_of
 from .places import PROJECT, check_writable
 from .plugins import load_plugins
 from .registry import prepare, runner_of
-from .store.folder import StoreError, note_failure
+from .store.folder import DamagedFileError, StoreError, note_failure
 from .store.shards import within
 
 CONF = PROJECT / "conf"
@@ -98,6 +100,8 @@ def validate(argv: Sequence[str]) -> list[Launch]:
             return [_checked_sweep(unaccelerated(sweeps[0])), *launches]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(first_lines(error)) from error
+    except (OSError, DamagedFileError) as error:  # of a path or a file that the settings name
+        raise UserError(error) from error
 
 
 def _experiment(
@@ -176,7 +180,8 @@ def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = PREPARED.take(cfg)
     runner = runner_of(job.runner.name)
     try:
-        result = runner.run(job, folder)
+        with no_room_in_one_line():
+            result = runner.run(job, folder)
     except StoreError as error:  # Hydra would show a traceback and end with 1
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -188,7 +193,17 @@ def _short(folder: Path) -> Path:
 
 
 def run(argv: Sequence[str]) -> int:
-    """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
+    """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C, or SIGTERM."""
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
+    try:
+        with terminated_as_interrupted():
+            return _run(argv)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     argv = spelled_out(argv)
     PREPARED.forget()
     # conf/hydra/launcher/ gives the plugin's launchers our defaults, under their own names
@@ -227,9 +242,6 @@ def _hydra(argv: Sequence[str], composed: Composed | None = None) -> int:
     except (UserError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 130
     except SystemExit as error:
         return int(error.code or 0)
     return 0

@@ -138,7 +138,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Plain data only."""
 
     depth = 0
@@ -150,19 +150,19 @@ class _Loader(yaml.SafeLoader):
             raise PlainFileError(f"it is nested deeper than {DEPTH}")
         self.depth += 1
         try:
-            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            return super().compose_node(parent, index)
         finally:
             self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         found: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float | bool | None):
                 raise PlainFileError("a key must be a word or a number")
             if key in found:
                 raise PlainFileError(f"it has the key {str(key)[:80]!r} twice")
-            found[key] = self.construct_object(value_node, deep=deep)  # type: ignore[no-untyped-call]
+            found[key] = self.construct_object(value_node, deep=deep)
         return found
 
 

@@ -16,7 +16,8 @@ from ..episodes.loop import evaluate
 from ..jobs.job import Job
 from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
-from ..store.folder import TIME, RunStore, dump, film_of
+from ..store.folder import RunStore, dump, film_of
+from ..store.names import TIME
 
 OUTCOME = ("status", "success", "score", "n_steps")
 

@@ -28,7 +28,8 @@ from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
-from ..store.folder import BRANCH_ERRORS, RunStore
+from ..store.folder import RunStore
+from ..store.names import BRANCH_ERRORS
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,8 @@ import fcntl
 import json
 import logging
 import os
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +42,15 @@ from .names import (
     RESULT,
     SET_ASIDE,
     SHARDS,
-    STATUS,
-    TRACEBACK,
 )
 from .schemas import RESULT as ANY_RESULT
+from .status import dump as dump
+from .status import note_failure as note_failure
+from .status import running
 
 log = logging.getLogger(__name__)
 
 MAX_OBSERVATIONS, MAX_OBSERVATION_BYTES, LEAST_OBSERVATIONS = 128, 2**25, 8
-
-
-def dump(record: dict[str, Any]) -> str:
-    """JSON with one line per top-level key."""
-    lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in record.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def most_observations(query: Arrays) -> int:
@@ -77,12 +70,6 @@ def film_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
     path = folder / record["video"]
     inside = path.resolve().is_relative_to(folder.resolve())
     return path if inside and path.is_file() else None
-
-
-def note_failure(folder: Path) -> None:
-    """Keep the traceback of what is being handled, unless the run kept it."""
-    if not (folder / TRACEBACK).exists():
-        write_whole(folder / TRACEBACK, traceback.format_exc())
 
 
 class RunStore:
@@ -236,24 +223,6 @@ class RunStore:
     def write_result(self, result: dict[str, Any]) -> None:
         write_whole(self.folder / RESULT, dump(result))
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """status.json while a run goes on and after it, and the traceback of a failure."""
-        started = time.time()
-
-        def status(name: str) -> None:
-            now = {"status": name, "pid": os.getpid(), "started": started, "updated": time.time()}
-            write_whole(self.folder / STATUS, dump(now))
-
-        (self.folder / TRACEBACK).unlink(missing_ok=True)
-        status("running")
-        try:
-            yield
-        except KeyboardInterrupt:
-            status("interrupted")
-            raise
-        except BaseException:
-            note_failure(self.folder)
-            status("failed")
-            raise
-        status("finished")
+        return running(self.folder)
