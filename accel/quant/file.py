@@ -16,10 +16,11 @@ from torch import nn
 
 from ..persist import check_digest, read_header, write_tensors
 from .attention import Attention
+from .checks import check_finite, check_layer, spec_of
 from .config import DuQuantConfig, QuantConfig
 from .duquant import LayerReport, Quantized
 from .hashes import fingerprint, sha256, stored
-from .linear import LinearSpec, QuantisedLinear
+from .linear import QuantisedLinear
 from .replacement import replace_layers
 
 SCHEMA = "skipstep-quant/1"
@@ -87,7 +88,10 @@ def load_quantized(
         tensors = dict(load_file(path))
         check_digest(header, sha256(tensors))
         return _restore(header, made_with, tensors, model)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        *(OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError),
+        *(AttributeError, AssertionError, OverflowError),
+    ) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
@@ -104,7 +108,12 @@ def refuse_difference(made_with: DuQuantConfig, asked: DuQuantConfig) -> None:
 def _restore(
     header: Mapping[str, Any], config: DuQuantConfig, state: dict[str, Any], model: nn.Module
 ) -> Quantized:
-    layers = {name: QuantisedLinear(LinearSpec(**spec)) for name, spec in header["specs"].items()}
+    layers = {
+        name: QuantisedLinear(spec_of(name, spec, state)) for name, spec in header["specs"].items()
+    }
+    check_finite(state)
+    for name, layer in layers.items():
+        check_layer(name, layer, state)
     missing = header["attentions"].keys() - dict(model.named_modules()).keys()
     if missing:
         raise ValueError(f"the model has no attention {min(missing)}")
