@@ -275,7 +275,7 @@ static float token(const Quant *q, int inputs, const float *x, char *codes, int3
     return NAN;
   }
   float scale = peak.value * q->reach;
-  scale = scale > 1e-12f ? scale : 1e-12f;
+  scale = scale > 1e-30f ? scale : 1e-30f;  // TINY of quant/codes.py
   const vec inverse = splat(1 / scale), limit = splat(scale * q->top);
   const int clips = q->reach * q->top < 0.999999f;
   ivec total = {};
