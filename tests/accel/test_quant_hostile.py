@@ -33,7 +33,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     statistics = collect(plain, [(torch.randn(32, 64),)], 1)
     for bits in (8, 4):
         config = DuQuantConfig(
-            include=EVERYTHING, weight_bits=bits, min_features=1, rotation="greedy", greedy_steps=2
+            include=EVERYTHING,
+            weight_bits=bits,
+            min_features=1,
+            block=16,
+            rotation="greedy",
+            greedy_steps=2,
+            method="duquant",
         )
         save_quantized(quantize(plain, statistics, config), folder / f"{bits}.safetensors")
     return folder
