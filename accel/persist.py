@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .atomic import write_whole
+from skipstep.plain_files import parse_json
+from skipstep.whole_files import write_whole
 
 HEADER = "skipstep"  # its key in the metadata of a safetensors file
 
@@ -54,7 +55,7 @@ def read_header(
         ValueError: another schema or other keys; OSError or SafetensorError: no such file.
     """
     with safe_open(path, framework="pt") as file:
-        header: Any = json.loads((file.metadata() or {}).get(HEADER, "null"))
+        header: Any = parse_json((file.metadata() or {}).get(HEADER, "null"))
     check_schema(header, schema)
     if header.keys() - optional != keys:
         raise ValueError(f"header must have {', '.join(sorted(keys))}")

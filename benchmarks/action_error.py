@@ -27,8 +27,8 @@ from benchmarks.questions import Ground, Questions, ask, ground_of, jobs_of, par
 from benchmarks.writing import check, keep, machine, markdown
 from runners.jobs.prepare import MISTAKES
 from runners.jobs.settings import UserError, digest
-from runners.store.atomic import write_whole
 from runners.svg import Drawing, log_scale, picture
+from skipstep.whole_files import write_whole
 
 FEW, KEPT = 16, 0.25
 Row = dict[str, Any]

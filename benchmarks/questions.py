@@ -19,7 +19,7 @@ from runners.episodes.loop import query_noise
 from runners.episodes.queries import Queries
 from runners.jobs.job import Job
 from runners.jobs.settings import UserError
-from runners.store.atomic import replacing
+from skipstep.whole_files import replacing
 
 from .writing import check
 

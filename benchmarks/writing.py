@@ -13,8 +13,8 @@ import torch
 
 from runners.jobs.versions import versions
 from runners.machine import cpu, load
-from runners.store.atomic import write_whole
 from runners.store.folder import dump
+from skipstep.whole_files import write_whole
 
 
 def check(options: argparse.Namespace, **least: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,17 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from skipstep.plain_files import PlainFileError, read_yaml
+from skipstep.whole_files import replacing
+
 from .clipping import cuts
 from .config import PolicyConfig, TaskInfo
 from .encoders.config import EncoderConfig
-from .families import family_in, family_named
+from .families import family_in
 from .family import UnsupportedPolicy
 from .lerobot.folder import find_lerobot, read_lerobot
 from .policy import DiffusionPolicy
@@ -31,6 +32,7 @@ from .reference.reader import CheckpointError, describe_trusted
 from .sampling.choosing import sampler_warnings
 from .sampling.table import SamplerConfig
 from .undrawn import Undrawn
+from .weights import check_scales, check_sizes, checked
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ WEIGHT_CHOICES = ("auto", "ema", "model")
 SCORE = re.compile(r"test_mean_score=(-?\d+(?:\.\d+)?)")
 EPOCH = re.compile(r"epoch=(\d+)")
 MESSAGE = 600  # characters of what torch says
-NARROW = (torch.float16, torch.bfloat16, torch.float32)  # loading makes the same float32 of them
+DAMAGED = (ArithmeticError, AttributeError, LookupError, MemoryError)
+"""What else a file may lead to that says something wrong of itself."""
 
 
 def load_policy(
@@ -77,19 +80,16 @@ def load_policy(
     found = find_checkpoint(Path(path), pick)
     try:
         config, state = _format(found)(found, weights, trust)
+        check_sizes(config, state)
         with Undrawn():
             policy = DiffusionPolicy(config)
-        state = {k: v if v.dtype in NARROW else v.float() for k, v in state.items()}
-        masks = {f"model.{name}" for name in family_named(config.network.family).masks}
-        bad = [k for k, v in state.items() if k not in masks and not _is_finite(v)]
-        if bad:
-            raise CheckpointError(f"{found}: {bad[0]} holds NaN or infinite values")
-        policy.load_state_dict(state)
+        policy.load_state_dict(checked(policy, state))
+        check_scales(policy.normalizer)
     except RuntimeError as error:  # load_state_dict names keys and shapes, all of them, on lines
         raise CheckpointError(f"{found}: {shorten(str(error), MESSAGE)}") from error
     except KeyError as error:
         raise CheckpointError(f"{found}: {error} is missing") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, *DAMAGED) as error:
         if str(found) in str(error):
             raise
         kind = type(error) if isinstance(error, UnsupportedPolicy) else CheckpointError
@@ -110,11 +110,6 @@ def _format(found: Path) -> Read:
     if not found.is_dir():
         return _read_ckpt
     return _read_folder if (found / CONFIG).is_file() else _read_lerobot
-
-
-def _is_finite(values: Tensor) -> bool:
-    """By the smallest and the largest, which are NaN where one of them is."""
-    return not values.numel() or all(bool(end.isfinite()) for end in values.aminmax())
 
 
 def save_policy(
@@ -140,10 +135,9 @@ def save_policy(
         CONFIG: lambda p: OmegaConf.save(OmegaConf.create(settings), p),
     }
     for name, write in writers.items():
-        temporary = folder / f".{name}.tmp"
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, folder / name)
+        with replacing(folder / name) as temporary:
+            write(temporary)
+            temporary.chmod(0o644)
 
 
 def find_checkpoint(path: Path, pick: str = "best") -> Path:
@@ -190,9 +184,9 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
             f"{folder}: weights=model is not there (it holds the weights to deploy: use auto)"
         )
     try:
-        raw: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        raw: Any = read_yaml(folder / CONFIG)
         state = load_file(folder / WEIGHTS)
-    except (OmegaConfBaseException, SafetensorError, OSError) as error:
+    except (PlainFileError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or raw.pop("schema", None) != SCHEMA:
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
@@ -202,6 +196,9 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         **{"network": sizes, "sampler": SamplerConfig, "task": TaskInfo},
         "encoder": EncoderConfig,
     }
+    wrong = [k for k in parts if k in raw and not isinstance(raw[k], dict)]
+    if wrong:
+        raise CheckpointError(f"{folder / CONFIG}: {wrong[0]} must be a mapping")
     return PolicyConfig(**{k: parts[k](**v) if k in parts else v for k, v in raw.items()}), state
 
 

@@ -13,7 +13,9 @@ from .encoders.config import EncoderConfig
 from .families import family_named
 from .family import Sizes
 from .sampling.table import SamplerConfig
+from .typed import check_types
 
+MOST = dict.fromkeys(("obs_dim", "action_dim", "n_action_steps"), 2**20)
 NEW = ("encoder", "aliases", "normalization", "control_hz")
 """Settings that are written down only where there are such."""
 
@@ -25,6 +27,13 @@ class TaskInfo:
     name: str = ""
     abs_action: bool | None = None
     robot_noise_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self, "task")
+        if self.robot_noise_ratio is not None and self.robot_noise_ratio < 0:
+            raise ValueError(
+                f"task.robot_noise_ratio must be at least 0, got {self.robot_noise_ratio}"
+            )
 
 
 @dataclass
@@ -53,6 +62,10 @@ class PolicyConfig:
     control_hz: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self, most=MOST)
+        for name in ("obs_dim", "action_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self._check_observations()
         net = self.network
         width = self.action_dim + (0 if net.obs_as_cond else self.obs_dim)

@@ -46,6 +46,8 @@ def family_in(content: dict[str, Any]) -> Family:
     """That of a policy.yaml; older files name none, and have its mark."""
     if content.get("family") is not None:
         return family_named(content["family"])
-    network = content.get("network", ())
+    network = content.get("network") or {}
+    if not isinstance(network, dict):
+        raise ValueError("network must be a mapping")
     marked = [family for family in FAMILIES.values() if family.mark and family.mark in network]
     return marked[0] if marked else TRANSFORMER

@@ -71,10 +71,25 @@ class Sizes:
         """Whether a step of the trajectory sees only those before it."""
         return False
 
+    @property
+    def least_weights(self) -> int:
+        """How many numbers the weights have at least: a file with fewer has other sizes."""
+        return 0
+
     def _at_least_one(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
+
+
+MOST_SIZES = {  # of networks; far more than any has
+    **dict.fromkeys(("input_dim", "output_dim", "cond_dim", "n_emb"), 2**20),
+    **dict.fromkeys(("horizon", "n_obs_steps"), 2**14),
+    **dict.fromkeys(("n_layer", "n_head", "n_cond_layers"), 2**10),
+    **dict.fromkeys(("n_groups", "diffusion_step_embed_dim"), 2**16),
+    **dict.fromkeys(("kernel_size", "down_dims"), 2**6),
+    **dict.fromkeys(("p_drop_emb", "p_drop_attn"), 1),
+}
 
 
 def own_key(key: str) -> str:

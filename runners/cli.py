@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from .commands import COMMANDS, RUNS, WORDS, run_command
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
+from .launch.ends import no_room_in_one_line, terminated_as_interrupted
 from .launch.helping import help_text, wants_help
 from .launch.mistakes import check_words
 from .launch.prepared import Prepared
@@ -40,7 +42,7 @@ from .overrides import key_of
 from .places import PROJECT, check_writable, is_checkout
 from .plugins import load_plugins
 from .registry import prepare, runner_of
-from .store.folder import StoreError, note_failure
+from .store.folder import DamagedFileError, StoreError, note_failure
 from .store.shards import within
 
 CONF = PROJECT / "conf"
@@ -101,6 +103,8 @@ def validate(argv: Sequence[str]) -> list[Launch]:
             return [_checked_sweep(unaccelerated(sweeps[0])), *launches]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(first_lines(error)) from error
+    except (OSError, DamagedFileError) as error:  # of a path or a file that the settings name
+        raise UserError(error) from error
 
 
 def _experiment(
@@ -179,7 +183,8 @@ def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = PREPARED.take(cfg)
     runner = runner_of(job.runner.name)
     try:
-        result = runner.run(job, folder)
+        with no_room_in_one_line():
+            result = runner.run(job, folder)
     except StoreError as error:  # Hydra would show a traceback and end with 1
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -191,7 +196,17 @@ def _short(folder: Path) -> Path:
 
 
 def run(argv: Sequence[str]) -> int:
-    """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C."""
+    """0: done; 2: a mistake of the user; 1: a failure; 130: Ctrl-C, or SIGTERM."""
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
+    try:
+        with terminated_as_interrupted():
+            return _run(argv)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         return run_command(argv[0], argv[1:])
     if argv and argv[0] in RUNS:
@@ -238,9 +253,6 @@ def _hydra(argv: Sequence[str], composed: Composed | None = None) -> int:
     except (UserError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 130
     except SystemExit as error:
         return int(error.code or 0)
     return 0

@@ -19,9 +19,9 @@ def is_checkout() -> bool:
 def check_writable(folder: Path) -> None:
     """Refuse a run folder that cannot be made, without making it."""
     existing = folder
-    while not existing.exists():
-        existing = existing.parent
     try:
+        while not existing.exists():
+            existing = existing.parent
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

@@ -16,7 +16,7 @@ MOVED = {
     "accel.engines.packed": "accel.kernels.packed",
     "accel.engines.schedule": "accel.engines.program",
     "accel.features": "accel.calibration.branch_outputs",
-    "accel.files": "accel.atomic",
+    "accel.files": "accel.persist",
     "accel.flops": "accel.plans.flops",
     "accel.forecast": "accel.caches.forecast",
     "accel.foreign": "accel.attach.plans",

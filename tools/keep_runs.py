@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runners.store.folder import PLAN_DIGEST, RESULT, TIME, read_episodes
+from runners.store.folder import read_episodes
+from runners.store.names import PLAN_DIGEST, RESULT, TIME
 from runners.store.published import (
     OWN,
     RUNS,

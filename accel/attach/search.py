@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import write_whole
+from skipstep.whole_files import write_whole
+
 from ..caches import IntervalConfig, NoCacheConfig
 from ..caches.interval import interval_steps
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from skipstep.plain_files import read_json
 
 from ..calibration.calibration import Calibration
 from ..plans.able import check_branches
@@ -79,7 +80,7 @@ def import_interval(path: str | Path) -> IntervalConfig:
         PlanError: another file; the message names it and what is wrong.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = read_json(Path(path))
         if not isinstance(content, dict) or content.keys() != FOUR_INTEGERS.keys():
             raise ValueError(f"it must hold exactly {', '.join(FOUR_INTEGERS)}")
         if not all(type(value) is int for value in content.values()):

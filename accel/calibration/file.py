@@ -15,7 +15,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..atomic import write_whole
+from skipstep.plain_files import read_json
+from skipstep.whole_files import write_whole
+
 from ..persist import check_digest, check_keys, check_schema
 from ..plans.plan import PlanError
 from ..plans.sites import Site
@@ -93,23 +95,29 @@ def load_calibration(path: str | Path) -> Calibration:
         if not file.exists():
             raise PlanError(f"no calibration at {path}: {file.name} is missing")
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = read_json(path)
         return _parse(content, load_file(arrays))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _parse(content: Any, arrays: dict[str, np.ndarray]) -> Calibration:
     check_schema(content, SCHEMA)
     check_keys(content, KEYS, OPTIONAL)
-    if int(content["n_queries"]) < MIN_QUERIES:
+    for name in ("n_queries", "n_steps", "n_layers", "n_tokens", "width"):
+        if type(content[name]) is not int or content[name] < 0:
+            raise PlanError(f"{name} must be a whole number, got {content[name]!r}")
+    for name in ("policy", "digest"):
+        if not isinstance(content[name], str):
+            raise PlanError(f"{name} must be a text, got {content[name]!r}")
+    if content["n_queries"] < MIN_QUERIES:
         raise PlanError(f"n_queries must be at least {MIN_QUERIES}, got {content['n_queries']}")
     sites = tuple(Site(**site) for site in content["sites"])
     sizes = ("n_queries", "n_steps", "n_layers", "n_tokens", "width")
     calibration = Calibration(
         sites=sites,
         policy=content["policy"],
-        extent=Extent(n_sites=len(sites), **{name: int(content[name]) for name in sizes}),
+        extent=Extent(n_sites=len(sites), **{name: content[name] for name in sizes}),
         arrays=arrays,
         source=content["source"],
         first=tuple(content.get("first", STANDARD)),

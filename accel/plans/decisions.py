@@ -74,6 +74,13 @@ class Threshold:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Threshold:
+        numbers = [values["limit"], *values["rescale"], *filter(None, [values["most"]])]
+        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+            raise ValueError("decide.limit, rescale and most must be finite numbers")
+        if not all(type(n) is int and n >= 0 for n in (values["first"], *values["always"])):
+            raise ValueError("decide.first and always must be whole numbers, at least 0")
+        if not isinstance(values["accumulates"], bool):
+            raise ValueError("decide.accumulates must be true or false")
         most = math.inf if values["most"] is None else float(values["most"])
         lists = {key: tuple(values[key]) for key in ("rescale", "always")}
         return cls(**{**values, **lists, "most": most})

@@ -7,6 +7,8 @@ Files without "sampler" are an older version's; they load, and fit their own sam
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -17,7 +19,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..atomic import write_whole
+from skipstep.plain_files import read_json
+from skipstep.whole_files import write_whole
+
 from ..persist import check_digest, check_keys, check_schema
 from .bands import Bands
 from .decisions import Threshold
@@ -40,6 +44,8 @@ KEYS = {
 OPTIONAL = {"bias", "sampler", "adapted", "decide"}
 KINDS = {"deep": ("output",), "block": ("delta", "output")}  # by op; the others' is branch
 COMPUTED, HIT = "S", "R"
+MOST_STEPS, DIGITS = 10**5, 7  # of a row, and of a word in it
+MOST_NUMBERS = 2**24  # of coefficients
 
 
 def run_lengths(row: np.ndarray) -> str:
@@ -55,10 +61,12 @@ def from_run_lengths(text: str) -> list[bool]:
     """The inverse of `run_lengths`."""
     cells: list[bool] = []
     for word in text.split():
-        if word[0] not in (COMPUTED, HIT) or not (word[1:].isdigit() or word[1:] == ""):
+        if not re.fullmatch(f"[{COMPUTED}{HIT}][0-9]*", word):
             raise PlanError(
                 f"plan row must be made of {COMPUTED} and {HIT} with counts, got {word!r}"
             )
+        if len(word) > DIGITS or len(cells) + int(word[1:] or 1) > MOST_STEPS:
+            raise PlanError(f"plan row must have at most {MOST_STEPS} cells, got {word[:20]!r}")
         cells += [word[0] == COMPUTED] * int(word[1:] or 1)
     return cells
 
@@ -104,11 +112,25 @@ def _by_site(plan: CachePlan, alpha: np.ndarray) -> dict[str, dict[str, list[flo
 
 
 def _from_sites(content: Any, sites: Sequence[Site], shape: tuple[int, ...]) -> np.ndarray:
+    if math.prod(shape) > MOST_NUMBERS:
+        raise PlanError(f"coefficients must be at most {MOST_NUMBERS} numbers, got {shape}")
+    if content.keys() != {site.name for site in sites}:
+        raise PlanError("coefficients must be listed by site")
     alpha = np.zeros(shape)
     for u, site in enumerate(sites):
         for step, coefficients in content[site.name].items():
+            if not re.fullmatch("[0-9]{1,6}", step) or int(step) >= shape[0]:
+                raise PlanError(f"coefficients of {site.name} are of step {step[:20]!r}")
+            if len(coefficients) != shape[2] or not all(map(_is_number, coefficients)):
+                raise PlanError(
+                    f"coefficients of {site.name} in step {step} must be {shape[2]} numbers"
+                )
             alpha[int(step), u] = coefficients
     return alpha
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def bias_path(path: Path) -> Path:
@@ -132,6 +154,8 @@ def _load_bias(path: Path, content: dict[str, Any]) -> np.ndarray:
 
 
 def _sampler(content: dict[str, Any]) -> PlanSampler:
+    if not all(map(_is_number, content["alpha_bar"])) or not isinstance(content["settings"], dict):
+        raise PlanError("sampler must have settings and numbers")
     alpha_bar = tuple(float(a) for a in content["alpha_bar"])
     if not all(0 <= a <= 1 for a in alpha_bar):
         raise PlanError("sampler.alpha_bar must be from 0 to 1")
@@ -147,10 +171,17 @@ def load_plan(path: str | Path) -> CachePlan:
     """
     path = Path(path)
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = read_json(path)
         return _parse(content, bias_path(path))
-    except (PlanError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PlanError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _counted(content: dict[str, Any], name: str, most: int) -> int:
+    value = content[name]
+    if type(value) is not int or not 1 <= value <= most:
+        raise PlanError(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+    return value
 
 
 def _parse(content: Any, beside: Path) -> CachePlan:
@@ -161,7 +192,14 @@ def _parse(content: Any, beside: Path) -> CachePlan:
         kinds = KINDS.get(site.op, ("branch",))
         if site.kind not in kinds:
             raise PlanError(f"kind must be {' or '.join(kinds)}, got {site.kind!r} for {site.name}")
-    n_steps, n_slots = int(content["n_steps"]), int(content["n_slots"])
+    n_steps, n_slots = (
+        _counted(content, name, most) for name, most in (("n_steps", MOST_STEPS), ("n_slots", 64))
+    )
+    for name in ("policy", "method", "digest"):
+        if not isinstance(content[name], str):
+            raise PlanError(f"{name} must be a text, got {content[name]!r}")
+    if content["rows"].keys() != {site.name for site in sites}:
+        raise PlanError("rows must be those of the sites")
     rows = {name: from_run_lengths(row) for name, row in content["rows"].items()}
     for site in sites:
         if len(rows.get(site.name, [])) != n_steps:
@@ -171,6 +209,8 @@ def _parse(content: Any, beside: Path) -> CachePlan:
     alpha = None if content["alpha"] is None else _from_sites(content["alpha"], sites, shape)
     bands = content["bands"]
     if bands is not None:
+        if not _is_number(bands["cutoff"]) or not 0 <= bands["cutoff"] <= 1:
+            raise PlanError(f"bands.cutoff must be from 0 to 1, got {bands['cutoff']!r}")
         bands = Bands(_from_sites(bands["low"], sites, shape), float(bands["cutoff"]))
     bias = _load_bias(beside, content) if "bias" in content else None
     sampler = _sampler(content["sampler"]) if "sampler" in content else None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..persist import check_digest, read_header, write_tensors
 from .attention import Attention
+from .checks import check_finite, check_layer, spec_of
 from .config import EARLIER_LAYERS, LAYERS, DuQuantConfig, QuantConfig
 from .duquant import Quantized
 from .execution import check_backend, execute, quantised_layers, watch
@@ -27,8 +28,6 @@ from .replacement import replace_layers
 from .report import LayerReport, LeftOut
 from .selection import linears
 from .slower import warn_slower
-from .spec import LinearSpec
-from .valid import check_tensors
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,10 @@ def load_quantized(
         tensors = dict(load_file(path))
         check_digest(header, sha256(tensors))
         found = _restore(header, made_with, tensors, model)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        *(OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError),
+        *(AttributeError, AssertionError, OverflowError),
+    ) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     log.info(
         "weights of %d layers were quantised once: their codes are read from %s",
@@ -169,7 +171,11 @@ def refuse_difference(made_with: DuQuantConfig, asked: DuQuantConfig) -> None:
 def _restore(
     header: Mapping[str, Any], config: DuQuantConfig, state: dict[str, Any], model: nn.Module
 ) -> Quantized:
-    layers = {name: QuantisedLinear(LinearSpec(**spec)) for name, spec in header["specs"].items()}
+    specs = header["specs"].items()
+    layers = {name: QuantisedLinear(spec_of(name, spec, state)) for name, spec in specs}
+    check_finite(state)
+    for name, layer in layers.items():
+        check_layer(name, layer, state)
     modules = dict(model.named_modules())
     wrong = [
         n for n in header["attentions"] if not isinstance(modules.get(n), nn.MultiheadAttention)
@@ -186,8 +192,6 @@ def _restore(
         if isinstance(module, QuantisedLinear):
             state[f"{name}.{EXTRA}"] = module.get_extra_state()
     replaced.load_state_dict(state)
-    for name, layer in present.items():
-        check_tensors(name, layer)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
     replaced.to(device)
     replaced.train(model.training)

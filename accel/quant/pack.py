@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic import write_whole
+from skipstep.whole_files import write_whole
+
 from .codes import top
 from .linear import QuantisedLinear
 from .transform import Transform, hadamard, rotate

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.formatting import NOTHING, changes, p_value, rates
-from runners.store.atomic import write_whole
 from runners.store.folder import dump
 from runners.store.published import STUDIES
+from skipstep.whole_files import write_whole
 
 RESULTS, STUDY = Path("results"), "frontier"
 

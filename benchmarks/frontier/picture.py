@@ -16,8 +16,8 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from runners.metrics import wilson
-from runners.store.atomic import write_whole
 from runners.svg import Scale
+from skipstep.whole_files import write_whole
 
 from .measured import measured
 from .page import Row, rows_of

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from skipstep.plain_files import parse_json, read_json
 
 RUN = "meta/skipstep.json"
 NOT_ASKED = "not asked"
@@ -38,7 +39,7 @@ def environment_in(attributes: Mapping[str, Any]) -> Any:
     """
     if "env_args" in attributes or "env_info" not in attributes:
         return attributes.get("env_args")
-    info = json.loads(attributes["env_info"])
+    info = parse_json(attributes["env_info"])
     if not isinstance(info, dict):
         return info
     return {
@@ -58,5 +59,5 @@ def environment_of(folder: Path) -> Any:
     path = folder / RUN
     if not path.is_file():
         return NOT_ASKED
-    said = json.loads(path.read_text())
+    said = read_json(path)
     return said.get("env_args") if isinstance(said, dict) else None

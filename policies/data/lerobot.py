@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skipstep.plain_files import read_json
 
 from .dataset_info import environment_of, names_of
 from .episode import DatasetError, Episode, as_dataset_error, fields_of, join, readable
@@ -39,6 +41,10 @@ def read_lerobot(path: Path, wanted: Wanted) -> Iterator[Episode]:
         table = folder.table()
         environment = environment_of(path)
         called = {key: names_of(folder.features, key) for key in folder.keys}
+        splits = _splits(path, folder.info.get("splits"))
+        for column in ("episode_index", "frame_index"):
+            if table[column].null_count or not pyarrow.types.is_integer(table[column].type):
+                raise DatasetError(f"{path}: {column} must hold whole numbers in every frame")
         episode = table["episode_index"].to_numpy()
         for number in np.unique(episode):
             name = f"{path}: episode {number}"
@@ -52,7 +58,7 @@ def read_lerobot(path: Path, wanted: Wanted) -> Iterator[Episode]:
                 name,
                 join(name, parts) if parts else np.empty((len(rows), 0)),
                 join(name, [("action", values["action"])]),
-                split=_slice_side(int(number), folder.info.get("splits") or {}),
+                split=_slice_side(int(number), splits),
                 fields=fields_of(parts, called),
                 environment=environment,
                 arrays={
@@ -88,7 +94,7 @@ class _Folder:
     def of(cls, path: Path, wanted: Wanted) -> _Folder:
         from pyarrow import parquet
 
-        info = json.loads((path / "meta" / "info.json").read_text())
+        info = read_json(path / "meta" / "info.json")
         if not isinstance(info, dict):
             raise DatasetError(f"{path}: meta/info.json must hold a dictionary")
         version = str(info.get("codebase_version", ""))
@@ -159,12 +165,21 @@ def _stacked(name: str, key: str, rows: list[Any]) -> NDArray[Any]:
     return np.array(rows, np.float64)
 
 
-def _slice_side(number: int, splits: dict[str, str]) -> str:
+def _splits(path: Path, said: Any) -> dict[str, range]:
     """LeRobot's splits are slices, {"train": "0:90"}; one that covers everything says nothing."""
+    if said is None:
+        return {}
+    slices = said.items() if isinstance(said, dict) else [("", said)]
+    for text in (text for _, text in slices):
+        if not (isinstance(text, str) and re.fullmatch(r"[0-9]{1,12}:[0-9]{1,12}", text)):
+            raise DatasetError(
+                f'{path}: splits in meta/info.json must be slices, such as "0:90", got {text!r}'
+            )
+    return {side: range(*map(int, text.split(":"))) for side, text in slices}
+
+
+def _slice_side(number: int, splits: Mapping[str, range]) -> str:
     if not {"train", "valid"} <= splits.keys():
         return ""
-    for side in ("train", "valid"):
-        low, _, high = splits[side].partition(":")
-        if int(low) <= number < int(high):
-            return side
-    return "unused"
+    sides = (side for side in ("train", "valid") if number in splits[side])
+    return next(sides, "unused")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipstep.npz_files import open_npz
+
 from .episode import DatasetError, Episode, fields_of, join, readable
 from .wanted import Wanted
 
@@ -30,11 +32,11 @@ def read_npz(path: Path, wanted: Wanted) -> Iterator[Episode]:
             f"{path}: an npz holds no images: {', '.join(wanted.images)} must come from a "
             "robomimic HDF5 or a LeRobot folder"
         )
-    with readable(path), np.load(path, allow_pickle=False) as file:
+    with readable(path), open_npz(path) as file:
         keys = wanted.state_keys([key for key in STATE_KEYS if key in file][:1] or STATE_KEYS[:1])
         for field in (*keys, *wanted.numbers, "action", "episode_ends"):
             if field not in file:
-                raise DatasetError(f"{path}: no {field} in it, it holds {', '.join(file.files)}")
+                raise DatasetError(f"{path}: no {field} in it, it holds {', '.join(file)}")
         parts = [(key, _rows(file[key])) for key in keys]
         action, ends = join(str(path), [("action", file["action"])]), file["episode_ends"]
         obs = join(str(path), parts) if parts else np.empty((len(action), 0))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from skipstep.memory import check_memory
 from skipstep.observations import IMAGE, PIXELS
 
 from .dataset_info import environment_in
@@ -18,6 +20,7 @@ from .wanted import Wanted, missing, warn_of_others
 
 STATE_KEYS = ("obs",)
 SUFFIX = "_image"
+MOST_PACKED, LEAST_BYTES = 1100, 2**20  # deflate makes at most 1032 bytes of one
 
 
 def read_robomimic(path: Path, wanted: Wanted) -> Iterator[Episode]:
@@ -31,7 +34,7 @@ def read_robomimic(path: Path, wanted: Wanted) -> Iterator[Episode]:
         raise ImportError('an HDF5 dataset needs h5py: pip install "skipstep[data]"') from error
     film = Film(path)
     with readable(path), h5py.File(path, "r") as file:
-        if "data" not in file:
+        if not isinstance(file.get("data"), h5py.Group):
             raise DatasetError(f"{path}: no group data, so not a robomimic dataset")
         masks = {
             side: {str(n, "utf-8") if isinstance(n, bytes) else str(n) for n in file["mask"][side]}
@@ -55,18 +58,35 @@ def _episode(name: str, group: Any, wanted: Wanted, film: Film) -> Episode:
     for field in ("actions", *(f"obs/{key}" for key in (*keys, *wanted.numbers))):
         if field not in group:
             raise DatasetError(f"{name}: no {field} in it, it holds {', '.join(_held(group))}")
-    parts = [(f"obs/{key}", group[f"obs/{key}"][()]) for key in keys]
+    parts = [(f"obs/{key}", _numbers(name, group, f"obs/{key}")) for key in keys]
     obs = join(name, parts) if parts else np.empty((len(group["actions"]), 0))
     return Episode(
         name,
         obs,
-        join(name, [("actions", group["actions"][()])]),
+        join(name, [("actions", _numbers(name, group, "actions"))]),
         fields=fields_of(list(zip(keys, (v for _, v in parts), strict=True))),
         arrays={
-            key: join(name, [(f"obs/{key}", group[f"obs/{key}"][()])]) for key in wanted.numbers
+            key: join(name, [(f"obs/{key}", _numbers(name, group, f"obs/{key}"))])
+            for key in wanted.numbers
         },
         clips={image: _clip(name, group, image, wanted, film) for image in wanted.images},
     )
+
+
+def _numbers(name: str, group: Any, key: str) -> NDArray[Any]:
+    """An array of a demonstration, whose size is compared with what is stored of it first."""
+    held = group[key]
+    if not hasattr(held, "shape"):
+        raise DatasetError(f"{name}: {key} must hold numbers, it is a group")
+    n_bytes, stored = held.size * held.dtype.itemsize, held.id.get_storage_size()
+    if n_bytes > MOST_PACKED * stored + LEAST_BYTES:
+        raise DatasetError(
+            f"{name}: {key} claims to hold {held.shape} of {held.dtype}, {n_bytes} bytes, and "
+            f"{stored} are stored"
+        )
+    check_memory(n_bytes, f"{name}: {key}")
+    array: NDArray[Any] = held[()]
+    return array
 
 
 def _side(demo: str, masks: dict[str, set[str]]) -> str:

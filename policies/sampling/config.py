@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..typed import check_types
 from .samplers import KINDS, ORDERS
 from .spacing import CHOSEN, LIBRARY, timesteps
 
@@ -21,6 +22,10 @@ ALLOWED: dict[str, Collection[Any]] = {
     "timestep_spacing": tuple(LIBRARY),
     "spacing": tuple(CHOSEN),
     "order": ORDERS,
+}
+MOST = {
+    "num_train_timesteps": 10**5,
+    **dict.fromkeys(("steps", "steps_offset", "timesteps", "trained_betas"), 10**5),
 }
 OF_KIND = {"eta": "ddim", "order": "dpmpp", "stochastic": "dpmpp"}
 """Settings that only one kind of sampler has."""
@@ -87,6 +92,7 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         self._plain_types()
+        check_types(self, "sampler", MOST)
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed and not (name == "spacing" and value is None):
@@ -104,6 +110,7 @@ class SamplerConfig:
                 f"(the timesteps of the training), got {self.steps}"
             )
         self._check_kind()
+        self._check_ranges()
         if not 1 <= self.power <= 10:
             raise ValueError(f"sampler.power must be from 1 to 10, got {self.power}")
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
@@ -155,6 +162,23 @@ class SamplerConfig:
                 f"got {self.steps}"
             )
         self.timesteps, self.steps = list(chosen), len(chosen)
+
+    def _check_ranges(self) -> None:
+        if self.clip_sample and not self.clip_sample_range > 0:
+            raise ValueError(
+                f"sampler.clip_sample_range must be above 0, got {self.clip_sample_range}"
+            )
+        for name in ("beta_start", "beta_end"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"sampler.{name} must be at least 0 and below 1, got {getattr(self, name)}"
+                )
+        betas = self.trained_betas
+        wrong = [beta for beta in (() if betas is None else betas) if not 0 <= beta < 1]
+        if wrong:
+            raise ValueError(
+                f"sampler.trained_betas must be at least 0 and below 1, got {wrong[0]}"
+            )
 
     def _check_kind(self) -> None:
         if not 0 <= self.eta <= 1:

@@ -100,6 +100,13 @@ def sampler_table(config: SamplerConfig) -> SamplerTable:
     before = t - stride if quirk else np.append(t[1:], -1)
     in_x, in_out = x0_of(config, bar[t])
     rows = KINDS[config.kind](config, Visits(bar, t, before))
+    numbers = (in_x, in_out, rows.x0_scale, rows.x_scale, rows.out_scale, rows.sigma)
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise ValueError(
+            f"sampler: a step of {config.kind} divides by zero, or is not finite, with "
+            f"beta_schedule={config.beta_schedule}, beta_start={config.beta_start} and "
+            f"beta_end={config.beta_end}"
+        )
     return SamplerTable(
         timesteps=t,
         in_x=in_x,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..family import Sizes
+from ..family import MOST_SIZES, Sizes
+from ..typed import check_types
+
+LEAST_WIDTH = 4  # the embedding of time divides by half of it, less one
 
 
 @dataclass
@@ -30,20 +33,31 @@ class NetworkConfig(Sizes):
     n_cond_layers: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, "network", MOST_SIZES)
         self._at_least_one(
             *("input_dim", "output_dim", "horizon", "n_obs_steps", "n_layer", "n_head", "n_emb")
         )
-        if self.n_emb % (2 * self.n_head):
+        if self.n_emb % 2 or self.n_emb % self.n_head or self.n_emb < LEAST_WIDTH:
             raise ValueError(
-                f"network.n_emb must be a multiple of 2 * n_head = {2 * self.n_head}, "
-                f"got {self.n_emb}"
+                f"network.n_emb must be even, a multiple of n_head = {self.n_head} and at least "
+                f"{LEAST_WIDTH}, got {self.n_emb}"
             )
+        for name in ("p_drop_emb", "p_drop_attn", "n_cond_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"network.{name} must be at least 0, got {getattr(self, name)}")
         if self.obs_as_cond != (self.cond_dim > 0):
             raise ValueError(
                 f"network.cond_dim must be positive exactly if obs_as_cond, got {self.cond_dim}"
             )
         if self.obs_as_cond and not self.time_as_cond:
             raise ValueError("network.time_as_cond must be true with obs_as_cond, got false")
+
+    @property
+    def least_weights(self) -> int:
+        """Attention and feed-forward of each layer, what embeds, and the mask over tokens."""
+        mask = self.horizon**2 if self.causal_attn else 0
+        embedded = self.input_dim + self.output_dim + self.cond_dim + self.horizon
+        return mask + self.n_emb * (12 * self.n_emb * self.n_layer + embedded)
 
     @property
     def encoder_only(self) -> bool:

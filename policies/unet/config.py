@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ..family import Sizes
+from ..family import MOST_SIZES, Sizes
+from ..typed import check_types
 
 OBS_AS = ("global", "local", "in-painting")
 FINAL_GROUPS = 8  # of the last convolution's norm, whatever n_groups is
@@ -41,6 +43,7 @@ class UnetConfig(Sizes):
     oa_step_convention: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, "network", MOST_SIZES)
         self._at_least_one("input_dim", "horizon", "n_obs_steps", "n_groups")
         if self.obs_as not in OBS_AS:
             raise ValueError(
@@ -68,6 +71,13 @@ class UnetConfig(Sizes):
                 "network.diffusion_step_embed_dim must be even and at least 4, "
                 f"got {self.diffusion_step_embed_dim}"
             )
+
+    @property
+    def least_weights(self) -> int:
+        """A convolution from each level to the next, and what embeds time."""
+        widths = [self.input_dim, *self.down_dims]
+        passed = sum(a * b for a, b in itertools.pairwise(widths))
+        return self.kernel_size * passed + 8 * self.diffusion_step_embed_dim**2
 
     @property
     def obs_as_cond(self) -> bool:

@@ -8,14 +8,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from skipstep.whole_files import write_whole
+
 from ..episodes.clock import Clock
 from ..episodes.episode import EpisodeResult
 from ..episodes.loop import evaluate
 from ..jobs.job import Job
 from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
-from ..store.atomic import write_whole
-from ..store.folder import TIME, RunStore, dump, film_of
+from ..store.folder import RunStore, dump, film_of
+from ..store.names import TIME
 
 OUTCOME = ("status", "success", "score", "n_steps")
 

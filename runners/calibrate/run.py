@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 from accel import CACHES, BranchErrors, Quantized, branch_errors, resolve
+from skipstep.whole_files import write_whole
 
 from ..acceleration.calibration import calibration_of, find, locked, queries_of
 from ..acceleration.quantization import find_statistics, quantised_of
@@ -27,8 +28,8 @@ from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
-from ..store.atomic import write_whole
-from ..store.folder import BRANCH_ERRORS, RunStore
+from ..store.folder import RunStore
+from ..store.names import BRANCH_ERRORS
 
 log = logging.getLogger(__name__)
 

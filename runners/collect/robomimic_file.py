@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipstep.observations import IMAGE, is_image
+from skipstep.whole_files import replacing
 
-from ..store.atomic import replacing
 from .demos import Demo, DemoSet
 
 

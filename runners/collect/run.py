@@ -23,7 +23,8 @@ from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
 from ..loggers import NullLogger
 from ..metrics import wilson
-from ..store.folder import TRAJECTORIES, RunStore
+from ..store.folder import RunStore
+from ..store.names import TRAJECTORIES
 from .demos import Demo, DemoSet
 from .prepare import FORMATS, CollectConfig, prepare_collect
 from .sources import SOURCES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+
+from ..store.files import or_nothing, read_time
 
 _jobs = count()
 
@@ -66,8 +67,9 @@ class Clock:
     @classmethod
     def resume(cls, path: Path) -> Clock:
         """Go on from the seconds that an earlier process left, starting now."""
-        earlier = json.loads(path.read_text()) if path.exists() else {}
-        return cls(**earlier, began=job_start())
+        earlier = or_nothing(read_time, path) or {}
+        known = {name: earlier[name] for name in cls.__dataclass_fields__ if name in earlier}
+        return cls(**known | {"began": job_start()})
 
 
 def job_start() -> float:

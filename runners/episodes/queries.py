@@ -13,9 +13,9 @@ from hydra.errors import CompactHydraException
 
 from accel.calibration.calibration import MIN_QUERIES
 from skipstep.observations import Arrays, as_seen, n_rows, stacked, take
+from skipstep.whole_files import replacing
 
 from ..store.arrays import arrays_of, obs_in
-from ..store.atomic import replacing
 from .loop import query_noise
 
 log = logging.getLogger(__name__)

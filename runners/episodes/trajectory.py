@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from envs import Event
 from skipstep.observations import Arrays, joined
+from skipstep.whole_files import replacing
 
 from ..store.arrays import arrays_of, obs_in
-from ..store.atomic import replacing
 
 FloatArray = NDArray[np.float64]
 PARTS = ("actions", "executed", "rewards", "states")

@@ -8,15 +8,8 @@ from pathlib import Path
 from ..jobs.job import Job
 from ..machine import warn_of_others
 from ..places import PUBLISHED, RESULTS
-from ..store.folder import (
-    EPISODES,
-    OBSERVATIONS,
-    PLAN_DIGEST,
-    RESULT,
-    TIME,
-    RunStore,
-    StoreError,
-)
+from ..store.folder import RunStore, StoreError
+from ..store.names import EPISODES, OBSERVATIONS, PLAN_DIGEST, RESULT, TIME
 from ..store.published import published_run
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,8 @@ from ..loggers import NullLogger, summary_values
 from ..machine import machines_of
 from ..metrics import paired, wilson
 from ..overrides import baseline_command
-from ..store.folder import TIME, RunStore, read_episodes
+from ..store.folder import RunStore, read_episodes
+from ..store.names import TIME
 from ..store.shards import merge
 from ..studies.embodied import as_json, differences, means
 from ..studies.verdict import verdict

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skipstep.whole_files import write_whole
+
 from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
-from ..store.atomic import write_whole
-from ..store.folder import MERGING, STATUS, RunStore, dump
+from ..store.folder import RunStore, dump
+from ..store.names import MERGING, STATUS
 from ..store.shards import Shard, beside_other_shards, known_episodes, merge, whole_run
 from .accepted import accept
 from .run import EvaluateConfig, play, run_evaluate, run_missing
@@ -51,8 +53,8 @@ def _finish(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def render_evaluation(result: Mapping[str, Any], folder: Path) -> str:
-    """A result, or how far a run in shards is."""
-    return str(result["waiting"]) if "waiting" in result else render(result, folder)
+    """A result, or how far a run in shards is; the result is the whole run's, not a shard's."""
+    return str(result["waiting"]) if "waiting" in result else render(result, whole_run(folder))
 
 
 EVALUATE = Runner(EvaluateConfig, prepare_job, run_evaluation, render_evaluation)

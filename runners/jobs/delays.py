@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..episodes.realtime import Delays
-from ..store.folder import RESULT
+from ..store.files import DamagedFileError, read_result
+from ..store.names import RESULT
 from .settings import UserError, build
 
 
@@ -82,7 +82,10 @@ def delays_of(config: RealtimeConfig, control_hz: float, own_run: Path) -> Delay
 def _recorded(named: Path | None, own_run: Path) -> list[float]:
     """The accelerated policy's latencies in a run's result."""
     path = (named or own_run) / RESULT
-    latency = (json.loads(path.read_text()) if path.exists() else {}).get("latency")
+    try:
+        latency = (read_result(path) or {}).get("latency")
+    except DamagedFileError as error:
+        raise UserError(f"realtime needs the latencies of a run: {error}") from error
     if latency:
         return [float(ms) for ms in latency["samples_ms"]["accelerated"]]
     if named:

@@ -23,6 +23,8 @@ from ..places import PUBLISHED
 from ..store.shards import Shard
 from .expected import mistake, number_for_boolean
 
+LONGEST_NAME = 255  # bytes, of a file or folder on Linux
+
 
 @dataclass
 class CheckpointChoice:
@@ -157,8 +159,13 @@ class Settings:
             )
         if self.n_envs != "auto" and type(self.n_envs) is not int:
             raise ValueError(f"n_envs must be auto or a number, got {self.n_envs!r}")
-        if not self.study or set(self.study) & set("/\\ ") or self.study.startswith("."):
+        if not self.study or set(self.study) & set("/\\ \0") or self.study.startswith("."):
             raise ValueError(f"study must be a folder name, got {self.study!r}")
+        if len(os.fsencode(self.study)) > LONGEST_NAME:
+            raise ValueError(
+                f"study must be a folder name of at most {LONGEST_NAME} bytes, got "
+                f"{len(os.fsencode(self.study))}: {self.study[:20]!r}..."
+            )
         last = self.start_seed + self.n_episodes - 1
         if wrong := [s for s in self.film or () if not self.start_seed <= s <= last]:
             raise ValueError(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..formatting import changes, columns, ms, rates, share, speed, underlined, yes_no
-from ..store.folder import TRACEBACK
+from ..store.files import read_traceback
+from ..store.names import TRACEBACK
 from ..store.reading import FINISHED, Run, read_run
 from ..store.shards import whole_run
 from ..studies.comparisons import Arm, ReportConfig, findings
@@ -69,6 +70,6 @@ def _tracebacks(failed: Sequence[Run]) -> list[str]:
     lines = []
     for run in failed:
         path = run.folder / TRACEBACK
-        if path.exists():
-            lines += ["", str(path), path.read_text().rstrip()]
+        if told := read_traceback(path):
+            lines += ["", str(path), told]
     return lines

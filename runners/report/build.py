@@ -10,15 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from skipstep.whole_files import replacing, write_whole
+
 from ..arguments import Parser
 from ..errors import UserError
-from ..store.atomic import replacing, write_whole
 from ..studies.comparisons import Arm, ReportConfig, findings
 from ..studies.study import read_study
 from . import embodied as report_embodied
 from . import stages as report_stages
 from .page import html, lead, markdown, parts
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
 
 
@@ -112,8 +114,14 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula gets the apostrophe that stops it."""
+    formula = isinstance(value, str) and value.startswith(FORMULA)
+    return f"'{value}" if formula else value
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from .. import html as page
 from .. import svg
@@ -31,6 +32,7 @@ from . import (
     tables as report_tables,
 )
 from .charts import named
+from .markdown import fenced, markdown_table, plain_markdown
 from .tables import Table
 
 MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
@@ -88,7 +90,7 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
         found.insert(0, Part("Missing, failed and incomplete", [jobs]))
     lines = report_runs.commands(study)
     said = f"<pre>{escape(chr(10).join(lines))}</pre>"
-    found.append(Part("Commands", html=said, lines=["```sh", *lines, "```"]))
+    found.append(Part("Commands", html=said, lines=fenced(lines, "sh")))
     if arms:
         found.append(Part("Versions", [report_runs.versions(arms)]))
     return found
@@ -125,22 +127,16 @@ def html(title: str, intro: str, sections: Sequence[Part]) -> str:
 
 def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:
     """The tables and the lines."""
-    lines = [f"# {title}", "", intro, ""]
+    lines = [f"# {plain_markdown(title)}", "", plain_markdown(intro), ""]
     for part in sections:
         if not part.tables and not part.lines:
             continue
-        lines += [f"## {part.title}", ""]
+        lines += [f"## {plain_markdown(part.title)}", ""]
         for table in part.tables:
             lines += markdown_table(table)
-            lines += ["", table.caption, ""] if table.caption else [""]
+            lines += ["", plain_markdown(table.caption), ""] if table.caption else [""]
         lines += [*part.lines, ""] if part.lines else []
     return "\n".join(lines)
-
-
-def markdown_table(table: Table) -> list[str]:
-    """Its lines, without the caption."""
-    cells = [table.header, ["---"] * len(table.header), *([n, *row] for n, row in table.rows)]
-    return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
 
 
 def _html_table(table: Table) -> str:
@@ -157,8 +153,9 @@ def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int,
     if len({arm.delay for arm in arms}) > 1:
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
-    lines = [f"{line}." for line in mixed_machines(arms)]
-    warning = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    said = [f"{line}." for line in mixed_machines(arms)]
+    warning = "".join(f"<p>{escape(line)}</p>" for line in said)
+    lines = [plain_markdown(line) for line in said]
     return Part(f"Success on {stratum}", tables, warning + _charts(charts), lines)
 
 
@@ -174,8 +171,9 @@ def _speed(arms: Sequence[Arm], colour: dict[int, str]) -> Part:
     charts = [report_charts.latencies(arms, colour)]
     if any(arm.times_as_fast and arm.bound for arm in arms):
         charts.insert(0, report_charts.bound_by_speed(arms, colour))
-    lines = [f"{line}." for line in (*unsteady(arms), *busy(arms))]
-    warning = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    said = [f"{line}." for line in (*unsteady(arms), *busy(arms))]
+    warning = "".join(f"<p>{escape(line)}</p>" for line in said)
+    lines = [plain_markdown(line) for line in said]
     return Part("Latency and FLOPs", tables, warning + _charts(charts), lines)
 
 
@@ -200,11 +198,12 @@ def _discordant(arms: Sequence[Arm], here: Path) -> Part:
             f"{named(arm)}, {arm.stratum}: lost {_listed(arm.versus.lost)}; "
             f"won {_listed(arm.versus.won)}"
         )
-        lines.append(f"- {seeds}")
+        lines.append(f"- {plain_markdown(seeds)}")
         blocks.append(f"<p>{escape(seeds)}</p>")
         pairs = []
         for seed, pair in _films(arm, arm.versus, here):
-            lines.append("  - " + ", ".join(f"[seed {seed}, {who}]({link})" for who, link in pair))
+            links = (f"[seed {seed}, {plain_markdown(who)}]({quote(link)})" for who, link in pair)
+            lines.append("  - " + ", ".join(links))
             pairs.append(_side_by_side(seed, pair))
         if pairs:
             blocks.append(page.details(f"Films of {len(pairs)} of them", "".join(pairs)))

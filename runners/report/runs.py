@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from ..store.reading import FINISHED, Run
+from ..store.files import or_nothing, read_overrides
+from ..store.names import OVERRIDES
+from ..store.reading import FINISHED, UNREADABLE, Run
 from ..studies.comparisons import Arm
 from ..studies.study import Study
 from .tables import Table
-
-OVERRIDES = ".hydra/overrides.yaml"
 
 
 def jobs(study: Study) -> Table:
@@ -22,7 +19,8 @@ def jobs(study: Study) -> Table:
     for run in study.runs:
         done = sum(seed in run.episodes for seed in run.seeds)
         if not run.whole:
-            state = [run.status, f"{done} of {len(run.seeds)}" if run.config else ""]
+            known = run.config and run.status != UNREADABLE
+            state = [run.status, f"{done} of {len(run.seeds)}" if known else ""]
             rows.append((run.name, [*state, run.error, command(run)]))
         elif run.n_errors:
             errors = [f"seed {e['seed']}: {e['error']}" for e in run.result["errors"]]
@@ -64,8 +62,7 @@ def command(run: Run) -> str:
     """From its result, or from what Hydra noted before the run began."""
     if run.result:
         return str(run.result["command"])
-    noted = run.folder / OVERRIDES
-    words: Any = OmegaConf.to_container(OmegaConf.load(noted)) if noted.exists() else []
+    words = or_nothing(read_overrides, run.folder / OVERRIDES)
     return shlex.join(["python", "run.py", *words]) if words else ""
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from accel import CachePlan, IntervalConfig, accelerated, import_interval, resolve, summarize
 from accel.attach.search import exact_ratio, windows
 from accel.plans.flops import costs_of
+from skipstep.whole_files import write_whole
 
 from ..acceleration.calibration import locked, queries_of
 from ..episodes.latency import measure
@@ -28,7 +29,6 @@ from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
 from ..jobs.settings import UserError
 from ..overrides import job_words, key_of
-from ..store.atomic import write_whole
 from ..store.folder import RunStore, dump
 from .finalists import best_of, success_of
 from .judge import Judge, pareto

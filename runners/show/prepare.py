@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from ..jobs.checkpoint import load, policy_and_task
 from ..jobs.checks import check_cache
 from ..jobs.chosen import settings_and_logger
 from ..jobs.settings import SamplerChoice, Settings, UserError, build, choose, digest
-from ..store.folder import CONFIG, RESULT
+from ..store.files import DamagedFileError, read_config, read_result
+from ..store.names import CONFIG, RESULT
 
 
 @dataclass
@@ -192,9 +192,13 @@ def compared(text: str) -> Source:
     if (path / PLAN_FILE).is_file():
         return Source(path.name, CachePlan.load(path / PLAN_FILE))
     if (path / CONFIG).is_file():
-        config = OmegaConf.load(path / CONFIG)
-        if "cache" in config:
-            return Source(path.name, choose(CACHES, config.cache, "cache"), _ran(path))
+        try:
+            config = read_config(path / CONFIG) or {}
+            if "cache" in config:
+                cache = OmegaConf.create(config["cache"])
+                return Source(path.name, choose(CACHES, cache, "cache"), _ran(path))
+        except DamagedFileError as error:
+            raise UserError(f"runner.compare: {error}") from error
     raise UserError(
         f"runner.compare must be one of {', '.join(CACHES)}, a plan file or the folder of a run "
         f"with a cache, got {text!r}"
@@ -203,7 +207,5 @@ def compared(text: str) -> Source:
 
 def _ran(folder: Path) -> str | None:
     """Hash of the plan that a finished evaluation ran."""
-    if not (folder / RESULT).is_file():
-        return None
-    found: str | None = json.loads((folder / RESULT).read_text()).get("stats", {}).get("plan")
+    found: str | None = (read_result(folder / RESULT) or {}).get("stats", {}).get("plan")
     return found

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from accel.caches.saved import PLAN_FILE
+from skipstep.whole_files import write_whole
 
 from ..formatting import columns, underlined
 from ..jobs.runner import Runner
 from ..jobs.session import run_unless_done, signature
-from ..store.atomic import write_whole
 from ..store.folder import RunStore
 from .page import plan_page, plan_picture
 from .plan_view import arm, differing_computed, summary

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +15,42 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from skipstep.observations import Arrays, joined, n_bytes, n_rows, take
+from skipstep.whole_files import remove_leftovers, replacing, write_whole
 
-from .arrays import arrays_of, obs_in
-from .atomic import replacing, write_whole
-
-EPISODES, RESULT, STATUS, CONFIG = "episodes.jsonl", "result.json", "status.json", "config.yaml"
-OBSERVATIONS, TRACEBACK, LOCK, TIME = "observations.npz", "traceback.txt", ".lock", "time.json"
-MERGING, SHARDS = ".lock.merge", "shards"
-TRAINING = ("metrics.jsonl", "checkpoints", "policy")
-TRAJECTORIES, BRANCH_ERRORS, PLAN_DIGEST = "trajectories", "branch_errors.json", "plan.txt"
-SET_ASIDE = (
-    EPISODES,
-    RESULT,
-    STATUS,
-    TIME,
-    PLAN_DIGEST,
-    OBSERVATIONS,
-    TRAJECTORIES,
-    BRANCH_ERRORS,
-    *TRAINING,
-    SHARDS,
-    "videos",
-    "wandb",
+from .arrays import arrays_of
+from .files import DamagedFileError as DamagedFileError
+from .files import StoreError as StoreError
+from .files import (
+    damaged_lines,
+    or_nothing,
+    read_config,
+    read_lines,
+    read_observations,
+    read_plan_digest,
+    read_result,
 )
+from .files import read_episodes as read_episodes
+from .kinds import Kind, record
+from .names import (
+    CONFIG,
+    EPISODES,
+    LOCK,
+    MERGING,
+    OBSERVATIONS,
+    PLAN_DIGEST,
+    PREVIOUS,
+    RESULT,
+    SET_ASIDE,
+    SHARDS,
+)
+from .schemas import RESULT as ANY_RESULT
+from .status import dump as dump
+from .status import note_failure as note_failure
+from .status import running
+
+log = logging.getLogger(__name__)
+
 MAX_OBSERVATIONS, MAX_OBSERVATION_BYTES, LEAST_OBSERVATIONS = 128, 2**25, 8
-
-
-class StoreError(ValueError):
-    """The folder holds something else, or is in use."""
-
-
-def dump(record: dict[str, Any]) -> str:
-    """JSON with one line per top-level key."""
-    lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in record.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def read_episodes(folder: Path) -> dict[int, dict[str, Any]]:
-    """{seed: record}, the newest of each seed; a line that was cut off is not a record."""
-    path = folder / EPISODES
-    if not path.exists():
-        return {}
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    records = [json.loads(line) for line in whole.splitlines() if line]
-    return {record["seed"]: record for record in records}
-
-
-def read_observations(folder: Path) -> Arrays:
-    """What the policy saw in the first queries that are kept, (n, n_obs_steps, ...) each array."""
-    path = folder / OBSERVATIONS
-    if not path.exists():
-        return np.empty((0,))
-    with np.load(path) as file:
-        return obs_in(file)
 
 
 def most_observations(query: Arrays) -> int:
@@ -82,15 +64,12 @@ def most_observations(query: Arrays) -> int:
 
 
 def film_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The film of an episode of this run, where there is one."""
-    path = folder / record["video"] if record.get("video") else None
-    return path if path and path.exists() else None
-
-
-def note_failure(folder: Path) -> None:
-    """Keep the traceback of what is being handled, unless the run kept it."""
-    if not (folder / TRACEBACK).exists():
-        write_whole(folder / TRACEBACK, traceback.format_exc())
+    """The film of an episode of this run, where there is one inside of its folder."""
+    if not record.get("video"):
+        return None
+    path = folder / record["video"]
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return path if inside and path.is_file() else None
 
 
 class RunStore:
@@ -117,16 +96,16 @@ class RunStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if lock == MERGING else fcntl.LOCK_NB))
         except OSError:
             raise StoreError(f"another process is running in {folder}") from None
-        if (folder / CONFIG).exists():
-            there = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-            if not isinstance(there, dict) or there.get("fingerprint") != config["fingerprint"]:
-                raise StoreError(
-                    f"{folder} holds another run (fingerprints differ): choose another folder"
-                )
+        try:
+            self._check_identity(config["fingerprint"], force)
+        except StoreError:
+            self.close()
+            raise
+        remove_leftovers(folder)
         if force:
-            self._set_aside()
+            self._set_aside(SET_ASIDE)
         write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
-        self.episodes = read_episodes(folder)
+        self.episodes = self._mended_episodes()
 
     def __enter__(self) -> RunStore:
         return self
@@ -137,11 +116,46 @@ class RunStore:
     def close(self) -> None:
         self._lock.close()
 
-    def _set_aside(self) -> None:
-        """`force` starts anew and loses nothing: what was there moves to previous/<n>."""
-        names = [n for n in SET_ASIDE if (self.folder / n).exists()]
+    def _check_identity(self, fingerprint: str, force: bool) -> None:
+        """Refuse a folder of another run, or of one that cannot be told."""
+        try:
+            there = read_config(self.folder / CONFIG, record({}))
+        except DamagedFileError as error:
+            if not force and read_lines(self.folder).records and not self._is_named(fingerprint):
+                raise StoreError(
+                    f"{error}, so whose episodes are in the folder is not known: force=true sets "
+                    "them aside"
+                ) from error
+            log.warning("%s; it is written anew", error)
+            return
+        if there is not None and there.get("fingerprint") != fingerprint:
+            raise StoreError(
+                f"{self.folder} holds another run (fingerprints differ): choose another folder"
+            )
+
+    def _is_named(self, fingerprint: str) -> bool:
+        """Whether something besides config.yaml says that the folder is this run's."""
+        run = self.folder.parents[1] if self.folder.parent.name == SHARDS else self.folder
+        result = self.result() or {}
+        named = run.resolve().name.rpartition("_")[2]
+        return fingerprint in (named, result.get("fingerprint"))
+
+    def _mended_episodes(self) -> dict[int, dict[str, Any]]:
+        """The whole lines of episodes.jsonl; a file with others moves to previous/<n>."""
+        found = read_lines(self.folder)
+        if found.damaged:
+            self._set_aside([EPISODES])
+            kept = "".join(json.dumps(record) + "\n" for record in found.records.values())
+            write_whole(self.folder / EPISODES, kept)
+            words = "%s; its seeds are played again, and the damaged file is in %s"
+            log.warning(words, damaged_lines(self.folder, found), self.folder / PREVIOUS)
+        return found.records
+
+    def _set_aside(self, files: Sequence[str]) -> None:
+        """Nothing is lost: what was there moves to previous/<n>."""
+        names = [n for n in files if (self.folder / n).exists()]
         if names:
-            previous = self.folder / "previous"
+            previous = self.folder / PREVIOUS
             target = previous / str(sum(1 for _ in previous.glob("*")))
             target.mkdir(parents=True)
             for name in names:
@@ -157,19 +171,18 @@ class RunStore:
         Raises:
             StoreError: there are episodes of another plan.
         """
-        path = self.folder / PLAN_DIGEST
         ran = (self.result() or {}).get("stats", {}).get("plan")
-        there = path.read_text() if path.exists() else ran
+        there = or_nothing(read_plan_digest, self.folder / PLAN_DIGEST) or ran
         if self.episodes and there not in (None, digest):
             raise StoreError(
                 f"the episodes in {self.folder} ran under the plan {there}, which is {digest} now "
                 "(another calibration or version): force=true starts anew"
             )
-        write_whole(path, digest)
+        write_whole(self.folder / PLAN_DIGEST, digest)
 
-    def result(self) -> dict[str, Any] | None:
-        path = self.folder / RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+    def result(self, kind: Kind = ANY_RESULT) -> dict[str, Any] | None:
+        """What the run ended with; None where it did not, or left something damaged."""
+        return or_nothing(lambda path: read_result(path, kind), self.folder / RESULT)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add an episode; it is on disk when this returns."""
@@ -187,7 +200,8 @@ class RunStore:
 
     def observations(self) -> Arrays:
         """(n, n_obs_steps, ...) recorded observations, for latency."""
-        return read_observations(self.folder)
+        found = or_nothing(read_observations, self.folder / OBSERVATIONS)
+        return np.empty((0,)) if found is None else found
 
     def room_for(self, query: Arrays) -> int:
         """How many more queries like this one would be kept."""
@@ -209,24 +223,6 @@ class RunStore:
     def write_result(self, result: dict[str, Any]) -> None:
         write_whole(self.folder / RESULT, dump(result))
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """status.json while a run goes on and after it, and the traceback of a failure."""
-        started = time.time()
-
-        def status(name: str) -> None:
-            now = {"status": name, "pid": os.getpid(), "started": started, "updated": time.time()}
-            write_whole(self.folder / STATUS, dump(now))
-
-        (self.folder / TRACEBACK).unlink(missing_ok=True)
-        status("running")
-        try:
-            yield
-        except KeyboardInterrupt:
-            status("interrupted")
-            raise
-        except BaseException:
-            note_failure(self.folder)
-            status("failed")
-            raise
-        status("finished")
+        return running(self.folder)

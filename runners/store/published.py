@@ -18,15 +18,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from skipstep.plain_files import PlainFileError, read_yaml
+from skipstep.whole_files import replacing, write_whole
 
 from ..errors import UserError
-from .atomic import replacing, write_whole
-from .folder import CONFIG, EPISODES, RESULT, TIME, read_episodes
-from .reading import Run, read_run
+from .files import DamagedFileError, read_config, read_episodes, read_result
+from .kinds import COUNT, TEXT, KindError, list_of, mapping_of, maybe, record
+from .names import CONFIG, EPISODES, RESULT, TIME
+from .reading import UNREADABLE, Run, is_evaluation, read_run
+from .schemas import EVALUATED
+from .schemas import RESULT as ANY_RESULT
 
 RUNS, STUDIES = "runs", "studies"
 OWN = (CONFIG, RESULT, TIME)  # of a run, what a study may have measured for itself
+LIST = mapping_of(record({}, {"n_episodes": maybe(COUNT), "without": list_of(TEXT)}))
 HEADER = """\
 # The runs of this study, in ../{runs}/: how many of a run's episodes belong to it, and which fields
 # of an episode were recorded later. Its own {own} of a run are in
@@ -63,7 +68,7 @@ class Published:
     @property
     def config(self) -> dict[str, Any]:
         path, n = self.path(CONFIG), self.entry.n_episodes
-        read: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+        read = read_config(path) or {}
         return {**read, **({} if n is None else {"n_episodes": n})}
 
     @property
@@ -77,11 +82,16 @@ class Published:
 
     def run(self) -> Run:
         """Read where it is: its folder is the run's."""
-        path = self.path(RESULT)
-        result = json.loads(path.read_text()) if path.exists() else {}
         kept = read_run(self.folder)
-        episodes = self._recorded(kept.episodes)
-        return replace(kept, config=self.config, result=result, episodes=episodes)
+        if kept.status == UNREADABLE:
+            return kept
+        try:
+            kind = EVALUATED if is_evaluation(kept) else ANY_RESULT
+            result = read_result(self.path(RESULT), kind) or {}
+            episodes = self._recorded(kept.episodes)
+            return replace(kept, config=self.config, result=result, episodes=episodes)
+        except DamagedFileError as error:
+            return replace(kept, result={}, episodes={}, status=UNREADABLE, error=str(error))
 
     def copy(self, target: Path, files: Sequence[str]) -> None:
         """Put these of its files into a folder, each whole, in this order."""
@@ -104,11 +114,19 @@ def copy_whole(source: Path, target: Path) -> None:
 
 
 def read_list(path: Path) -> dict[str, Entry]:
-    """{run: what of it belongs to the study}."""
-    read: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    """{run: what of it belongs to the study}.
+
+    Raises:
+        UserError: it is no such list.
+    """
+    try:
+        read: Any = read_yaml(path) if path.exists() else {}
+        LIST({} if read is None else read, "it")
+    except (PlainFileError, KindError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
     return {
         name: Entry(found.get("n_episodes"), tuple(found.get("without", ())))
-        for name, found in read.items()
+        for name, found in (read or {}).items()
     }
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from .files import (
+    DamagedFileError,
+    damaged_lines,
+    read_config,
+    read_lines,
+    read_result,
+    read_status,
+    read_traceback,
+)
+from .folder import film_of
+from .names import CONFIG, EPISODES, LOCK, RESULT, STATUS, TRACEBACK
+from .schemas import EVALUATED, EVALUATION
+from .schemas import RESULT as ANY_RESULT
 
-from .folder import CONFIG, LOCK, RESULT, STATUS, TRACEBACK, film_of, read_episodes
-
-FINISHED = "finished"
+FINISHED, UNREADABLE = "finished", "unreadable"
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,8 @@ class Run:
     """One evaluation's folder, as far as it got.
 
     Attributes:
-        status: "finished", or why there is no whole result.
-        error: the last line of its traceback.
+        status: "finished", or why there is no whole result; UNREADABLE where a file is damaged.
+        error: the last line of its traceback, or which file is damaged, and how.
     """
 
     folder: Path
@@ -93,31 +103,52 @@ def is_run(path: Path) -> bool:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what there is of a run."""
-    path = folder / CONFIG
-    config = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
-    assert isinstance(config, dict)
-    trace = folder / TRACEBACK
-    lines = trace.read_text().strip().splitlines() if trace.exists() else []
-    result = _json(folder / RESULT)
-    return Run(
-        folder=folder,
-        config={str(key): value for key, value in config.items()},
-        result=result,
-        episodes=read_episodes(folder),
-        status=_status(folder, bool(result)),
-        error=lines[-1] if lines else "",
-    )
+    """Read what there is of a run; of one that is damaged, that it is `UNREADABLE`, and why.
+
+    A damaged status alone takes no number away.
+    """
+    trace = read_traceback(folder / TRACEBACK).splitlines()
+    try:
+        config = read_config(folder / CONFIG) or {}
+        run = Run(folder, config, {}, {}, "", trace[-1] if trace else "")
+        evaluated = is_evaluation(run)
+        if evaluated:
+            read_config(folder / CONFIG, EVALUATION)
+        result = read_result(folder / RESULT, EVALUATED if evaluated else ANY_RESULT) or {}
+        episodes = _recorded(folder, bool(result))
+    except DamagedFileError as error:
+        return Run(folder, _config(folder), {}, {}, UNREADABLE, str(error))
+    run = replace(run, result=result, episodes=episodes)
+    try:
+        return replace(run, status=_status(folder, bool(result)))
+    except DamagedFileError as error:
+        return replace(run, status=UNREADABLE, error=str(error))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return read
+def _config(folder: Path) -> dict[str, Any]:
+    """Of an evaluation that is damaged elsewhere: it tells which method has no numbers."""
+    try:
+        read_config(folder / CONFIG)
+        return read_config(folder / CONFIG, EVALUATION) or {}
+    except DamagedFileError:
+        return {}
+
+
+def _recorded(folder: Path, scored: bool) -> dict[int, dict[str, Any]]:
+    """Its episodes, all of whose lines are whole; of a run with a result each has a score."""
+    found = read_lines(folder)
+    if found.damaged:
+        raise DamagedFileError(damaged_lines(folder, found))
+    for seed, record in found.records.items() if scored else ():
+        if record["status"] == "ok" and "score" not in record:
+            raise DamagedFileError(f"{folder / EPISODES} is damaged: seed {seed} has no score")
+    return found.records
 
 
 def _status(folder: Path, has_result: bool) -> str:
     """status.json says "running" of a killed run too; only a live one holds the lock."""
-    status = str(_json(folder / STATUS).get("status", FINISHED if has_result else "not started"))
+    said = read_status(folder / STATUS) or {"status": FINISHED if has_result else "not started"}
+    status = str(said["status"])
     return "cut off" if status == "running" and not _locked(folder / LOCK) else status
 
 

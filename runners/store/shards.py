@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import write_whole
-from .folder import (
-    EPISODES,
-    LOCK,
-    OBSERVATIONS,
-    PLAN_DIGEST,
-    SHARDS,
-    TIME,
-    RunStore,
+from skipstep.whole_files import write_whole
+
+from .files import (
     StoreError,
-    dump,
+    or_nothing,
     read_episodes,
     read_observations,
+    read_plan_digest,
+    read_time,
 )
+from .folder import RunStore, dump
+from .names import EPISODES, LOCK, OBSERVATIONS, PLAN_DIGEST, SHARDS, TIME
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,8 @@ def merge(store: RunStore) -> None:
         StoreError: the shards ran under different plans.
     """
     folder, parts = store.folder, shards_of(store.folder)
-    plans = {p.read_text() for part in parts if (p := part / PLAN_DIGEST).exists()}
+    found = (or_nothing(read_plan_digest, part / PLAN_DIGEST) for part in parts)
+    plans = {plan for plan in found if plan}
     if len(plans) > 1:
         raise StoreError(
             f"the shards in {folder} ran under different plans ({', '.join(sorted(plans))}): "
@@ -117,7 +116,8 @@ def merge(store: RunStore) -> None:
             (folder / "videos").mkdir(exist_ok=True)
             os.replace(video, folder / "videos" / video.name)
     for part in parts:
-        store.add_observations(read_observations(part))
+        if (seen := or_nothing(read_observations, part / OBSERVATIONS)) is not None:
+            store.add_observations(seen)
     write_whole(folder / TIME, dump(_seconds([folder, *parts])))
     write_whole(folder / EPISODES, "".join(json.dumps(e) + "\n" for e in episodes.values()))
     store.episodes = episodes
@@ -128,7 +128,7 @@ def merge(store: RunStore) -> None:
 
 def _seconds(folders: Iterable[Path]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for path in (folder / TIME for folder in folders):
-        for part, seconds in (json.loads(path.read_text()) if path.exists() else {}).items():
+    for folder in folders:
+        for part, seconds in (or_nothing(read_time, folder / TIME) or {}).items():
             total[part] = round(total.get(part, 0.0) + seconds, 3)
     return total

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..metrics import Paired, paired
 from ..statistics import MARGIN, holm, loss_detected, noninferiority
+from ..store.reading import UNREADABLE
 from .study import read_study
-
-UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError)
 
 
 def verdict(folder: Path, result: Paired) -> dict[str, Any]:
@@ -30,8 +28,9 @@ def verdict(folder: Path, result: Paired) -> dict[str, Any]:
     """
     judged = noninferiority(result.wins, result.losses, result.n, MARGIN)
     found: dict[str, Any] = {"p_holm": None, "n_comparisons": None, "loss_detected": None}
-    with suppress(*UNREADABLE):
-        p_values = [result.p_value, *_of_the_others(folder)]
+    others = _of_the_others(folder)
+    if others is not None:
+        p_values = [result.p_value, *others]
         p_holm = holm(p_values)[0]
         found = {
             "p_holm": p_holm,
@@ -41,9 +40,18 @@ def verdict(folder: Path, result: Paired) -> dict[str, Any]:
     return {**found, "margin": MARGIN, "noninferior": judged.shown}
 
 
-def _of_the_others(folder: Path) -> list[float]:
-    """McNemar's p-values of the study's other whole runs that have a baseline."""
-    study, found = read_study(folder.parent), []
+def _of_the_others(folder: Path) -> list[float] | None:
+    """McNemar's p-values of the study's other whole runs that have a baseline.
+
+    None where one cannot be read, and so may be a comparison.
+    """
+    try:
+        study, found = read_study(folder.parent), []
+    except UserError:
+        return None
+    others = (run for run in study.runs if run.name != folder.name)
+    if any(run.status == UNREADABLE and not run.whole for run in others):
+        return None
     for run in study.whole:
         baseline = study.baseline(run) if run.name != folder.name else None
         result = paired(run.success, baseline.success) if baseline else None

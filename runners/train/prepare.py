@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ..jobs.checkpoint import check_simulator, public, task_of
 from ..jobs.chosen import settings_and_logger
 from ..jobs.dataset import read_content
 from ..jobs.settings import LoggerChoice, SamplerChoice, Settings, UserError, build, digest
+from ..store.files import or_nothing, read_result
 from .fitted import clipped, fitted
 from .initial import in_the_words_of, initial_policy
 from .networks import OF_FAMILY, policy_config
@@ -184,7 +184,7 @@ def collected(study: str, task: Task) -> str:
     meant = "collect", task.name, task.world
     found = []
     for path in sorted(Path("multirun", study).glob("*/result.json")):
-        result = json.loads(path.read_text())
+        result = or_nothing(read_result, path) or {}
         if (result.get("runner"), result.get("task"), result.get("world", "")) == meant:
             found.append(str(result["dataset"]))
     if len(found) != 1:

@@ -15,13 +15,14 @@ import torch
 from tqdm import tqdm
 
 from policies import save_policy
+from skipstep.whole_files import write_whole
 
 from ..formatting import named, task_words, underlined
 from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
 from ..loggers import NullLogger
 from ..metrics import wilson
-from ..store.atomic import write_whole
+from ..store.files import read_rows
 from ..store.folder import RunStore
 from .prepare import TrainJob, precision, prepare_training
 from .settings import TrainConfig
@@ -130,8 +131,7 @@ def _steps(
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    path = folder / METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_rows(folder / METRICS)
 
 
 def _last(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from policies import DiffusionPolicy
+from skipstep.whole_files import replacing
 
-from ..store.atomic import replacing
 from ..store.folder import StoreError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

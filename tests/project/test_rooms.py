@@ -14,7 +14,7 @@ from tests.helpers.places import PROJECT
 # lowest first; a room imports only itself and what stands before it
 ORDER = {
     "accel": [
-        ["atomic", "protocol", "action_errors", "kernels"],
+        ["protocol", "action_errors", "kernels"],
         ["persist", "families"],
         ["plans"],
         ["quant"],
@@ -35,13 +35,14 @@ ORDER = {
             "undrawn",
             "observed",
             "initial_weights",
+            "typed",
         ],
         ["transformer", "unet", "encoders"],
         ["families"],
         ["config"],
         ["clipping", "encoding"],
         ["policy"],
-        ["lerobot", "reference", "training"],
+        ["lerobot", "reference", "training", "weights"],
         ["checkpoint"],
     ],
     "envs": [

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from runners.store.folder import MERGING, RunStore, StoreError
+from runners.store.folder import RunStore, StoreError
+from runners.store.names import MERGING
 from runners.store.shards import Shard, merge
 from tests.helpers import fake_episodes
 from tests.runners.test_runs import command
