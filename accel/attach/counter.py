@@ -6,51 +6,89 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+Scale = float | Callable[[float], float]
 
 
 class StepCounter:
     """The model's own timestep must be that of the counted step, so the count cannot drift.
 
+    A call with the timestep of the step before is the next guidance branch, one with the next
+    step's is that step; so guidance may stop before the end.
+
     Args:
         model: whose calls are counted.
-        timesteps: of the steps.
+        timesteps: of the steps, as the scheduler has them.
         timestep: the model's argument that holds it.
         branches: that call in turn.
+        scale: a factor, or a function of a timestep, that gives what the model gets.
 
     Raises:
         ValueError: the model takes no such argument.
     """
 
     def __init__(
-        self, model: nn.Module, timesteps: Sequence[float], timestep: str, branches: Sequence[str]
+        self,
+        model: nn.Module,
+        timesteps: Sequence[float],
+        timestep: str,
+        branches: Sequence[str],
+        scale: Scale = 1.0,
     ) -> None:
         names = list(inspect.signature(model.forward).parameters)
         if timestep not in names:
             raise ValueError(f"timestep: {type(model).__name__} takes no {timestep!r}")
-        self.timesteps, self.name, self.place = timesteps, timestep, names.index(timestep)
-        self.branches, self.calls = tuple(branches), 0
+        self.name, self.place, self.branches = timestep, names.index(timestep), tuple(branches)
+        scaled: Callable[[float], float] = scale if callable(scale) else lambda t: t * scale
+        self.given = [float(t) for t in timesteps]
+        self.expected = [float(scaled(t)) for t in self.given]
+        self.reset()
 
-    def watch(
-        self, model: nn.Module, begin: Callable[[], None], step: Callable[[int, str], None]
-    ) -> Any:
-        """Call `begin` and `step` before the model's calls; returns the hook's handle."""
+    def reset(self) -> None:
+        """The next call is step 0."""
+        self.step, self.calls = -1, 0  # calls of this step
 
-        def count(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-            if self.calls == len(self.timesteps) * len(self.branches):
-                begin()
-            number, branch = divmod(self.calls, len(self.branches))
-            self._check(number, kwargs[self.name] if self.name in kwargs else args[self.place])
+    def count(self, args: Any, kwargs: Mapping[str, Any]) -> tuple[int, str]:
+        """The step and branch of a call, from its arguments; step 0 is of a new generation.
+
+        Raises:
+            RuntimeError: its timestep is of no step that can come now.
+        """
+        value = kwargs[self.name] if self.name in kwargs else args[self.place]
+        if self.step >= 0 and self.calls < len(self.branches) and self._is(self.step, value):
             self.calls += 1
-            step(number, self.branches[branch])
+        else:
+            following = (self.step + 1) % len(self.expected)
+            if not self._is(following, value):
+                raise RuntimeError(self._words(following, value))
+            self.step, self.calls = following, 1
+        return self.step, self.branches[self.calls - 1]
 
-        return model.register_forward_pre_hook(count, with_kwargs=True)
+    def _is(self, step: int, value: Any) -> bool:
+        """Whether it is the step's timestep to the rounding of its type.
 
-    def _check(self, step: int, value: Any) -> None:
-        now = float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
-        if now != float(self.timesteps[step]):
-            raise RuntimeError(
-                f"the model was called with timestep {now:g}, step {step} has "
-                f"{float(self.timesteps[step]):g}: an earlier generation ended early or another "
-                "sampler runs; call begin() before a generation"
-            )
+        A pipeline casts before or after it scales, so both count: an error of one epsilon.
+        """
+        now, kind = timestep_of(value)
+        if not kind.is_floating_point:
+            return abs(now - self.expected[step]) < 1
+        room = max(torch.finfo(kind).eps, torch.finfo(torch.float32).eps)
+        return abs(now - self.expected[step]) <= room * max(abs(now), abs(self.expected[step]))
+
+    def _words(self, step: int, value: Any) -> str:
+        now = timestep_of(value)[0]
+        return (
+            f"the model was called with timestep {now:g}, step {step} has "
+            f"{self.expected[step]:g}: an earlier generation ended early (call begin() before a "
+            "generation), another sampler runs (timesteps must be those that the pipeline sends), "
+            "or it scales them (timestep_scale=0.001 where it sends t / 1000)"
+        )
+
+
+def timestep_of(value: Any) -> tuple[float, torch.dtype]:
+    """A call's timestep and its type; the largest where tokens have timesteps of their own."""
+    if isinstance(value, Tensor):
+        return float(value.detach().max()), value.dtype
+    return float(value), torch.float32
