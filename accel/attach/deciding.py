@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..engines.program import Key
@@ -15,7 +16,7 @@ from ..plans.plan import CachePlan
 from .generation import Generation
 from .pieces import Piece, Recorder, Reuse
 from .streams import Block
-from .values import Values, by_row, combined, named, owned, shapes_of
+from .values import Values, by_row, combined, owned, shapes_of
 
 
 class Deciding(Generation):
@@ -32,6 +33,7 @@ class Deciding(Generation):
     def _forget_call(self) -> None:
         super()._forget_call()
         self._seen: Values = ()
+        self._first: Recorder | None = None  # of the blocks that always run
         self._go: Tensor | None = None
         self._all = True  # rows compute
         self._known: dict[int, Piece] = {}
@@ -57,7 +59,10 @@ class Deciding(Generation):
     ) -> Any:
         values = block.streams.into(block, args, kwargs)
         if len(self.calls.ran) == 1:
-            self._seen = owned(values)
+            self._seen = values if self.rule.first or self.probe else owned(values)
+            if index < self.rule.first:
+                self._first = self._record(index, self.rule.first, [], {})
+                self._first.kind = "delta"
         if index >= self.rule.first:
             if self._go is None:
                 self._decide(index, block, values, args, kwargs)
@@ -77,7 +82,7 @@ class Deciding(Generation):
         fits = kept is not None and kept[0].ran[0] == index and kept[0].shapes == shapes_of(values)
         probes = {
             "norm": lambda: self._probed(block, args, kwargs).float(),
-            "residual": lambda: self._added(block, values).float(),
+            "residual": lambda: self._added().float(),
         }
         self._go = self.decisions[self.calls.branch].ask(self._step, probes, anew=not fits)
         self._all = bool(self._go.all())
@@ -97,15 +102,20 @@ class Deciding(Generation):
         assert self._seen[0] is not None
         return self._seen[0]
 
-    def _added(self, block: Block, values: Values) -> Tensor:
-        now, first = values[0], self._seen[0]
-        if now is None or first is None or now.shape != first.shape:
+    def _added(self) -> Tensor:
+        """(B, ...) what the first blocks added in this call."""
+        assert self._first is not None
+        assert self._seen[0] is not None
+        added = [p.values[0] for p in self._first.pieces if p.values[0] is not None]
+        if self._first.lost or not added:  # an anchor of another shape than all later ones
+            return self._seen[0].new_zeros(len(self._seen[0]), 1)
+        if len({len(value) for value in added}) > 1:
             raise RuntimeError(
-                f"{block.name} gets {named(shapes_of(values[:1]))}, the first block "
-                f"{named(shapes_of(self._seen[:1]))}: first_block compares the two; set "
-                "cache.blocks so that it begins in the first stack"
+                f"cache.blocks={self.rule.first}: the first blocks have "
+                f"{' and '.join(str(len(value)) for value in added)} rows: set cache.blocks so "
+                "that they are of one layout"
             )
-        return now - first
+        return torch.cat([value.reshape(len(value), -1) for value in added], dim=1)
 
     def _mixed(self, index: int, block: Block, after: Values) -> Any:
         """Rows that did not want to be computed get what was reused instead."""
