@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .attached import Attached
-from .counter import Scale, StepCounter
+from .counter import Scale, StepCounter, Timesteps
 from .generation import Probe
 from .streams import Names, find_blocks
 
@@ -22,7 +22,7 @@ def attach(
     outputs: Names | None = None,
     kind: str = "delta",
     branches: Sequence[str] = ("main",),
-    timesteps: Sequence[float] | None = None,
+    timesteps: Timesteps | None = None,
     timestep: str = "timestep",
     timestep_scale: Scale = 1.0,
     probe: Probe | None = None,
@@ -42,8 +42,9 @@ def attach(
         outputs: streams in the order in which a block returns them; None: as `streams`.
         kind: delta reuses what a run of blocks adds to its input, output what it puts out.
         branches: names of guidance branches that call the model in turn, with states of their own.
-        timesteps: of the steps, as the scheduler has them; then nothing needs to be called: steps
-            are counted, and a call whose timestep is another one than counted, to the rounding of
+        timesteps: of the steps, as the scheduler has them, or a function that gives them when a
+            generation begins (lambda: pipe.scheduler.timesteps); then nothing needs to be called:
+            steps are counted, and a call whose timestep is another one than counted, to the rounding of
             its type, is refused. A branch may end early. Reading it waits for the device.
         timestep: the model's argument that holds it.
         timestep_scale: what a pipeline multiplies timesteps by before the model gets them (Flux:
@@ -85,13 +86,11 @@ def attach(
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
     if isinstance(branches, str) or not branches or len(set(branches)) != len(branches):
         raise ValueError(f"branches must be distinct names, got {branches!r}")
-    if timesteps is not None and len(timesteps) != n_steps:
-        raise ValueError(f"timesteps must be {n_steps}, one a step, got {len(timesteps)}")
     found = find_blocks(model, blocks, streams, outputs)
     counter = (
         None
         if timesteps is None
-        else StepCounter(model, timesteps, timestep, branches, timestep_scale)
+        else StepCounter(model, timesteps, n_steps, timestep, branches, timestep_scale)
     )
     attached = Attached(model, found, n_steps, kind, branches, counter, probe)
     if cache is not None:

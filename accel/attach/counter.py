@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Scale = float | Callable[[float], float]
+Timesteps = Sequence[float] | Callable[[], Sequence[float]]
 
 
 class StepCounter:
@@ -20,19 +21,22 @@ class StepCounter:
 
     Args:
         model: whose calls are counted.
-        timesteps: of the steps, as the scheduler has them.
+        timesteps: of the steps, as the scheduler has them, or what gives them when a generation
+            begins.
+        n_steps: how many they must be.
         timestep: the model's argument that holds it.
         branches: that call in turn.
         scale: a factor, or a function of a timestep, that gives what the model gets.
 
     Raises:
-        ValueError: the model takes no such argument.
+        ValueError: the model takes no such argument, or another number of timesteps.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        timesteps: Sequence[float],
+        timesteps: Timesteps,
+        n_steps: int,
         timestep: str,
         branches: Sequence[str],
         scale: Scale = 1.0,
@@ -41,10 +45,15 @@ class StepCounter:
         if timestep not in names:
             raise ValueError(f"timestep: {type(model).__name__} takes no {timestep!r}")
         self.name, self.place, self.branches = timestep, names.index(timestep), tuple(branches)
-        scaled: Callable[[float], float] = scale if callable(scale) else lambda t: t * scale
-        self.given = [float(t) for t in timesteps]
-        self.expected = [float(scaled(t)) for t in self.given]
+        self.timesteps, self.n_steps, self.scale = timesteps, n_steps, scale
+        self.expected = [] if callable(timesteps) else self._read(timesteps)
         self.reset()
+
+    def _read(self, timesteps: Sequence[float]) -> list[float]:
+        if len(timesteps) != self.n_steps:
+            raise ValueError(f"timesteps must be {self.n_steps}, one a step, got {len(timesteps)}")
+        given = [float(t) for t in timesteps]
+        return [self.scale(t) if callable(self.scale) else t * self.scale for t in given]
 
     def reset(self) -> None:
         """The next call is step 0."""
@@ -60,7 +69,9 @@ class StepCounter:
         if self.step >= 0 and self.calls < len(self.branches) and self._is(self.step, value):
             self.calls += 1
         else:
-            following = (self.step + 1) % len(self.expected)
+            following = (self.step + 1) % self.n_steps
+            if following == 0 and callable(self.timesteps):
+                self.expected = self._read(self.timesteps())
             if not self._is(following, value):
                 raise RuntimeError(self._words(following, value))
             self.step, self.calls = following, 1
