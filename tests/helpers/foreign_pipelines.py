@@ -207,6 +207,7 @@ def hunyuan_video_15() -> Looped:
         tokenizer_2=None,
         guider=guider,
     )
+    pipe.vision_num_semantic_tokens = 4
     kind, settings = torch.bfloat16, dict[str, Any]()
     for number, negative in enumerate(("", "negative_")):
         settings[f"{negative}prompt_embeds"] = noise(1, 5, 12, seed=2 + number).to(kind)
@@ -230,6 +231,7 @@ def latte() -> Looped:
         "output_type": "latent",
         "mask_feature": False,
         "clean_caption": False,
+        "negative_prompt": None,
         **prompts(12),
     }
     return looped(pipe, settings, {"blocks": found.blocks})
