@@ -44,8 +44,9 @@ def attach(
         branches: names of guidance branches that call the model in turn, with states of their own.
         timesteps: of the steps, as the scheduler has them, or a function that gives them when a
             generation begins (lambda: pipe.scheduler.timesteps); then nothing needs to be called:
-            steps are counted, and a call whose timestep is another one than counted, to the rounding of
-            its type, is refused. A branch may end early. Reading it waits for the device.
+            steps are counted, and a call whose timestep is another one than counted, to the
+            rounding of its type, is refused. A branch may begin late and end early. Reading it
+            waits for the device.
         timestep: the model's argument that holds it.
         timestep_scale: what a pipeline multiplies timesteps by before the model gets them (Flux:
             0.001), or a function that gives what it gets.

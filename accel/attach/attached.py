@@ -75,15 +75,12 @@ class Attached:
         """Forget stored values: the next call is step 0 of a new generation.
 
         Raises:
-            RuntimeError: no block ran in the last step, or one of them in no step of a generation;
-                or the model is not the one that the cache was calibrated on.
+            RuntimeError: no block ran in the generation before, or one of them did not; or the
+                model is not the one that the cache was calibrated on.
         """
-        try:
-            self._check_ran()
-        finally:
-            self._forget()
-        if self.enabled and fitted(self.plan):
-            self._check_model()
+        if self.counter is not None:
+            self.counter.reset()
+        self.renew()
 
     begin = reset
 
@@ -124,7 +121,7 @@ class Attached:
         """What ran since `clear`: cells, their share, bytes held now, and the plan.
 
         Raises:
-            RuntimeError: no block ran in the last step.
+            RuntimeError: steps were announced, and no block ran.
         """
         self._check_ran()
         ran = self.computed.sum() + self.hits.sum()
@@ -237,6 +234,15 @@ class Attached:
         """
         self._check_ran()
         return self._generation.trace(branch)
+
+    def renew(self) -> None:
+        """`reset`, by a counter that goes on."""
+        try:
+            self._check_ran()
+        finally:
+            self._generation.reset()
+        if self.enabled and fitted(self.plan):
+            self._check_model()
 
     @property
     def generation(self) -> Generation:

@@ -22,7 +22,7 @@ class Calls:
         """The next call is step 0."""
         self.at = {branch: -1 for branch in self.branches}
         self.ran: list[int] = []
-        self.running = self.nested = False
+        self.running = self.nested = self.ran_before = False
         self.branch, self.step, self.in_step = "", -1, 0
 
     # --- the model's own call, where it is called as a module
@@ -55,7 +55,10 @@ class Calls:
         branch = self.branches[0] if branch is None else branch
         if branch not in self.branches:
             raise ValueError(f"branch must be one of {', '.join(self.branches)}, got {branch!r}")
-        self.check_ran()
+        if self.ran or not self.branch:
+            self.ran_before |= bool(self.ran)
+        elif not self.running:
+            raise self._idle()
         before, latest = self.at[branch], max(self.at.values())
         if step == before and step >= 0:
             raise RuntimeError(
@@ -105,11 +108,14 @@ class Calls:
         """Refuse that nothing happened.
 
         Raises:
-            RuntimeError: no block ran in the step that was announced, or one in no step.
+            RuntimeError: steps were announced, and no block ran in any.
         """
-        if self.branch and not self.ran and not self.running:
-            raise RuntimeError(
-                f"no block ran in step {self.step} of branch {self.branch}: the model does not "
-                f"call {self.names[0]} and its like as modules, so nothing is cached; list blocks "
-                "that it calls, or attach to the module that calls them"
-            )
+        if self.branch and not self.ran and not self.ran_before and not self.running:
+            raise self._idle()
+
+    def _idle(self) -> RuntimeError:
+        return RuntimeError(
+            f"no block ran in step {self.step} of branch {self.branch}: the model does not call "
+            f"{self.names[0]} and its like as modules, so nothing is cached; list blocks that it "
+            "calls, or attach to the module that calls them"
+        )

@@ -16,8 +16,8 @@ Timesteps = Sequence[float] | Callable[[], Sequence[float]]
 class StepCounter:
     """The model's own timestep must be that of the counted step, so the count cannot drift.
 
-    A call with the timestep of the step before is the next guidance branch, one with the next
-    step's is that step; so guidance may stop before the end.
+    A call with the timestep of the call before is the next guidance branch, one with the next
+    step's is that step; so guidance may begin late and stop early.
 
     Args:
         model: whose calls are counted.
@@ -58,6 +58,7 @@ class StepCounter:
     def reset(self) -> None:
         """The next call is step 0."""
         self.step, self.calls = -1, 0  # calls of this step
+        self._last: float | None = None
 
     def count(self, args: Any, kwargs: Mapping[str, Any]) -> tuple[int, str]:
         """The step and branch of a call, from its arguments; step 0 is of a new generation.
@@ -66,7 +67,8 @@ class StepCounter:
             RuntimeError: its timestep is of no step that can come now.
         """
         value = kwargs[self.name] if self.name in kwargs else args[self.place]
-        if self.step >= 0 and self.calls < len(self.branches) and self._is(self.step, value):
+        now = timestep_of(value)[0]
+        if now == self._last and self.calls < len(self.branches):
             self.calls += 1
         else:
             following = (self.step + 1) % self.n_steps
@@ -74,7 +76,7 @@ class StepCounter:
                 self.expected = self._read(self.timesteps())
             if not self._is(following, value):
                 raise RuntimeError(self._words(following, value))
-            self.step, self.calls = following, 1
+            self.step, self.calls, self._last = following, 1, now
         return self.step, self.branches[self.calls - 1]
 
     def _is(self, step: int, value: Any) -> bool:

@@ -80,7 +80,7 @@ class Generation:
         """Refuse that nothing happened.
 
         Raises:
-            RuntimeError: no block ran in the last step, or one in no step of a generation.
+            RuntimeError: no block ran in the steps so far, or one in no step of a generation.
         """
         self.calls.check_ran()
         if max(self.calls.at.values()) + 1 < self.plan.n_steps:

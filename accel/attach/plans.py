@@ -36,9 +36,7 @@ def _sites(blocks: Sequence[Block], kind: str) -> tuple[Site, ...]:
 
 def fitted(plan: CachePlan) -> bool:
     """Whether it holds for the weights alone that a calibration was measured on."""
-    return plan.method.startswith("teacache") or (
-        plan.decide is not None and plan.decide.probe == "norm"
-    )
+    return plan.method.startswith("teacache") or (plan.decide is not None and plan.decide.fitted)
 
 
 def fingerprint(model: nn.Module) -> str:

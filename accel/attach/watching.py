@@ -99,8 +99,7 @@ class Watch:
         if counter is not None:
             step, branch = counter.count(args, kwargs)
             if step == 0 and counter.calls == 1:
-                self.attached.reset()
-                counter.step, counter.calls = 0, 1
+                self.attached.renew()
             self.attached.step(step, branch)
         self.attached.generation.calls.begins()
 

@@ -59,6 +59,11 @@ class Threshold:
                 f"got {len(self.rescale)}"
             )
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its polynomial follows from a calibration, so from a model's weights."""
+        return self.probe == "norm"
+
     def rescaled(self, change: np.ndarray) -> np.ndarray:
         """The polynomial, infinite beyond `most`; NaN stays."""
         with np.errstate(invalid="ignore"):

@@ -29,6 +29,7 @@ from accel import (
 )
 from accel.attach.attached import Attached
 from tests.accel.test_attach import INPUTS, WINDOW, Toy, batches, outputs, toy
+from tests.helpers.foreign_models import MODELS
 
 WHOLE = IntervalConfig(start=0, interval=4)
 FIRST = FirstBlockConfig(threshold=0.5, cool_down=0)
@@ -192,7 +193,7 @@ def generation(cache: Attached) -> Tensor:
 
 def test_the_verbs_are_all_there_are() -> None:
     public = {name for name, value in vars(Attached).items() if callable(value) and name[0] != "_"}
-    assert public == {*VERBS, *HARMLESS}
+    assert public == {*VERBS, *HARMLESS, "renew"}  # which the counter calls
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -381,6 +382,30 @@ def attach_to(model: nn.Module) -> Attached:
     return attach(model, ["first", "rest"], 8, config, streams=("hidden",))
 
 
+def test_group_offloading_goes_on_after_the_cache_was_taken_off() -> None:
+    from diffusers.hooks import apply_group_offloading
+
+    foreign = MODELS["DiT"]()
+    x, cpu = foreign.latent, torch.device("cpu")
+    with torch.no_grad():
+        plain = foreign.call(foreign.model, x, 500.0)
+        cache = attach(foreign.model, **foreign.attach_to, cache=WHOLE)
+        apply_group_offloading(
+            foreign.model, cpu, cpu, offload_type="block_level", num_blocks_per_group=1
+        )
+        for step in range(3):
+            cache.step(step)
+            torch.testing.assert_close(foreign.call(foreign.model, x, 500.0), plain)
+        assert cache.hits.sum() > 0
+        cache.disable()
+        assert foreign.model.transformer_blocks[0]._diffusers_hook.hooks
+        assert torch.equal(foreign.call(foreign.model, x, 500.0), plain)
+        with pytest.raises(
+            RuntimeError, match=r"transformer_blocks.0 has a replaced .* attach bef"
+        ):
+            attach(foreign.model, **foreign.attach_to)
+
+
 @pytest.mark.parametrize("how", ["wrapped", "in place", "model", "model before"])
 def test_compiled_blocks_and_models_are_cached_without_recompiling(how: str) -> None:
     torch._dynamo.reset()
@@ -418,6 +443,14 @@ def test_compiled_blocks_and_models_are_cached_without_recompiling(how: str) -> 
     assert counts[0] > 0 or how.startswith("model")
     cache.disable()
     assert float(called(torch.ones(1))) == 24
+    if how == "model":
+        cache.enable()
+        cache.step(0)
+        whole = torch.compile(model, backend="eager", fullgraph=True)
+        with pytest.raises(Exception, match="compile the blocks, not the model, before attaching"):
+            whole(torch.ones(1))
+        cache.disable()
+        assert float(model(torch.ones(1))) == 24
 
 
 # --- models that changed, and searches

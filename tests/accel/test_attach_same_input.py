@@ -19,11 +19,12 @@ from accel import (
     attach,
 )
 from accel.attach.attached import Attached
-from tests.helpers.foreign_models import N_STEPS, Foreign
+from tests.helpers.foreign_models import Foreign
 from tests.helpers.foreign_video_models import ALL
 
+STEPS = 6
 CONFIGS: dict[str, Any] = {
-    "uniform": UniformConfig(steps=3),
+    "uniform": UniformConfig(steps=2),
     "interval": IntervalConfig(start=1, interval=3),
     "window": IntervalConfig(start=0, interval=4, first_block=1, n_blocks=2),
     "deepcache": None,
@@ -47,7 +48,7 @@ def steps(cache: Attached, foreign: Foreign, rows: Callable[[int], Tensor]) -> l
     """What the model puts out in every step of a generation, at one timestep."""
     cache.begin()
     found = []
-    for step in range(N_STEPS):
+    for step in range(STEPS):
         cache.step(step)
         found.append(foreign.call(foreign.model, rows(step), 500.0))
     return found
@@ -68,7 +69,7 @@ def test_hits_give_the_plain_output(foreign: Foreign, dtype: torch.dtype, kind: 
     x = foreign.latent.to(dtype)
     with torch.no_grad():
         plain = foreign.call(foreign.model, x, 500.0)
-    cache = attach(foreign.model, kind=kind, **foreign.attach_to)
+    cache = attach(foreign.model, kind=kind, **{**foreign.attach_to, "n_steps": STEPS})
     try:
         for name in CONFIGS:
             refused = LAYOUTS.get(foreign.keywords["name"], {}).get(name)
