@@ -429,17 +429,17 @@ def test_compiled_blocks_and_models_are_cached_without_recompiling(how: str) -> 
     cache = attach(model, ["first", "rest"], 8, WINDOW, streams=("hidden",))
     if how == "model":
         called = compiled(model)
-    expected = outputs(toy(WINDOW))
+    expected = outputs(toy(WINDOW), INPUTS[:5])
     counts = []
-    for _ in range(3):
+    for _ in range(2):
         cache.begin()
         found = []
-        for step, x in enumerate(INPUTS):
+        for step, x in enumerate(INPUTS[:5]):
             cache.step(step)
             found.append(float(called(torch.tensor([x]))))
         assert found == expected
         counts.append(len(calls))
-    assert counts[0] == counts[2]
+    assert counts[0] == counts[1]
     assert counts[0] > 0 or how.startswith("model")
     cache.disable()
     assert float(called(torch.ones(1))) == 24

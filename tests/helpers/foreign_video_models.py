@@ -156,11 +156,11 @@ def mochi() -> Foreign:
         num_layers=4,
         pooled_projection_dim=16,
         in_channels=4,
-        text_embed_dim=12,
+        text_embed_dim=16,
         time_embed_dim=8,
         max_sequence_length=5,
     )
-    words = noise(2, 5, 12, seed=2)
+    words = noise(2, 5, 16, seed=2)
 
     def call(m: Any, x: Tensor, t: float) -> Any:
         return m(
