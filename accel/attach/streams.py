@@ -165,7 +165,7 @@ def _modules(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
 
 def _block(name: str, module: nn.Module, streams: Streams) -> Block:
     # what torch.compile(block) returns takes anything, and calls _orig_mod
-    kind = type(getattr(module, "_orig_mod", module))
+    kind: Any = type(getattr(module, "_orig_mod", module))
     parameters = list(inspect.signature(kind.forward).parameters)[1:]
     missing = [stream for stream in streams.names if stream not in parameters]
     if missing:

@@ -100,7 +100,8 @@ def low_band(values: Tensor, cutoff: float) -> Tensor:
     frequency = torch.fft.rfftfreq(tokens)
     kept = (frequency <= cutoff * frequency.max()).to(values.device)
     spectrum = torch.fft.rfft(values, dim=1) * kept[:, None]
-    return torch.fft.irfft(spectrum, n=tokens, dim=1)
+    found: Tensor = torch.fft.irfft(spectrum, n=tokens, dim=1)
+    return found
 
 
 def by_row(rows: Tensor, values: Values, others: Values) -> Values:

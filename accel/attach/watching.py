@@ -70,7 +70,7 @@ class Watch:
     def guard(self) -> None:
         """Keep all of it out of torch.compile, once that has been imported (which takes long)."""
         if self._outside is None and "torch._dynamo" in sys.modules:
-            keep_out = torch.compiler.disable
+            keep_out: Any = torch.compiler.disable
             self._outside = keep_out(self._interpreted, reason=REASON)
             self._hook(keep_out(self._begins, reason=REASON), keep_out(self._ends, reason=REASON))
 
