@@ -22,7 +22,7 @@ from .caches import (
     UniformConfig,
     forecast,
 )
-from .caches.interval import import_interval
+from .caches.interval import export_interval, import_interval
 from .caches.saved import adapt_plan
 from .calibration.branch_errors import BranchErrors, branch_errors
 from .calibration.calibration import Calibration
@@ -123,6 +123,7 @@ __all__ = [
     "collect",
     "complete",
     "encode_flops",
+    "export_interval",
     "flops_share",
     "forecast",
     "freeze",

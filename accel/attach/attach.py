@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from .attached import Attached
-from .counter import StepCounter
+from .counter import Scale, StepCounter, Timesteps
 from .generation import Probe
-from .streams import Streams, find_blocks
+from .streams import Names, find_blocks
 
 
 def attach(
@@ -18,12 +18,13 @@ def attach(
     blocks: Sequence[str],
     n_steps: int,
     cache: Any = None,
-    streams: Sequence[str] = ("hidden_states",),
-    outputs: Sequence[str] | None = None,
+    streams: Names = ("hidden_states",),
+    outputs: Names | None = None,
     kind: str = "delta",
     branches: Sequence[str] = ("main",),
-    timesteps: Sequence[float] | None = None,
+    timesteps: Timesteps | None = None,
     timestep: str = "timestep",
+    timestep_scale: Scale = 1.0,
     probe: Probe | None = None,
 ) -> Attached:
     """Cache the blocks of a diffusion transformer that is not ours.
@@ -32,16 +33,23 @@ def attach(
 
     Args:
         model: any module.
-        blocks: paths of its nn.ModuleLists of blocks, in the order in which they run.
+        blocks: paths of its nn.ModuleLists of blocks, in the order in which they run; of single
+            blocks where stacks alternate.
         n_steps: calls of the model in a generation, of one branch.
         cache: as `Attached.update_config`; None computes everything.
-        streams: arguments of a block that its blocks pass on, by keyword or position.
+        streams: arguments of a block that its blocks pass on, by keyword or position; {path: those
+            of its blocks} where they differ.
         outputs: streams in the order in which a block returns them; None: as `streams`.
         kind: delta reuses what a run of blocks adds to its input, output what it puts out.
         branches: names of guidance branches that call the model in turn, with states of their own.
-        timesteps: of the steps; then nothing needs to be called: steps are counted, and a call
-            whose timestep is another one than counted is refused. Reading it waits for the device.
+        timesteps: of the steps, as the scheduler has them, or a function that gives them when a
+            generation begins (lambda: pipe.scheduler.timesteps); then nothing needs to be called:
+            steps are counted, and a call whose timestep is another one than counted, to the
+            rounding of its type, is refused. A branch may begin late and end early. Reading it
+            waits for the device.
         timestep: the model's argument that holds it.
+        timestep_scale: what a pipeline multiplies timesteps by before the model gets them (Flux:
+            0.001), or a function that gives what it gets.
         probe: of teacache, (the first block, its args, its kwargs) -> (B, ...); None is the first
             stream that it gets. A model's modulated input, its first norm's output, is better.
 
@@ -75,19 +83,17 @@ def attach(
         (8, 16)
         >>> cached.disable()
     """
-    outputs = tuple(streams) if outputs is None else tuple(outputs)
-    if not set(outputs) <= set(streams) or len(set(outputs)) != len(outputs) or not outputs:
-        raise ValueError(f"outputs must be among {', '.join(streams)}, got {', '.join(outputs)}")
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
-    if not branches or len(set(branches)) != len(branches):
-        raise ValueError(f"branches must be distinct names, got {list(branches)}")
-    if timesteps is not None and len(timesteps) != n_steps:
-        raise ValueError(f"timesteps must be {n_steps}, one a step, got {len(timesteps)}")
-    counter = None if timesteps is None else StepCounter(model, timesteps, timestep, branches)
-    found = find_blocks(model, blocks, streams)
-    passed = Streams(streams, outputs)
-    attached = Attached(model, found, passed, n_steps, kind, branches, counter, probe)
+    if isinstance(branches, str) or not branches or len(set(branches)) != len(branches):
+        raise ValueError(f"branches must be distinct names, got {branches!r}")
+    found = find_blocks(model, blocks, streams, outputs)
+    counter = (
+        None
+        if timesteps is None
+        else StepCounter(model, timesteps, n_steps, timestep, branches, timestep_scale)
+    )
+    attached = Attached(model, found, n_steps, kind, branches, counter, probe)
     if cache is not None:
         attached.update_config(cache)
     return attached.enable()

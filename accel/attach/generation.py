@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from ..engines.program import Key, compile_plan
+from ..engines.program import Key
 from ..plans.plan import CachePlan
-from .streams import Block, Streams, Values, combined, less, owned
+from .actions import Action, StepActions, actions_of
+from .calls import Calls
+from .pieces import Piece, Recorder, Reuse
+from .streams import Block
+from .values import Values, owned
 
-Term = tuple[Key, float]
+log = logging.getLogger(__name__)
+
 Probe = Callable[[nn.Module, Any, Any], Tensor]
 
 
-@dataclass(frozen=True)
-class Action:
-    """What a block does in a step.
+@dataclass
+class Recording:
+    """What a run of blocks adds in this step, and where it will be kept.
 
-    add: None computes; () passes its input on; terms end a run of hits.
+    before: {key: pieces of it that stay as they are}, in front of those that are noted.
     """
 
-    add: tuple[Term, ...] | None
-    opens: tuple[Key, ...] = ()
-    closes: tuple[Key, ...] = ()
+    recorder: Recorder
+    keys: Sequence[Key]
+    before: dict[Key, list[Piece]] = field(default_factory=dict)
 
 
 class Generation:
@@ -35,7 +41,6 @@ class Generation:
     Args:
         plan: of these blocks.
         blocks: in order.
-        streams: that they pass on.
         kind: delta or output, see `attach`.
         branches: names of guidance branches.
         probe: of plans that decide, see `attach`.
@@ -45,37 +50,47 @@ class Generation:
         self,
         plan: CachePlan,
         blocks: Sequence[Block],
-        streams: Streams,
         kind: str,
         branches: Sequence[str],
         probe: Probe | None = None,
     ) -> None:
-        self.plan, self.streams, self.kind = plan, streams, kind
-        self.branches, self.last = tuple(branches), len(blocks) - 1
-        self.probe: Probe = probe or (lambda module, args, kwargs: self._seen[0])
+        self.plan, self.blocks, self.kind = plan, blocks, kind
+        self.last, self.probe = len(blocks) - 1, probe
+        self.names = [block.name for block in blocks]
+        self.calls = Calls(branches, plan.n_steps, self.names)
         self.computed = np.zeros(plan.mask.shape, dtype=np.int64)
         self.hits = np.zeros_like(self.computed)
-        program = compile_plan(plan)
-        self._drops = [step.drops for step in program]
-        self._table: list[list[Action]] = []
-        for now in program:
-            row: list[Action] = []
-            for segment in now.segments:
-                for site in range(segment.start, segment.stop):
-                    if segment.add is None:
-                        opens = tuple(now.opens.get(site, ()))
-                        row.append(Action(None, opens, tuple(now.closes.get(site + 1, ()))))
-                    else:
-                        row.append(Action(segment.add if site + 1 == segment.stop else ()))
-            self._table.append(row)
+        self.cutoff = 0.0 if plan.bands is None else plan.bands.cutoff
+        self._steps: list[StepActions] = actions_of(plan)
+        self._in_place: set[int] = set()
         self.reset()
 
     def reset(self) -> None:
         """Forget stored values: the next call is step 0."""
-        self._at = {branch: -1 for branch in self.branches}
-        self._kept: dict[str, dict[Key, Values]] = {branch: {} for branch in self.branches}
-        self._starts: dict[Key, Values] = {}
-        self._called, self._seen = False, ()  # type: tuple[bool, Any]
+        self.calls.reset()
+        self._kept: dict[str, dict[Key, list[Piece]]] = {name: {} for name in self.calls.branches}
+        self._forget_call()
+
+    def _forget_call(self) -> None:
+        self._recordings: list[Recording] = []
+        self._reuse: Reuse | None = None
+        self._again = 0  # blocks before this one are computed, whatever the plan says
+
+    def check_ran(self) -> None:
+        """Refuse that nothing happened.
+
+        Raises:
+            RuntimeError: no block ran in the steps so far, or one in no step of a generation.
+        """
+        self.calls.check_ran()
+        if max(self.calls.at.values()) + 1 < self.plan.n_steps:
+            return
+        never = np.flatnonzero((self.computed + self.hits).sum(axis=0) == 0)
+        if len(never):
+            raise RuntimeError(
+                f"{self.names[never[0]]} ran in no step of a generation, so nothing of it is "
+                f"cached ({len(never)} of {len(self.names)} blocks): list blocks that run"
+            )
 
     def trace(self, branch: str | None) -> np.ndarray:
         """See `Attached.trace`."""
@@ -83,58 +98,146 @@ class Generation:
 
     @property
     def cache_bytes(self) -> int:
-        held = [t for kept in self._kept.values() for values in kept.values() for t in values]
+        pieces = {
+            id(p): p for kept in self._kept.values() for found in kept.values() for p in found
+        }
+        held = [tensor for piece in pieces.values() for tensor in piece.values]
         return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def step(self, step: int, branch: str | None) -> None:
         """See `Attached.step`."""
-        branch = self.branches[0] if branch is None else branch
-        if branch not in self.branches:
-            raise ValueError(f"branch must be one of {', '.join(self.branches)}, got {branch!r}")
-        expected, n_steps = self._at[branch] + 1, self.plan.n_steps
-        if step != expected or step >= n_steps:
-            wanted = f"must be {expected}" if expected < n_steps else "needs begin() first"
-            raise RuntimeError(f"step {wanted} in branch {branch}, got {step}")
-        for key in self._drops[step - 1] if step else ():
-            self._kept[branch].pop(key, None)
-        self._at[branch], self._now, self._last = step, branch, -1
-        self._called, self._step, self._starts = True, step, {}
+        if not self.calls.aborted:
+            self.end_of_call()
+        self._forget_call()
+        skipped = self.calls.announce(step, branch)
+        kept = self._kept[self.calls.branch]
+        for passed in skipped:
+            for key in self._steps[passed].drops:
+                kept.pop(key, None)
+        self._step, self._now = step, self._steps[step]
+        self._waiting = list(self._now.anchors)
 
     def forward(
         self, index: int, block: Block, compute: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """In place of a block's own."""
-        if not self._called or index <= self._last:
-            raise RuntimeError(
-                "the model was called without step(): call begin() before a generation and "
-                "step(s, branch) before every call of the model"
-            )
-        self._last = index
+        self.calls.arrive(index)
+        if self._recordings or self._reuse is not None:
+            self._end_runs(index)
         return self._run(index, block, compute, args, kwargs)
+
+    def end_of_call(self) -> None:
+        """All blocks of a call have run.
+
+        Raises:
+            RuntimeError: one did not where something was to be added after it.
+        """
+        self._end_runs(len(self.blocks) + 1)
+
+    def _end_runs(self, index: int) -> None:
+        """Runs that stop before a block are over."""
+        for recording in [r for r in self._recordings if r.recorder.stop <= index]:
+            recording.recorder.end()
+            self._store(recording)
+        if self._reuse is not None and self._reuse.stop <= index:
+            reuse, self._reuse = self._reuse, None
+            reuse.end(self.names)
+
+    def _store(self, recording: Recording) -> None:
+        self._recordings.remove(recording)
+        kept, found = self._kept[self.calls.branch], recording.recorder
+        for key in recording.keys:
+            if found.lost or not found.pieces:
+                kept.pop(key, None)
+            else:
+                kept[key] = [*recording.before.get(key, ()), *found.pieces]
+
+    # --- what blocks do
 
     def _run(
         self, index: int, block: Block, compute: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        action, streams = self._table[self._step][index], self.streams
-        if action.add is not None:
-            self.hits[self._step, index] += 1
-            values = streams.into(block, args, kwargs)
-            if action.add:
-                kept = self._kept[self._now]
-                terms = [(kept[key], coefficient) for key, coefficient in action.add]
-                values = combined(None if self.kind == "output" else values, terms)
-            return streams.packed(block, values)
-        self.computed[self._step, index] += 1
-        if action.opens:
-            start = owned(streams.into(block, args, kwargs))
-            self._starts.update(dict.fromkeys(action.opens, start))
-        out = compute(*args, **kwargs)
-        streams.learn(block, out)
-        if action.closes:
-            values = streams.after(block, out, args, kwargs)
-            for key in action.closes:
-                self._kept[self._now][key] = self._stored(values, self._starts.pop(key))
-        return out
+        action = self._now.actions[index]
+        if action.terms is not None and index >= self._again:
+            values = block.streams.into(block, args, kwargs)
+            if not action.terms:  # every coefficient is zero
+                self.hits[self._step, index] += 1
+                return block.streams.packed(block, values)
+            if self._reuse is None:
+                self._reuse = self._reused(action)
+            if self._reuse is not None and self._reuse.fits(index, values):
+                return self._hit(index, block, values)
+            self._compute_again(index, action)
+        return self._computed(index, block, compute, args, kwargs)
 
-    def _stored(self, values: Values, start: Values) -> Values:
-        return owned(values) if self.kind == "output" else less(values, start)
+    def _hit(self, index: int, block: Block, values: Values) -> Any:
+        assert self._reuse is not None
+        self.hits[self._step, index] += 1
+        return block.streams.packed(block, self._reuse.pass_on(index, block.name, values))
+
+    def _reused(self, action: Action) -> Reuse | None:
+        """What a run of hits adds; None where this branch did not keep it."""
+        kept = self._kept[self.calls.branch]
+        terms = [(kept.get(key), high, low) for key, high, low in action.terms or ()]
+        found = [(pieces, high, low) for pieces, high, low in terms if pieces is not None]
+        if len(found) < len(terms):
+            return None
+        return Reuse(self.kind, found, action.stop, self.cutoff)
+
+    def _compute_again(self, index: int, action: Action) -> None:
+        """Compute a run of hits that has nothing to add, or something of another shape."""
+        assert action.terms is not None
+        self._give_up(index, action.stop, [key for key, *_ in action.terms])
+
+    def _give_up(self, index: int, stop: int, keys: Sequence[Key]) -> None:
+        if self._reuse is not None:
+            self._reuse.check_stop(index, self.names[index])
+        self._reuse, self._again = None, stop
+        kept = self._kept[self.calls.branch]
+        before = {key: [p for p in kept.get(key, ()) if p.ran[-1] < index] for key in keys}
+        log.info(
+            "step %d, branch %s: %s is computed, what is kept is of another shape or of no step",
+            self._step,
+            self.calls.branch,
+            self.names[index],
+        )
+        self._record(index, stop, keys, before)
+
+    def _record(
+        self, start: int, stop: int, keys: Sequence[Key], before: dict[Key, list[Piece]]
+    ) -> Recorder:
+        recorder = Recorder(self.kind, stop, self._in_place)
+        self._recordings.append(Recording(recorder, keys, before))
+        return recorder
+
+    def _computed(
+        self, index: int, block: Block, compute: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Run a block, and note what it adds where that is wanted."""
+        self.computed[self._step, index] += 1
+        while self._waiting and self._waiting[-1][1] <= index:
+            key = self._waiting.pop()
+            if index < key[2]:
+                self._record(index, key[2], [key], {})
+        recordings = self._recordings
+        if recordings:
+            values = block.streams.into(block, args, kwargs)
+            copies: list[Values] = []  # one for all of them
+
+            def copy() -> Values:
+                if not copies:
+                    copies.append(owned(values))
+                return copies[0]
+
+            for recording in recordings:
+                recording.recorder.enter(index, block.streams, values, copy)
+        out = compute(*args, **kwargs)
+        if block.form is None:
+            block.learn(out)
+        if recordings:
+            after = block.streams.after(block, out, args, kwargs)
+            for recording in list(recordings):
+                recording.recorder.leave(index, after)
+                if index + 1 == recording.recorder.stop:
+                    self._store(recording)
+        return out

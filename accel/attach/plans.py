@@ -34,6 +34,11 @@ def _sites(blocks: Sequence[Block], kind: str) -> tuple[Site, ...]:
     return tuple(Site(block.name, "block", kind) for block in blocks)
 
 
+def fitted(plan: CachePlan) -> bool:
+    """Whether it holds for the weights alone that a calibration was measured on."""
+    return plan.method.startswith("teacache") or (plan.decide is not None and plan.decide.fitted)
+
+
 def fingerprint(model: nn.Module) -> str:
     """Hash of the class, the shapes, and the first values of every parameter."""
     digest = hashlib.sha256(type(model).__name__.encode())
@@ -81,13 +86,18 @@ def foreign_plan(
         )
         plan = _resolved(config, stack, calibration)
     if plan.sites != sites:
-        raise PlanError("the plan was made for other blocks, or another kind: their sites differ")
+        raise PlanError(
+            "the plan was made for other blocks, or another kind: their sites differ; attach with "
+            "the blocks and the kind of the plan, or make a new one"
+        )
     if plan.n_steps != n_steps:
         raise PlanError(f"the plan has {plan.n_steps} steps, the generation {n_steps}")
     if plan.policy != model:
-        raise PlanError("the plan was made for another model (fingerprints differ)")
-    if plan.bias is not None or plan.bands is not None:
-        raise PlanError("a plan of a foreign model can have no bias and no bands")
+        raise PlanError(
+            "the plan was made for another model (fingerprints differ): make one of this model"
+        )
+    if plan.bias is not None:
+        raise PlanError("a plan of a foreign model can have no bias")
     if kind == "output":
         _no_dead_blocks(plan)
     return plan
@@ -102,6 +112,11 @@ def _resolved(config: Any, stack: Accelerable, calibration: Calibration | None) 
     needs = method.needs if method.blocks is method.resolve else ()
     if needs and (calibration is None or calibration.lacks(needs)):
         raise PlanError(f"cache={name} needs what calibrate(run) measures: call it first")
+    if needs and calibration is not None and calibration.policy != stack.fingerprint():
+        raise PlanError(
+            f"cache={name} was calibrated on other weights, the model has changed since: call "
+            "calibrate(run) again"
+        )
     assert method.blocks is not None
     return method.blocks(config, stack, calibration)
 

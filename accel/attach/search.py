@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -20,6 +21,10 @@ from ..caches.interval import interval_steps
 
 if TYPE_CHECKING:
     from .attached import Attached
+
+
+Output = Tensor | np.ndarray | Sequence[Any]
+"""What a generation gives: a tensor, an array, or a list of either (videos, each of its frames)."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,43 @@ def windows(
     return found
 
 
-def relative_error(output: Tensor, plain: Tensor) -> float:
-    """|output - plain| / |plain|."""
-    return float((output.double() - plain.double()).norm() / plain.double().norm())
+def relative_error(output: Output, plain: Output) -> float:
+    """|output - plain| / |plain|, over all arrays of a list.
+
+    Raises:
+        ValueError: they are not of the same shapes.
+    """
+    pairs = list(zip(arrays_of(output), arrays_of(plain), strict=False))
+    shapes = [[list(a.shape) for a in arrays_of(of)] for of in (output, plain)]
+    if shapes[0] != shapes[1] or not pairs:
+        raise ValueError(f"run() must return equal shapes, got {shapes[0]} and {shapes[1]}")
+    apart = sum(float(((a - b) ** 2).sum()) for a, b in pairs)
+    whole = sum(float((b**2).sum()) for _, b in pairs)
+    return math.sqrt(apart / whole) if whole else (math.inf if apart else 0.0)
+
+
+def arrays_of(output: Output) -> list[np.ndarray]:
+    """The arrays of an output, float64.
+
+    Raises:
+        TypeError: it is something else, say an object of a pipeline.
+    """
+    if isinstance(output, Tensor):
+        return [output.detach().cpu().double().numpy()]
+    if isinstance(output, np.ndarray):
+        return [output.astype(np.float64)]
+    if isinstance(output, (list, tuple)):
+        return [array for each in output for array in arrays_of(each)]
+    raise TypeError(
+        "run() must return a tensor, an array or a list of them (or give search a score of its "
+        f"own), got {type(output).__name__}"
+    )
 
 
 def search_windows(
     attached: Attached,
-    run: Callable[[], Tensor],
-    score: Callable[[Tensor, Tensor], float],
+    run: Callable[[], Output],
+    score: Callable[[Any, Any], float],
     ratio: float,
     intervals: Sequence[int],
     starts: Sequence[int],
@@ -100,6 +133,7 @@ def search_windows(
     attached.update_config(NoCacheConfig())
     with torch.no_grad():
         plain = run()
+        attached.generation.check_ran()
         found = []
         for config in tqdm(candidates, desc="search", disable=None):
             attached.update_config(config)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipstep.plain_files import read_json
+from skipstep.whole_files import write_whole
 
 from ..calibration.calibration import Calibration
 from ..plans.able import check_branches
@@ -13,6 +16,8 @@ from ..plans.plan import CachePlan, PlanError
 from ..plans.rows import blocks_plan
 from ..protocol import Accelerable
 from .bounds import check_least
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -88,6 +93,39 @@ def import_interval(path: str | Path) -> IntervalConfig:
         return IntervalConfig(**{FOUR_INTEGERS[key]: value for key, value in content.items()})
     except (OSError, ValueError) as error:
         raise PlanError(f"{path}: {error}") from error
+
+
+def export_interval(config: IntervalConfig, path: str | Path, n_blocks: int | None = None) -> None:
+    """Write a file of the original tool, which `import_interval` reads.
+
+    Args:
+        config: of a cache.
+        path: of the JSON file.
+        n_blocks: of the model, where the config's window goes on to the end.
+
+    Raises:
+        ValueError: the window has no length.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     export_interval(IntervalConfig(first_block=3), f"{folder}/cache.json", n_blocks=28)
+        ...     import_interval(f"{folder}/cache.json").n_blocks
+        25
+    """
+    length = config.n_blocks
+    if length is None and n_blocks is not None:
+        length = n_blocks - config.first_block
+    if length is None or length < 1:
+        raise ValueError(
+            f"cache.n_blocks must be a number for a file (or give n_blocks, the model's), "
+            f"got {length}"
+        )
+    if length == 1:
+        log.warning("%s: the original tool cannot run a window of one block", path)
+    whole = replace(config, n_blocks=length)
+    content = {key: getattr(whole, name) for key, name in FOUR_INTEGERS.items()}
+    write_whole(Path(path), json.dumps(content, indent=1).encode())
 
 
 def interval_steps(n_steps: int, start: int, interval: int) -> list[int]:

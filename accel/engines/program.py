@@ -8,7 +8,9 @@ step reads. Biases of a run are summed here, once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from ..plans.plan import CachePlan
 
 Key = tuple[int, int, int]
 """(anchor step, first site, one past the last site): a difference of the stream."""
+
+Cells = Callable[[int, int], Sequence[tuple[int, Any]]]
+"""(step, site) -> what a hit adds: (anchor step, weight), as `CachePlan.forecast` has it."""
 
 
 @dataclass
@@ -52,9 +57,15 @@ class StepProgram:
         return any(op in ops[s.start : s.stop] for s in self.segments if s.add is None)
 
 
-def compile_plan(plan: CachePlan) -> list[StepProgram]:
-    """Segments of every step, and the differences that must be kept for later ones."""
-    program = [StepProgram(_segments(plan, step)) for step in range(plan.n_steps)]
+def compile_plan(plan: CachePlan, cells: Cells | None = None) -> list[StepProgram]:
+    """Segments of every step, and the differences that must be kept for later ones.
+
+    Args:
+        plan: any.
+        cells: None is `plan.forecast`; other weights than coefficients come out as they are.
+    """
+    cells = cells or plan.forecast
+    program = [StepProgram(_segments(plan, step, cells)) for step in range(plan.n_steps)]
     last_use: dict[Key, int] = {}
     for step, now in enumerate(program):
         for segment in now.segments:
@@ -68,11 +79,11 @@ def compile_plan(plan: CachePlan) -> list[StepProgram]:
     return program
 
 
-def _segments(plan: CachePlan, step: int) -> list[Segment]:
+def _segments(plan: CachePlan, step: int, cells: Cells) -> list[Segment]:
     found: list[Segment] = []
     previous: object = None
     for site in range(len(plan.sites)):
-        cell = None if plan.mask[step, site] else plan.forecast(step, site)
+        cell = None if plan.mask[step, site] else cells(step, site)
         if found and cell == previous:
             found[-1].stop = site + 1
         else:
@@ -80,8 +91,8 @@ def _segments(plan: CachePlan, step: int) -> list[Segment]:
         previous = cell
     for segment in found:
         if segment.add is not None:
-            cells = plan.forecast(step, segment.start)
-            segment.add = tuple(((anchor, segment.start, segment.stop), c) for anchor, c in cells)
+            terms = cells(step, segment.start)
+            segment.add = tuple(((anchor, segment.start, segment.stop), c) for anchor, c in terms)
             if plan.bias is not None:
                 bias = plan.bias[step, segment.start : segment.stop].sum(axis=0)
                 segment.bias = bias if bias.any() else None

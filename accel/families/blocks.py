@@ -9,6 +9,7 @@ BLOCKS = Family(
     sites=lambda sizes: tuple(sizes.sites),
     engines=(),
     stack="layers",
+    tokens=True,  # of each stream that has them, see `attach.values.low_band`
     calibratable=True,  # by `Attached.calibrate`
     caches=("none", "uniform", "interval", "deepcache", "taylor", "teacache", "first_block"),
 )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .sites import nested
+
 if TYPE_CHECKING:
     from .decisions import Threshold
     from .plan import CachePlan
@@ -43,9 +45,9 @@ def check_content(plan: CachePlan) -> None:
         _check_alpha(plan, plan.alpha, "alpha")
     if plan.bands is not None:
         _check_alpha(plan, plan.bands.low, "bands.low")
-        if plan.n_slots != plan.bands.low.shape[2] or plan.sites[0].kind != "branch":
+        if plan.n_slots != plan.bands.low.shape[2] or nested(plan.sites):
             raise PlanError(
-                f"plan.bands are of branches with {plan.n_slots} slots, got "
+                f"plan.bands are of branches or blocks with {plan.n_slots} slots, got "
                 f"{plan.sites[0].kind} and {plan.bands.low.shape[2]}"
             )
     if plan.bias is not None:

@@ -59,6 +59,11 @@ class Threshold:
                 f"got {len(self.rescale)}"
             )
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its polynomial follows from a calibration, so from a model's weights."""
+        return self.probe == "norm"
+
     def rescaled(self, change: np.ndarray) -> np.ndarray:
         """The polynomial, infinite beyond `most`; NaN stays."""
         with np.errstate(invalid="ignore"):
@@ -125,15 +130,21 @@ class Decisions:
         """What is kept between steps."""
         return 0 if self.before is None else self.before.nbytes
 
-    def ask(self, step: int, probes: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+    def ask(
+        self, step: int, probes: Mapping[str, Callable[[], Tensor]], anew: bool = False
+    ) -> Tensor:
         """(B,) bool: rows that compute the sites from `rule.first` on.
 
         Args:
             step: the next one.
             probes: how an engine measures each of `PROBES`, (B, ...); the rule's is taken.
+            anew: there is nothing to reuse, so all rows compute; also where the probe's shape is
+                another one than before.
         """
         rule, probe = self.rule, probes[self.rule.probe]()
         now = probe.reshape(len(probe), -1)
+        if self.before is not None and self.before.shape != now.shape:
+            self.before, self.total, anew = None, 0.0, True
         before = now if self.before is None else self.before
         change, size = change_of(now, before)
         if self.time is not None and step:
@@ -142,12 +153,18 @@ class Decisions:
         rescaled = torch.from_numpy(rule.rescaled((change / size).cpu().numpy())).to(now.device)
         total = rescaled + self.total if rule.accumulates else rescaled
         go = ~(total < rule.limit)
-        if step in rule.always:
+        if anew or step in rule.always:
             go = torch.ones_like(go)
         self.total = torch.where(go, 0.0, total)
         self.before = now if rule.accumulates else torch.where(go[:, None], now, before)
         self.columns.append(go)
+        self.latest = now
         return go
+
+    def all_computed(self) -> None:
+        """After `ask`: what was to be reused does not fit, so every row computes after all."""
+        self.columns[-1] = torch.ones_like(self.columns[-1])
+        self.total, self.before = 0.0, self.latest
 
 
 def change_of(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

@@ -311,11 +311,12 @@ def test_blocks_that_do_not_fit_say_so() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"blocks": "first"}, "blocks must be a list of paths, got 'first'"),
     ({"blocks": ["layers"]}, "blocks: Toy has no 'layers'"),
-    ({"blocks": ["first.0"]}, "'first.0' must be an nn.ModuleList with blocks in it, got Times"),
+    ({"blocks": ["first", "first.0"]}, "blocks: first.0 is the same module as first.0"),
     ({"streams": ("x",)}, "streams: first.0 takes hidden, scale, not 'x'"),
     ({"outputs": ("x",)}, "outputs must be among hidden, got x"),
     ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
     ({"branches": ("a", "a")}, "branches must be distinct names"),
+    ({"branches": "ab"}, "branches must be distinct names, got 'ab'"),
     ({"kind": "sum"}, "kind must be one of delta, output, got 'sum'"),
     ({"timesteps": [1, 2]}, "timesteps must be 8, one a step, got 2"),
     ({"timesteps": range(8), "timestep": "t"}, "timestep: Toy takes no 't'"),

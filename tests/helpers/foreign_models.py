@@ -92,7 +92,7 @@ def pixart() -> Foreign:
     def call(m: Any, x: Tensor, t: float) -> Any:
         return m(
             x,
-            encoder_hidden_states=words,
+            encoder_hidden_states=words[: len(x)].to(x.dtype),
             timestep=torch.full((len(x),), t),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
@@ -120,8 +120,8 @@ def flux() -> Foreign:
     def call(m: Any, x: Tensor, t: float) -> Any:
         return m(
             hidden_states=x,
-            encoder_hidden_states=words,
-            pooled_projections=pooled,
+            encoder_hidden_states=words[: len(x)].to(x.dtype),
+            pooled_projections=pooled[: len(x)].to(x.dtype),
             timestep=torch.full((len(x),), t),
             img_ids=torch.zeros(9, 3),
             txt_ids=torch.zeros(5, 3),
@@ -159,8 +159,8 @@ def sd3() -> Foreign:
     def call(m: Any, x: Tensor, t: float) -> Any:
         return m(
             hidden_states=x,
-            encoder_hidden_states=words,
-            pooled_projections=pooled,
+            encoder_hidden_states=words[: len(x)].to(x.dtype),
+            pooled_projections=pooled[: len(x)].to(x.dtype),
             timestep=torch.full((len(x),), t),
             return_dict=False,
         )[0]
@@ -198,7 +198,7 @@ def cogvideo() -> Foreign:
     def call(m: Any, x: Tensor, t: float) -> Any:
         return m(
             hidden_states=x,
-            encoder_hidden_states=words,
+            encoder_hidden_states=words[: len(x)].to(x.dtype),
             timestep=torch.full((len(x),), t),
             return_dict=False,
         )[0]
