@@ -95,6 +95,6 @@ def as_dataset_error(path: Path, errors: tuple[type[Exception], ...]) -> Iterato
 
 def readable(path: Path) -> contextlib.AbstractContextManager[None]:
     """Whatever is wrong with a file becomes one line with its name."""
-    damaged = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AttributeError)
-    damaged += (ArithmeticError, MemoryError, zipfile.BadZipFile)
-    return as_dataset_error(path, damaged)
+    damaged = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+    further = (AttributeError, ArithmeticError, MemoryError, zipfile.BadZipFile)
+    return as_dataset_error(path, (*damaged, *further))
