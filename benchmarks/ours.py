@@ -24,7 +24,7 @@ from accel import (
 from accel.calibration.calibration import MIN_QUERIES
 from accel.engines.parts import quantised_of
 from accel.quant import DuQuantConfig, collect, quantize
-from accel.quant.duquant import n_bytes
+from accel.quant.fitting import n_bytes
 from policies import DiffusionPolicy
 
 from .setting import Arm, Setting, observations

@@ -12,6 +12,7 @@ from .data.normalizer import Normalizer
 from .families import family_named
 from .policy import DiffusionPolicy
 
+COUNTS = "num_batches_tracked"
 NARROW = (torch.float16, torch.bfloat16, torch.float32)  # loading makes the same float32 of them
 
 
@@ -42,7 +43,12 @@ def checked(policy: DiffusionPolicy, state: Mapping[str, Tensor]) -> dict[str, T
     found = {}
     for name, values in state.items():
         made = own.get(name)
-        if made is not None and made.is_floating_point() != values.is_floating_point():
+        counts = name.endswith(COUNTS)  # written as they come, and read by nothing
+        if (
+            made is not None
+            and not counts
+            and made.is_floating_point() != values.is_floating_point()
+        ):
             raise ValueError(f"{name} must be of {made.dtype}, got {values.dtype}")
         plain = values.dtype in NARROW or not values.is_floating_point()
         found[name] = values if plain else values.float()

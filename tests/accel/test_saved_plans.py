@@ -200,7 +200,7 @@ def test_other_sites_and_old_files_fit_nothing_else() -> None:
     [
         ({"alpha_bar": [0.5] * 9}, "alpha_bar of 10 steps, got 9"),
         ({"alpha_bar": [0.5] * 9 + [2]}, "sampler.alpha_bar must be from 0 to 1"),
-        ({"alpha_bar": [float("nan")] * 10}, "sampler.alpha_bar must be from 0 to 1"),
+        ({"alpha_bar": [float("nan")] * 10}, "plan.json: .*(NaN|not finite|nan|alpha_bar)"),
         ({"alpha_bar": None}, "plan.json: "),
         ({"settings": 3}, "plan.json: "),
     ],

@@ -268,10 +268,11 @@ def test_equal_orders_are_no_bands_and_few_tokens_are_said(
     )
     with pytest.raises(PlanError, match=r"plan\.bands\.low of decoder.layers.0.sa in step 2"):
         replace(plan, bands=Bands(np.ones_like(plan.bands.low)))
-    with pytest.raises(PlanError, match=r"plan\.bands are of branches with 3 slots, got branch"):
+    with pytest.raises(
+        PlanError, match=r"plan\.bands are of branches or blocks with 3 slots, got branch"
+    ):
         replace(plan, bands=Bands(plan.bands.low[..., :2]))
-    with pytest.raises(PlanError, match="need a policy's transformer, got blocks"):
-        toy(BANDED)
+    assert toy(BANDED).bands is not None  # another model's tokens are seen when it runs
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -19,6 +19,7 @@ from runners import cli
 from runners.jobs.job import Job
 from runners.store.published import Entry, read_list, write_list
 from tests.accel.test_fused import POLICIES
+from tests.helpers import run_files
 from tests.helpers.stock import OBS, TO
 
 
@@ -56,10 +57,10 @@ def made(folder: Path, sampler: dict[str, Any], outcomes: list[bool], baseline: 
         "sampler": sampler,
         "runner": {"name": "evaluate"},
     }
-    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    OmegaConf.save(run_files.config(**config), folder / "config.yaml")
     flops = {"query": 5, "plain": 100, "share": sampler["steps"] / 100, "executed_share": 0.05}
     result = {"flops": flops, "baseline": None if baseline else {"folder": "x"}, "latency": None}
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(run_files.result(**result))
     records = [
         {
             "seed": seed,

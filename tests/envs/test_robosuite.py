@@ -228,5 +228,5 @@ def test_pictures_are_upright_and_change_nothing() -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_every_task_has_its_settings(name: str) -> None:
-    assert (PROJECT / f"conf/task/{name}.yaml").read_text().startswith(f"name: {name}\n")
+    assert (PROJECT / f"conf/task/{name}.yaml").read_text().startswith(f"name: {name}  # ")
     assert OSC_POSE["control_delta"] is True

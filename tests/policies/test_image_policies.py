@@ -289,7 +289,7 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
             lambda raw: raw["encoder"]["arrays"].update(state=[5]),
             "obs_dim must be the encoder's 17",
         ),
-        (lambda raw: raw.update(encoder=None), "must be a mapping, not NoneType"),
+        (lambda raw: raw.update(encoder=None), "encoder must be a mapping"),
         (lambda raw: raw["aliases"].update(depth="image.depth"), "got depth: image.depth"),
         (lambda raw: raw["aliases"].update(state="image.top"), "got state: image.top"),
         (lambda raw: raw.update(aliases=3), "aliases must be other names for image.top, .* got 3"),

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from runners.places import RESULTS
 from runners.store.folder import read_episodes
 from runners.store.published import OWN, Entry, published, published_run, read_list
+from tests.helpers import run_files
 from tools.keep_runs import main
 
 RUN = "kitchen_none_none_s0_aaaaaaaa"
@@ -27,8 +28,8 @@ def made(folder: Path, records: list[dict[str, Any]], fingerprint: str = "aaaaaa
     run = folder / RUN
     run.mkdir(parents=True)
     config = {"start_seed": 0, "n_episodes": len(records), "fingerprint": fingerprint}
-    OmegaConf.save(OmegaConf.create({**config, "study": folder.name}), run / "config.yaml")
-    (run / "result.json").write_text(json.dumps({"n_episodes": len(records), "of": folder.name}))
+    OmegaConf.save(run_files.config(**config, study=folder.name), run / "config.yaml")
+    (run / "result.json").write_text(run_files.result(n_episodes=len(records), of=folder.name))
     (run / "time.json").write_text(json.dumps({"of": folder.name}))
     (run / "episodes.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return folder

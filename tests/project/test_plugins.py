@@ -251,7 +251,9 @@ def test_a_choice_without_its_file_names_the_file(lab: Path, tmp_path: Path) -> 
     assert done.stderr.startswith("error: cache=bare needs a file conf/cache/bare.yaml")
     done = child(lab, tmp_path, "-m", "plugins=[my_lab.every]", "cache=never,every")
     assert done.returncode == 2
-    assert re.search("cache must be one of .*, every, .*, got 'never'$", done.stderr)
+    assert re.search(
+        "cache must be one of .*, every, .*, got 'never'; did you mean every[?]$", done.stderr
+    )
 
 
 def test_conf_names_plug_ins_too_and_a_later_place_replaces_an_earlier_one(tmp_path: Path) -> None:

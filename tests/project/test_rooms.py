@@ -26,6 +26,7 @@ ORDER = {
         ["robot"],
     ],
     "policies": [
+        ["typed"],
         [
             "sampling",
             "data",
@@ -35,7 +36,6 @@ ORDER = {
             "undrawn",
             "observed",
             "initial_weights",
-            "typed",
         ],
         ["transformer", "unet", "encoders"],
         ["families"],

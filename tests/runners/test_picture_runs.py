@@ -90,7 +90,8 @@ def test_a_run_says_and_writes_what_it_found(
     said = (calm / "said").read_text()
     assert encode_words(found["flops"]["encode"]) in said
     assert stages_words(stages_of(found["latency"])) in said
-    queries = read_observations(folder)
+    queries = read_observations(folder / "observations.npz")
+    assert queries is not None
     assert {name: (a.shape[1:], a.dtype.name) for name, a in queries.items()} == {
         "state": ((2, 3), "float32"),
         "image.top": ((2, 3, 14, 18), "uint8"),  # as large as the policy sees it

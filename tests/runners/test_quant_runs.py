@@ -134,7 +134,6 @@ def test_codes_of_other_statistics_are_not_used(
         (["quant.unknown=1"], "unknown"),
         (["calibration.start_seed=100000"], "are among the test seeds"),
         (["calibration.path=multirun"], "no calibration at multirun/calibration.json"),
-        (["engine.backend=native", "quant.row_rot=restore"], "cannot run here: quant=duquant: "),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -192,7 +192,7 @@ def test_what_did_not_finish_is_named_and_compared_with_nothing(folder: Path) ->
         section((folder / "report/report.md").read_text(), "Missing, failed and incomplete")
     )
     assert f"| {CUT_OFF} | cut off | 40 of 100 |" in text
-    assert f"| {FAILED} | failed |  | RuntimeError: 3 \\| 4 <queries> |" in text
+    assert f"| {FAILED} | failed |  | RuntimeError: 3 \\| 4 \\<queries> |" in text
     assert "| python run.py cache=bac task=kitchen |" in text
     assert f"| {EVEN} | errors: 1 | 100 of 100 | seed 100003: MjError: bad state |" in text
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 import accel
@@ -26,6 +27,7 @@ from runners.cli import run
 from runners.show import prepare as prepare_show
 from runners.show.calibration import png
 from runners.show.plan_view import CELLS, arm, cells, differences, ranges, summary
+from tests.helpers import run_files
 from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
@@ -150,12 +152,13 @@ def test_a_run_that_was_evaluated(
     policy: DiffusionPolicy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("done").mkdir()
-    Path("done/config.yaml").write_text("cache: {name: uniform, steps: 10}\n")
+    cache = {"name": "uniform", "steps": 10}
+    OmegaConf.save(run_files.config(cache=cache), "done/config.yaml")
     digest = resolve(policy, UniformConfig(steps=10)).digest()
-    Path("done/result.json").write_text(json.dumps({"stats": {"plan": digest}}))
+    Path("done/result.json").write_text(run_files.result(stats={"plan": digest}))
     folder = shown(*UNIFORM, "runner.compare=done")
     assert json.loads((folder / "result.json").read_text())["differing_cells"] == 0
-    Path("done/result.json").write_text(json.dumps({"stats": {"plan": "0" * 16}}))
+    Path("done/result.json").write_text(run_files.result(stats={"plan": "0" * 16}))
     assert run([*SHOW, *UNIFORM, "runner.compare=done"]) == 2
     assert "runner.compare=done ran the plan 0000000000000000" in capfd.readouterr().err
 

@@ -103,8 +103,9 @@ def test_an_experiment_is_a_whole_study(name: str, n_jobs: list[int]) -> None:
 
 def test_published_studies_have_their_seeds() -> None:
     launches = validate(["experiment=reference"])
-    assert [len(launch.folders) for launch in launches] == [4, 1, 4, 1]
-    assert [("n_episodes=100" in launch.argv) for launch in launches] == [False, False, True, True]
+    assert [len(launch.folders) for launch in launches] == [4, 1, 1, 4, 1, 2, 3, 1, 1]
+    hundred = [("n_episodes=100" in launch.argv) for launch in launches]
+    assert hundred == [False] * 3 + [True] * 4 + [False] * 2
     assert [len(launch.folders) for launch in validate(["experiment=quantised"])] == [6, 3]
     both = validate(["experiment=dit_caches"])  # thresholds belong to a task
     assert [len(launch.folders) for launch in both] == [6, 2, 2, 2, 2, 1, 1, 1, 1, 1]

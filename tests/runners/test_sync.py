@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from runners import sync
 from runners.sync import sync_study
-from tests.helpers import wandb_file
+from tests.helpers import run_files, wandb_file
 from tests.helpers.places import PROJECT
 
 OLD, NEW = "offline-run-20260101_000000-a", "offline-run-20260102_000000-a"
@@ -24,7 +25,8 @@ def a_run(study: Path, name: str, status: str, *files: str) -> None:
     folder = study / name
     folder.mkdir(parents=True)
     (folder / "status.json").write_text(json.dumps({"status": status}))
-    (folder / "config.yaml").write_text("logger: {name: offline, project: p, entity: e}\n")
+    logger = {"name": "offline", "project": "p", "entity": "e"}
+    OmegaConf.save(run_files.config(logger=logger), folder / "config.yaml")
     for file in files:
         (folder / "wandb" / file).mkdir(parents=True)
         (folder / "wandb" / file / "run-a.wandb").touch()

@@ -343,7 +343,7 @@ MISTAKES = {
     "runner.data=lift.hdf5 runner.precision=fp8": "runner.precision must be one of auto, fp32, ",
     "runner.data=lift.hdf5 runner.horizon=3": "n_action_steps must be from 1 to 2",
     "runner.data=lift.hdf5 runner.horizon=40": "no episode is long enough for runner.horizon=40",
-    "runner.data=lift.hdf5 runner.n_emb=10": "network.n_emb must be a multiple of",
+    "runner.data=lift.hdf5 runner.n_emb=10": "network.n_emb must be even, a multiple of",
     "runner.data=lift.hdf5 runner.obs_noise=0.1": "runner.obs_noise must be 0 or null for task=l",
     "runner.data=lift.hdf5 runner.ema.power=x": "runner.ema.power must be a number, got 'x'",
     "runner.data=lift.hdf5 runner.epochs=3": "runner.epochs: unknown key, allowed: name, data",
