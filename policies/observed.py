@@ -35,7 +35,7 @@ def observed(
             raise ValueError(f"obs must be a mapping with {', '.join(spec)}, got a single array")
         names, arrays = {STATE: "obs"}, {STATE: obs}
     else:
-        names = _names(obs, spec, aliases)
+        names = spec.named(obs, lambda theirs: aliases.get(theirs, theirs))
         arrays = {ours: obs[theirs] for ours, theirs in names.items()}
     rows = None
     for ours, array in arrays.items():
@@ -47,26 +47,6 @@ def observed(
                 f"{names[next(iter(arrays))]} and {len(array)} in {names[ours]}"
             )
     return arrays
-
-
-def _names(
-    obs: Mapping[str, Tensor], spec: ObservationSpec, aliases: Mapping[str, str]
-) -> dict[str, str]:
-    """{our name: the name in obs}, in the order of the spec."""
-    found: dict[str, str] = {}
-    wrong = []
-    for theirs in obs:
-        ours = aliases.get(theirs, theirs)
-        if ours not in spec:
-            wrong.append(f"{theirs} is not asked for")
-        elif ours in found:
-            wrong.append(f"{found[ours]} and {theirs} are both {ours}")
-        else:
-            found[ours] = theirs
-    wrong = [f"{ours} of {spec[ours]} is missing" for ours in spec if ours not in found] + wrong
-    if wrong:
-        raise ValueError(f"obs must hold {', '.join(spec)}: {', '.join(wrong)}")
-    return {ours: found[ours] for ours in spec}
 
 
 def _check(name: str, array: Tensor, shape: tuple[int, ...], image: bool) -> None:

@@ -8,7 +8,7 @@ mappings of either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -102,6 +102,39 @@ class ObservationSpec(Mapping[str, ArraySpec]):
         if None not in rates and rates[0] != rates[1]:
             found.append(f"it is seen {rates[0]:g} times a second, not {rates[1]:g}")
         return found
+
+    def named(
+        self, obs: Mapping[str, Any], ours_of: Callable[[str], str], others: bool = False
+    ) -> dict[str, str]:
+        """{our name: the name in obs}, in the order of this.
+
+        Args:
+            obs: arrays by any names.
+            ours_of: a name in obs -> ours, or what is none of ours.
+            others: whether obs may hold more than is asked for, which is left out.
+
+        Raises:
+            ValueError: one line with what is missing, not asked for, or there twice.
+
+        Example:
+            >>> spec = ObservationSpec.of({"state": 2})
+            >>> spec.named({"observation.state": 0}, lambda name: name.rpartition(".")[2])
+            {'state': 'observation.state'}
+        """
+        found: dict[str, str] = {}
+        wrong = []
+        for theirs in obs:
+            ours = ours_of(theirs)
+            if ours not in self:
+                wrong += [] if others else [f"{theirs} is not asked for"]
+            elif ours in found:
+                wrong.append(f"{found[ours]} and {theirs} are both {ours}")
+            else:
+                found[ours] = theirs
+        wrong = [f"{ours} of {self[ours]} is missing" for ours in self if ours not in found] + wrong
+        if wrong:
+            raise ValueError(f"obs must hold {', '.join(self)}: {', '.join(wrong)}")
+        return {ours: found[ours] for ours in self}
 
     def differences(self, obs: Arrays) -> list[str]:
         """Where what a world shows at one step is not as said here; [] where it is.

@@ -97,30 +97,18 @@ def _named(
         if not spec.single:
             raise ValueError(f"obs must be a mapping with {', '.join(spec)}, got a single array")
         return {STATE: ("obs", obs)}
-    found: dict[str, tuple[str, Any]] = {}
-    wrong = []
-    for theirs, value in obs.items():
-        ours = _ours(str(theirs), spec, aliases)
-        if ours is None:
-            wrong += [] if others else [f"{theirs} is not asked for"]
-        elif ours in found:
-            wrong.append(f"{found[ours][0]} and {theirs} are both {ours}")
-        else:
-            found[ours] = str(theirs), value
-    wrong = [f"{name} of {spec[name]} is missing" for name in spec if name not in found] + wrong
-    if wrong:
-        raise ValueError(f"obs must hold {', '.join(spec)}: {', '.join(wrong)}")
-    return {name: found[name] for name in spec}
+    names = spec.named(obs, lambda theirs: _ours(str(theirs), spec, aliases), others)
+    return {ours: (theirs, obs[theirs]) for ours, theirs in names.items()}
 
 
-def _ours(theirs: str, spec: ObservationSpec, aliases: Mapping[str, str]) -> str | None:
+def _ours(theirs: str, spec: ObservationSpec, aliases: Mapping[str, str]) -> str:
     name = aliases.get(theirs, theirs)
     if name in spec:
         return name
     for prefix, short in PREFIXES.items():
         if theirs.startswith(prefix) and short + theirs[len(prefix) :] in spec:
             return short + theirs[len(prefix) :]
-    return None
+    return name
 
 
 def _tensor(name: str, value: Any, image: bool) -> Tensor:
