@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from skipstep.guessing import guess
+from skipstep.npz_files import open_npz
+from skipstep.observation_arrays import obs_in
 from skipstep.observations import n_rows, take
 
 from ..api import accelerated
@@ -69,6 +70,7 @@ def accelerate(
             out. Else as `accelerated`.
 
     Example:
+        >>> import numpy as np
         >>> from policies import load_policy
         >>> policy = load_policy("checkpoints/kitchen")
         >>> with accelerate(policy, sampler="ddpm", steps=5, seed=0) as fast:
@@ -104,9 +106,8 @@ def _config(table: Mapping[str, Any], given: Any, setting: str) -> Any:
     if not isinstance(given, str):
         return given
     if given not in table:
-        near = difflib.get_close_matches(given, table, 1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{setting} must be one of {', '.join(table)}, got {given!r}{guess}")
+        near = guess(given, table)
+        raise ValueError(f"{setting} must be one of {', '.join(table)}, got {given!r}{near}")
     return table[given][0]()
 
 
@@ -145,10 +146,8 @@ def _shipped(policy: Any) -> Any:
     if not files:
         return None
     log.info("observations from %s", files[0])
-    with np.load(files[0]) as file:
-        if "obs" in file:
-            return file["obs"]
-        return {name: file[f"obs/{name}"] for name in policy.obs_spec}
+    with open_npz(files[0]) as file:
+        return obs_in(file)
 
 
 def _noise(n: int) -> list[torch.Generator]:

@@ -12,10 +12,10 @@ import torch
 from hydra.errors import CompactHydraException
 
 from accel.calibration.calibration import MIN_QUERIES
+from skipstep.observation_arrays import arrays_of, obs_in
 from skipstep.observations import Arrays, as_seen, n_rows, stacked, take
 from skipstep.whole_files import replacing
 
-from ..store.arrays import arrays_of, obs_in
 from .loop import query_noise
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import Event
+from skipstep.observation_arrays import arrays_of, obs_in
 from skipstep.observations import Arrays, joined
 from skipstep.whole_files import replacing
-
-from ..store.arrays import arrays_of, obs_in
 
 FloatArray = NDArray[np.float64]
 PARTS = ("actions", "executed", "rewards", "states")

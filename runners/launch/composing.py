@@ -12,9 +12,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from skipstep.guessing import guess
+
 from ..errors import UserError
 from ..plugins import registered
-from .mistakes import guess
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 

@@ -5,10 +5,11 @@ Hydra's grammar has other words for them ("mismatched input '='"), and argparse 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from hydra._internal.utils import get_args_parser
+
+from skipstep.guessing import guess
 
 from ..errors import UserError
 
@@ -63,9 +64,7 @@ def _dashes(word: str, following: str, options: set[str]) -> str:
         return f"{word} {following}: settings have no dashes, {setting}={following}"
     if "=" in setting:
         return f"{word}: settings have no dashes, {setting}"
-    near = difflib.get_close_matches(word, options, 1)
-    allowed = f"did you mean {near[0]}?" if near else "--help shows what there is"
-    return f"{word}: unknown option; {allowed}"
+    return f"{word}: unknown option{guess(word, options) or '; --help shows what there is'}"
 
 
 def _check_word(word: str, following: str, place: int, commands: Iterable[str]) -> None:
@@ -91,14 +90,7 @@ def _check_word(word: str, following: str, place: int, commands: Iterable[str]) 
 def _no_setting(word: str, place: int, commands: Iterable[str]) -> str:
     """A word alone."""
     names = list(commands)
-    near = difflib.get_close_matches(word, names, 1) if place == 0 else []
-    if near:
-        return f"{word}: unknown command; did you mean {near[0]}?"
+    if place == 0 and (near := guess(word, names)):
+        return f"{word}: unknown command{near}"
     also = f", or the first word is one of {', '.join(names)}" if names and place == 0 else ""
     return f"{word}: a setting is written {word}=VALUE{also}"
-
-
-def guess(name: str, allowed: Iterable[str]) -> str:
-    """`; did you mean uniform?`, or nothing."""
-    near = difflib.get_close_matches(name, list(allowed), 1)
-    return f"; did you mean {near[0]}?" if near else ""

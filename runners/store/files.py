@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from skipstep.npz_files import open_npz
+from skipstep.observation_arrays import obs_in
 from skipstep.observations import Arrays
 from skipstep.plain_files import PlainFileError, parse_json, read_json, read_yaml
 
 from . import schemas
-from .arrays import obs_in
 from .kinds import HASH, TEXT, Kind, KindError, list_of
 from .names import EPISODES
 

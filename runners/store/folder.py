@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from skipstep.observation_arrays import arrays_of
 from skipstep.observations import Arrays, joined, n_bytes, n_rows, take
 from skipstep.whole_files import remove_leftovers, replacing, write_whole
 
-from .arrays import arrays_of
 from .files import DamagedFileError as DamagedFileError
 from .files import StoreError as StoreError
 from .files import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skipstep.observations import Arrays
+from .observations import Arrays
 
 OBS, OF = "obs", "obs/"
 
