@@ -13,7 +13,7 @@ from .codes import unpack4
 from .config import OFF
 from .linear import QuantisedLinear
 from .spec import LinearSpec
-from .transform import padded
+from .transform import is_permutation, orthogonality_error, padded
 
 ROTATIONS = ("none", "hadamard", "stored")
 ORTHOGONAL = 1e-3  # how far a stored rotation in float32 may be from orthogonal
@@ -70,18 +70,14 @@ def check_layer(name: str, layer: QuantisedLinear, tensors: Mapping[str, Tensor]
     _check_positive(f"{name}.scale", tensors[f"{name}.scale"])
     if layer.inverse_smooth is not None:
         _check_positive(f"{name}.inverse_smooth", tensors[f"{name}.inverse_smooth"])
-    if layer.perm is not None:
-        perm = tensors[f"{name}.perm"].long()
-        if not torch.equal(perm.sort().values, torch.arange(layer.width)):
-            raise ValueError(f"{name}.perm must hold each number below {layer.width} once")
+    if layer.perm is not None and not is_permutation(tensors[f"{name}.perm"], layer.width):
+        raise ValueError(f"{name}.perm must hold each number below {layer.width} once")
     stored = dict(first=layer.spec.first, second=layer.spec.second, rows=layer.spec.rows_kind)
     for key, kind in stored.items():
         if kind == "stored" and f"{name}.{key}" in tensors:
-            rotation = tensors[f"{name}.{key}"].double()
-            eye = torch.eye(rotation.shape[-1], dtype=torch.float64)
-            error = (rotation @ rotation.transpose(-1, -2) - eye).abs().amax()
+            error = orthogonality_error(tensors[f"{name}.{key}"])
             if not error < ORTHOGONAL:  # NaN is not
-                raise ValueError(f"{name}.{key} must be rotations, it is off by {float(error):.2g}")
+                raise ValueError(f"{name}.{key} must be rotations, it is off by {error:.2g}")
 
 
 def _check_codes(name: str, spec: LinearSpec, codes: Tensor) -> None:

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipstep.npz_files import open_npz
 from skipstep.whole_files import write_whole
 
 from .codes import top
 from .linear import QuantisedLinear
-from .transform import Transform, hadamard, rotate
+from .transform import Transform, hadamard, is_permutation, orthogonality_error, rotate
 
 WRONG = (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError, ArithmeticError)
 CLOSE = 1e-3  # share by which a scale may differ from that of the layer's weight
@@ -166,7 +167,7 @@ def write_pack(pack: Pack, path: str | Path) -> Path:
 
 
 def _parse(path: Path) -> Pack:
-    with np.load(path, allow_pickle=False) as held:
+    with open_npz(path) as held:
         meta = json.loads(str(held["meta"]))
         inputs = _rotations(held, "Rin", int(meta["in_features"]), int(meta["block_size"]))
         outputs = None
@@ -176,7 +177,7 @@ def _parse(path: Path) -> Pack:
         perm = torch.from_numpy(held["perm"]).long() if "perm" in held else None
         scale = torch.from_numpy(held["weight_scale"]).double()
     width = int(meta["in_features"])
-    if perm is not None and not torch.equal(perm.sort().values, torch.arange(width)):
+    if perm is not None and not is_permutation(perm, width):
         raise ValueError(f"perm must be a permutation of {width} channels")
     return Pack(perm, inputs, outputs, scale, float(meta.get("lambda_smooth", 0.0)))
 
@@ -186,7 +187,7 @@ def _rotations(held: Mapping[str, Any], name: str, channels: int, block: int) ->
     if channels % block or not all(n in held and held[n].shape == (block, block) for n in names):
         raise ValueError(f"{name}: must have a rotation for every whole block of {block}")
     found = torch.from_numpy(np.stack([held[n] for n in names])).double()
-    if not (found @ found.mT - torch.eye(block)).abs().max() < 1e-4:
+    if not orthogonality_error(found) < 1e-4:  # NaN is not
         raise ValueError(f"{name}: rotations must be orthogonal")
     # stored in float32; the nearest orthogonal matrix keeps the transform exactly invariant
     left, _, right = torch.linalg.svd(found)

@@ -68,6 +68,18 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.einsum("tbi,bij->tbj", x.reshape(len(x), -1, size), rotation).reshape(x.shape)
 
 
+def is_permutation(perm: Tensor, n: int) -> bool:
+    """Whether it holds each number below n once."""
+    return torch.equal(perm.long().sort().values, torch.arange(n, device=perm.device))
+
+
+def orthogonality_error(rotation: Tensor) -> float:
+    """Largest entry of |R R^T - I| of (..., B, B) in float64; NaN where one is."""
+    r = rotation.double()
+    eye = torch.eye(r.shape[-1], dtype=torch.float64, device=r.device)
+    return float((r @ r.mT - eye).abs().amax())
+
+
 def padded(features: int, block: int) -> int:
     """The next multiple of the block."""
     return -(-features // block) * block

@@ -36,7 +36,6 @@ METRICS = {  # of an episode's `embodied` -> heading, digits
     "mean_chunk_jump": ("jump between chunks", 3),
     "energy_j": ("energy, J", 0),
 }
-OF_ONE_TASK = ("path_length_px",)  # of PushT; others have no such column
 
 
 @dataclass(frozen=True)
@@ -138,14 +137,14 @@ def embodied(rows: Sequence[Row]) -> Iterator[str]:
     if plain is None:
         return
     own = means(plain.ok.values())
-    shown = {n: how for n, how in METRICS.items() if n in own or n not in OF_ONE_TASK}
+    shown = {name: how for name, how in METRICS.items() if name in own}
     yield f"| arm | {' | '.join(heading for heading, _ in shown.values())} |"
     yield "|---" * (len(shown) + 1) + "|"
     for row in rows:
         gaps = {} if row.run is plain else differences(row.run.ok.values(), plain.ok.values())
         cells = []
         for name, (_, digits) in shown.items():
-            if row.run is plain and name in own:
+            if row.run is plain:
                 cells.append(_number(own[name].mean, own[name].interval, digits, ""))
             elif name in gaps:
                 cells.append(_number(gaps[name].difference, gaps[name].interval, digits, "+"))

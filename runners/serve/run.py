@@ -22,7 +22,7 @@ from ..jobs.job import Job
 from ..jobs.prepare import prepare_job
 from ..jobs.runner import Runner
 from .batching import Batcher
-from .server import Served, Server, serve
+from .server import Served, Server, cannot_listen, serve
 
 
 @dataclass
@@ -75,8 +75,7 @@ def prepare_serve(cfg: DictConfig, config: ServeConfig) -> Job:
         try:
             trial.bind((config.host, config.port))
         except OSError as error:
-            where = f"{config.host}:{config.port}"
-            raise UserError(f"serve.port: cannot listen on {where}: {error.strerror}") from error
+            raise cannot_listen(config.host, config.port, error) from error
     return prepare_job(
         cfg, config, identity_of_runner={"runner": config.name}, prefix=f"{config.name}_"
     )

@@ -126,6 +126,11 @@ class Server:
         return array[None] if alone else array
 
 
+def cannot_listen(host: str, port: int, error: OSError) -> UserError:
+    """The one line of a port that is in use, or an address that is not this machine's."""
+    return UserError(f"serve.port: cannot listen on {host}:{port}: {error.strerror}")
+
+
 async def serve(served: Served, host: str, port: int, ready: Callable[[int], None]) -> Server:
     """Answer until SIGINT or SIGTERM; a batch that has begun is finished and answered.
 
@@ -154,7 +159,7 @@ async def serve(served: Served, host: str, port: int, ready: Callable[[int], Non
             ready(listening.sockets[0].getsockname()[1])
             await stop.wait()
     except OSError as error:
-        raise UserError(f"serve.port: cannot listen on {host}:{port}: {error.strerror}") from error
+        raise cannot_listen(host, port, error) from error
     finally:
         batches.cancel()
         for number, handler in before.items():
