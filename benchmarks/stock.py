@@ -1,7 +1,7 @@
 """The policy as the reference implementation runs it.
 
-torch.nn.TransformerDecoder with diffusers' scheduler in a Python loop: every token and every
-condition in every step.
+torch.nn.TransformerDecoder, or the modules of a UNet, with diffusers' scheduler in a Python loop:
+every token and every condition in every step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from accel import query_flops
 from policies import DiffusionPolicy
 
 from .setting import Arm, Setting, Unavailable
+from .stock_unet import StockUnet
 
 
 def stock_policy(policy: DiffusionPolicy) -> Any:
@@ -28,6 +29,8 @@ def stock_policy(policy: DiffusionPolicy) -> Any:
         from tests.helpers.stock import SCHEDULERS, DiffusionTransformerLowdimPolicy
     except ImportError as error:
         raise Unavailable(f"{error}; pip install diffusers, in a checkout") from error
+    if policy.sizes.family == "unet":
+        return StockUnet(policy, SCHEDULERS)
     sampler = policy.config.sampler
     known = inspect.signature(SCHEDULERS[sampler.kind].__init__).parameters
     with torch.random.fork_rng(devices=[]):
@@ -46,7 +49,7 @@ def stock_policy(policy: DiffusionPolicy) -> Any:
     )
     assert not unexpected, unexpected
     assert set(missing) <= {"_dummy_variable"}, missing
-    live.normalizer = policy.normalizer
+    live.normalizer, live.first_action = policy.normalizer, policy.config.first_action
     return live
 
 
@@ -54,8 +57,7 @@ def act(live: Any, obs: Tensor, noise: torch.Generator) -> Tensor:
     """(B, n_obs_steps, obs_dim) -> (B, n_action_steps, action_dim), as the reference's policy."""
     trajectory = live.trajectory(obs, noise)
     actions: Tensor = live.normalizer.unnormalize("action", trajectory[..., : live.action_dim])
-    first = 0 if live.pred_action_steps_only else live.n_obs_steps - 1
-    return actions[:, first : first + live.n_action_steps].detach()
+    return actions[:, live.first_action :][:, : live.n_action_steps].detach()
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Time all arms of the study in turn, in one process: results/studies/frontier/latency.json.
+"""Time a task's arms in turn, in one process: results/studies/frontier/latency.json.
 
     python -m benchmarks.frontier.latency kitchen --rounds 40
 
-A round is one query of every arm at batch 1 on one thread, in a new random order, beside the policy
-as the reference implementation runs it (stock modules under diffusers' scheduler). Wall and CPU
-time are both kept; where they disagree by more than a fifth CPU time counts.
+A round is one query of every arm that the study has a run of, at batch 1 on one thread, in a new
+random order, beside the policy as the reference implementation runs it (stock modules under
+diffusers' scheduler). Wall and CPU time are both kept; where they disagree by more than a fifth CPU
+time counts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from runners.machine import cpu, load
 
 from .arms import ARMS
 from .measured import keep_measured
-from .page import label_of
+from .page import kept_runs, label_of, task_of
 
 REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -47,11 +48,14 @@ def job_of(task: str, overrides: tuple[str, ...]) -> Job:
 
 
 def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
-    """(label, query) of the reference implementation and of every arm."""
+    """(label, query) of the reference implementation and of every arm that was played."""
+    played = {label_of(kept.run().config) for kept in kept_runs() if task_of(kept) == task}
     for arm in ARMS:
         job = job_of(task, arm.overrides)
         if not arm.overrides:
             yield REFERENCE, partial(act, stock_policy(job.policy))
+        if label_of(job.config) not in played:
+            continue
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
         yield label_of(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
 
