@@ -1,4 +1,4 @@
-"""The stock arm of a UNet is the reference implementation's query, whatever its observations are."""
+"""The stock arm of a UNet is the reference implementation's query, whatever it observes."""
 
 from __future__ import annotations
 
