@@ -33,15 +33,14 @@ class StockUnet:
         self.num_inference_steps = sampler.steps
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
         self.first_action, self.action_dim = policy.config.first_action, policy.action_dim
-        self.pred_action_steps_only = policy.pred_action_steps_only
+        self.length = policy.config.length
 
     @torch.no_grad()
     def trajectory(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         """(B, n_obs_steps, obs_dim) -> (B, horizon, input_dim), normalised."""
         seen = self.normalizer.normalize("obs", obs)
         known = self.sizes.obs_as == "in-painting"
-        length = self.n_action_steps if self.pred_action_steps_only else self.sizes.horizon
-        x = torch.randn((len(obs), length, self.sizes.input_dim), generator=generator)
+        x = torch.randn((len(obs), self.length, self.sizes.input_dim), generator=generator)
         self.noise_scheduler.set_timesteps(self.num_inference_steps)
         for t in self.noise_scheduler.timesteps:
             if known:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.unets: UNets in the fused engine beside their own modules in torch.
+"""python -m benchmarks.unets: UNets in the fused engine, in torch and in OpenVINO.
 
 One process, one round being a query of each, in a random order; times are of the CPU. Weights are
 random, those of the small network aside; what half precision does not hold is packed in float32.
@@ -22,7 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 import torch
 
 from accel import FusedConfig, accelerated
+from benchmarks.peers import openvino_unet
 from benchmarks.rounds import beside, interleave
+from benchmarks.setting import Unavailable
 from benchmarks.writing import check, keep
 from policies import DiffusionPolicy, load_policy
 from runners.machine import cpu, load
@@ -72,6 +74,11 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
             name: partial(query, stack.enter_context(accelerated(policy, engine=engine)).act)
             for name, engine in ENGINES.items()
         }
+        try:
+            exported = openvino_unet(policy, batch)
+            calls["OpenVINO"] = lambda: exported(obs, torch.Generator().manual_seed(0))
+        except Unavailable as reason:
+            print(f"OpenVINO: {reason}", file=sys.stderr)
         times = interleave(calls, rounds, warmup=2)
     return {name: beside(times["torch"], arm, threads) for name, arm in times.items()}
 

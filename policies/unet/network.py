@@ -144,7 +144,7 @@ class Unet(nn.Module):
         Returns:
             (B, T, input_dim)
         """
-        x, seen, added = sample.mT, self.diffusion_step_encoder(timestep), None
+        x, seen, added = sample.transpose(1, 2), self.diffusion_step_encoder(timestep), None
         if self.config.obs_as == "global":
             assert cond is not None
             seen = torch.cat([seen, cond.flatten(1)], dim=-1)
@@ -152,10 +152,11 @@ class Unet(nn.Module):
         if self.config.obs_as == "local":
             assert cond is not None
             padding = (0, 0, 0, sample.shape[1] - cond.shape[1])  # nothing is known of the future
-            added = self.local_cond_encoder[0](nn.functional.pad(cond, padding).mT, seen)
+            padded = nn.functional.pad(cond, padding)
+            added = self.local_cond_encoder[0](padded.transpose(1, 2), seen)
         x = self._down(0, x, seen, added)
         out: Tensor = self.final_conv(self._below(0, x, seen, branch))
-        return out.mT
+        return out.transpose(1, 2)
 
     def _down(self, level: int, x: Tensor, seen: Tensor, added: Tensor | None = None) -> Tensor:
         first, second, _ = parts(self.down_modules, level)
