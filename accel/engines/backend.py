@@ -78,7 +78,8 @@ def unsupported(
     reasons = {
         f"device is {policy.device}": policy.device.type != "cpu",
         "weights are not float32": weights != {torch.float32},
-        **(_of_transformers(policy, quant) if family_of(policy).stack == "layers" else {}),
+        **(_of_transformers(policy) if family_of(policy).stack == "layers" else {}),
+        **_of_quantised(policy, quant),
         "no compiled code": not compiled,
         "this CPU loads no half precision": (
             precision == "half" and compiled and not known(half_works)
@@ -87,18 +88,22 @@ def unsupported(
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _of_transformers(policy: Transparent, quant: QuantConfig | None) -> dict[str, bool]:
+def _of_transformers(policy: Transparent) -> dict[str, bool]:
     """{reason: whether it holds} of what only transformers have."""
     width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
+    return {
+        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
+        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
+    }
+
+
+def _of_quantised(policy: Transparent, quant: QuantConfig | None) -> dict[str, bool]:
+    """{reason: whether it holds} of quantised layers, those that are and those that will be."""
     quantised = {f"layer {n}": unrunnable(layer) for n, layer in quantised_of(policy).items()}
     if quant is not None:
         quantised[f"quant={quant.name}"] = refused_settings(quant)
     refused = next((f"{what}: {why}" for what, why in quantised.items() if why), "")
-    return {
-        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
-        f"heads are {width} wide, no multiple of 8": width % 8 != 0,
-        refused: bool(refused),
-    }
+    return {refused: bool(refused)}
 
 
 def unrunnable(layer: QuantisedLinear) -> str | None:

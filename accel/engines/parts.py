@@ -78,6 +78,8 @@ def parts_of(policy: Transparent) -> dict[str, Part]:
 
 def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
     """Those that are quantised; none where the engines do not know them by their names."""
-    if not family_of(policy).quantizable:
+    family = family_of(policy)
+    if not family.quantizable:
         return {}
-    return {n: p for n, p in parts_of(policy).items() if isinstance(p, QuantisedLinear)}
+    parts = parts_of(policy) if family.stack == "layers" else dict(policy.model.named_modules())
+    return {n: p for n, p in parts.items() if isinstance(p, QuantisedLinear)}

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..families.unet import fused_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise
-from .backend import FusedConfig
+from .backend import FusedConfig, kernels_of
+from .parts import quantised_of
 from .sessions import Session
 from .unet_program import UnetProgram
 
@@ -25,7 +26,8 @@ from .unet_program import UnetProgram
 class FusedUnet:
     """Runs `policy` under `plan`; compiled for a batch size when it is first seen.
 
-    kernels: has no effect, no layer of a UNet is quantised.
+    kernels: {layer: kernel} of quantised convolutions, as `kernels()` names them; without it all
+        run in integers, checked.
     """
 
     trace: np.ndarray | None = None
@@ -41,13 +43,17 @@ class FusedUnet:
         self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0
         self._programs: dict[int, UnetProgram] = {}
+        self._chosen = kernels_of(policy, config) if kernels is None else dict(kernels)
+        layers = quantised_of(policy)
+        self._of_layer = {layers[n]: kernel for n, kernel in self._chosen.items() if n in layers}
 
     def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
         """As the policy's, for what its `encode` gave."""
         with torch.inference_mode():
             if len(cond) not in self._programs:
                 half = self.config.precision == "half"
-                self._programs = {len(cond): UnetProgram(self.policy, len(cond), half)}
+                program = UnetProgram(self.policy, len(cond), half, self._of_layer)
+                self._programs = {len(cond): program}
             network = self._programs[len(cond)]
             network.observe(cond)
             branch = None if self.plan.mask.all() else Session(self.plan)
@@ -62,5 +68,5 @@ class FusedUnet:
         return fused_flops(self.policy, computed)
 
     def kernels(self) -> dict[str, str]:
-        """Nothing: no layer is quantised."""
-        return {}
+        """Kernel of each quantised layer."""
+        return dict(self._chosen)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ..kernels.operations import COPY, PLUS, Operation, Rows, moved, norm, taps
-from ..kernels.operations import convolve as linear
-from ..kernels.packed import Packed
+from ..kernels.operations import COPY, PLUS, Operation, Rows, convolve, moved, norm, taps
+from ..kernels.packed import Linear, Packed
+from ..quant.kernels import NATIVE, bias_of, candidates, weight_of
+from ..quant.linear import QuantisedLinear
+from ..quant.native_linear import pack
 
 
 class Layers:
@@ -19,6 +22,7 @@ class Layers:
         sizes: of the network.
         batch: rows.
         n_tokens: positions of level 0.
+        kernels: {quantised convolution: kernel}, native or fp32; else the first that runs it.
 
     Attributes:
         buffers: which the operations point into.
@@ -26,8 +30,16 @@ class Layers:
         told_at: numbers that they make together.
     """
 
-    def __init__(self, packed: Packed, sizes: Any, batch: int, n_tokens: int) -> None:
+    def __init__(
+        self,
+        packed: Packed,
+        sizes: Any,
+        batch: int,
+        n_tokens: int,
+        kernels: Mapping[QuantisedLinear, str] | None = None,
+    ) -> None:
         self.packed, self.sizes, self.batch = packed, sizes, batch
+        self.kernels = kernels or {}
         self.reach = max(sizes.kernel_size // 2, 1)
         self.lengths = [n_tokens >> level for level in range(len(sizes.down_dims))]
         self.buffers: list[Rows] = []
@@ -52,11 +64,20 @@ class Layers:
             self.temporary[key] = self.buffer(level, channels)
         return self.temporary[key]
 
+    def linear(self, conv: Any, x: Rows) -> Linear:
+        """A convolution over these rows as a linear layer, of floats or of codes."""
+        if not isinstance(conv, QuantisedLinear):
+            return self.packed.linear(taps(conv.weight, x.ld), conv.bias)
+        assert x.ld == x.channels, "quantised convolutions have rows without gaps"
+        kernel = self.kernels.get(conv) or candidates(conv, NATIVE)[0]
+        if kernel == "native":
+            return pack(self.packed, conv)
+        return self.packed.linear(weight_of(conv), bias_of(conv))
+
     def convolve(self, into: list[Operation], conv: Any, x: Rows, to: Rows) -> None:
         """Of stride 1, from as many positions as it has taps."""
         reach = conv.kernel_size[0] // 2
-        weight = taps(conv.weight, x.ld)
-        into.append(linear(self.packed, weight, conv.bias, x.place(-reach), to.place(), x.length))
+        into.append(convolve(self.linear(conv, x), x.place(-reach), to.place(), x.length))
 
     def block(
         self,
@@ -79,7 +100,7 @@ class Layers:
         self.told_at += raw.ld * (1 + scales)
         self.convolve(into, second[0], hidden, raw)
         shortcut = x
-        if isinstance(block.residual_conv, torch.nn.Conv1d):
+        if not isinstance(block.residual_conv, torch.nn.Identity):
             shortcut = self.shared("shortcut", level, channels)
             self.convolve(into, block.residual_conv, x, shortcut)
         out = self.buffer(level, channels) if to is None else to
@@ -98,8 +119,7 @@ class Layers:
         """A convolution of three taps at every second position."""
         out = self.buffer(level, x.channels)
         start = x.place(-1, every=2)
-        weight = taps(conv.weight, x.ld)
-        into.append(linear(self.packed, weight, conv.bias, start, out.place(), out.length))
+        into.append(convolve(self.linear(conv, x), start, out.place(), out.length))
         return out
 
     def longer(self, into: list[Operation], conv: Any, x: Rows, to: Rows) -> None:
@@ -107,7 +127,7 @@ class Layers:
         taps_of = conv.weight.transpose(0, 1)  # (out, in, 4)
         for first, chosen, start in ((0, [3, 1], x.place(-1)), (1, [2, 0], x.place())):
             weight, place = taps(taps_of[..., chosen], x.ld), to.place(first, every=2)
-            into.append(linear(self.packed, weight, conv.bias, start, place, x.length))
+            into.append(convolve(self.packed.linear(weight, conv.bias), start, place, x.length))
 
     def join(self, into: list[Operation], deep: Rows, skip: Rows, level: int) -> Rows:
         """Channels of both, side by side."""

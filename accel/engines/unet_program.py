@@ -6,7 +6,9 @@ so it is a table over the sampler's steps, made once, and a row of the batch, ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import itertools
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from ..kernels.native import library, one_thread, portions, together
 from ..kernels.operations import (
+    CONVOLVE,
     MISH,
     Operation,
     Place,
@@ -38,14 +41,21 @@ class UnetProgram:
         policy: with a UNet; its `model` has the reference implementation's names.
         batch: rows of every call.
         half: weights are rounded to half precision; else those that lose nothing are stored in it.
+        kernels: {quantised layer: kernel}, as in `Layers`.
     """
 
-    def __init__(self, policy: Any, batch: int, half: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        batch: int,
+        half: bool = False,
+        kernels: Mapping[Any, str] | None = None,
+    ) -> None:
         loaded = library()
         assert loaded is not None
         self.model, self.sizes, self.batch = policy.model, policy.sizes, batch
         self.packed = Packed(loaded, half)
-        self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens)
+        self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens, kernels)
         self.rows = portions(batch, min(torch.get_num_threads(), batch))
         self._build()
         steps = torch.as_tensor(policy.table.timesteps)
@@ -125,12 +135,19 @@ class UnetProgram:
             ups.insert(0, up)
         final: list[Operation] = []
         self._final(final)
-        self._scratch()
+        self._scratch([*first, *middle, *final, *itertools.chain(*downs, *ups)])
         self.first, self.middle, self.last = (self._cut(s) for s in (first, middle, final))
         self.down, self.up = [self._cut(s) for s in downs], [self._cut(s) for s in ups]
 
-    def _scratch(self) -> None:
-        self.scratch = [torch.zeros(3 * self.layers.widest) for _ in self.rows]
+    def _scratch(self, operations: list[Operation]) -> None:
+        """As much as the one needs that needs most, for each part of the rows."""
+        floats = self.packed.loaded.linear_floats
+        coded = [o for o in operations if o.kind == CONVOLVE and o.linear.quant]
+        self.scratch = []
+        for part in self.rows:
+            n = part.stop - part.start
+            needs = (floats(ctypes.byref(o.linear), ctypes.c_int64(n * o.length)) for o in coded)
+            self.scratch.append(torch.zeros(max(3 * self.layers.widest, *needs, 0)))
 
     def _cut(self, operations: list[Operation]) -> list[Section]:
         loaded = self.packed.loaded
@@ -173,6 +190,6 @@ class UnetProgram:
         self.seeing = self._cut(
             [
                 moved(MISH, start, start.place()),
-                convolve(self.packed, observing, nothing, start.place(), to, 1),
+                convolve(self.packed.linear(observing, nothing), start.place(), to, 1),
             ]
         )

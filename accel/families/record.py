@@ -58,7 +58,7 @@ class Family:
         stack: what its sites are of. "layers": a run of layers, each with as many sites; "levels":
             each site is inside of the one before; "": anything else.
         calibratable: its sites are residual branches, which a calibration can compare.
-        quantizable: the engines know its linear layers by their names.
+        quantizable: the engines know its linear layers or convolutions by their names.
         tokens: what its sites put out is (B, tokens, width), the policy's live tokens first.
         caches: names in `CACHES` that run it, for messages.
     """

@@ -119,5 +119,6 @@ UNET = Family(
     engines=("fused", "reference"),
     programs=("native",),
     stack="levels",
+    quantizable=True,
     caches=("none", "uniform", "deepcache", "taylor", "plan"),
 )

@@ -89,8 +89,8 @@ static inline __attribute__((always_inline)) void multiply(const Linear *l, int 
 void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
             float *scratch) {
   if (l->quant) {
-    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, rows, x, ldx, y, ldy, then,
-              scratch);
+    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, 1, rows, x, 0, ldx, y, 0, ldy,
+              then, scratch);
     return;
   }
   multiply(l, 1, rows, x, 0, ldx, y, 0, ldy, then);

@@ -94,6 +94,7 @@ class Section:
         self, loaded: ctypes.CDLL, operations: Sequence[Operation], rows: slice, scratch: Tensor
     ) -> None:
         self.call, self.rows, self.scratch = loaded.operate, rows, scratch
+        self.given = tuple(operations)  # which hold what a copy of their bytes points to
         self.operations = (Operation * len(operations))(*(self._own(o) for o in operations))
 
     def _own(self, operation: Operation) -> Operation:
@@ -118,13 +119,9 @@ class Section:
         )
 
 
-def convolve(
-    packed: Packed, weight: Tensor, bias: Tensor, start: Place, to: Place, length: int
-) -> Operation:
-    """A linear layer (out, in) of `length` rows that begin at `start`, one `ld` apart."""
-    return Operation(
-        CONVOLVE, length=length, start=start, to=to, linear=packed.linear(weight, bias)
-    )
+def convolve(linear: Linear, start: Place, to: Place, length: int) -> Operation:
+    """A linear layer of `length` rows that begin at `start`, one `ld` apart."""
+    return Operation(CONVOLVE, length=length, start=start, to=to, linear=linear)
 
 
 def norm(packed: Packed, module: Any, start: Rows, to: Rows, **more: Any) -> Operation:

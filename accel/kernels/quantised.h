@@ -265,27 +265,29 @@ static int64_t quantised_floats(const Quant *q, int64_t rows) {
 
 /* Products of rows of codes, rotated back before the bias: by groups of columns that hold whole blocks
  * of the rotation, which stay in cache meanwhile. */
-static void turned(const Quant *q, const char *weight, const float *bias, int outputs, int rows,
-                   const char *codes, const float *scales, const int32_t *sums, float *y, int ldy,
-                   int then) {
+static void turned(const Quant *q, const char *weight, const float *bias, int outputs, int batch,
+                   int rows, const char *codes, const float *scales, const int32_t *sums, float *y,
+                   int64_t y_stride, int ldy, int then) {
   const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
   const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
   const int group = q->turn > PANEL ? q->turn : PANEL;
   float tile[ROWS * 512];
   for (int c = 0; c < outputs; c += group)
-    for (int r = 0; r < rows; r += ROWS) {
-      const int m = rows - r < ROWS ? rows - r : ROWS;
+    for (int b = 0; b < batch; b++) for (int r = 0; r < rows; r += ROWS) {
+      const int m = rows - r < ROWS ? rows - r : ROWS, from = b * rows + r;
       for (int p = 0; p < group; p += PANEL) {
         const vec *scale = (const vec *)(q->scale + c + p);
         ivec s[ROWS][2];
-        products[q->bits == 4][m](depth, codes + (int64_t)r * ld, ld, weight + (c + p) / PANEL * panel, s);
+        products[q->bits == 4][m](depth, codes + (int64_t)from * ld, ld, weight + (c + p) / PANEL * panel,
+                                  s);
         for (int i = 0; i < m; i++)
           for (int h = 0; h < 2; h++)
             *(vec *)(tile + i * group + p + h * LANES) =
-                __builtin_convertvector(s[i][h] - offset * sums[r + i], vec) * splat(scales[r + i]) * scale[h];
+                __builtin_convertvector(s[i][h] - offset * sums[from + i], vec) *
+                splat(scales[from + i]) * scale[h];
       }
       for (int i = 0; i < m; i++) {
-        float *t = tile + i * group, *o = y + (int64_t)(r + i) * ldy + c;
+        float *t = tile + i * group, *o = y + b * y_stride + (int64_t)(r + i) * ldy + c;
         if (q->turn_kind == HADAMARD) hadamard(t, group, q->turn);
         else multiply_blocks(t, outputs - c < group ? outputs - c : group, q->turn, q->back + c * q->turn);
         for (int j = 0; j < group; j += LANES) {
@@ -298,31 +300,35 @@ static void turned(const Quant *q, const char *weight, const float *bias, int ou
     }
 }
 
+/* (batch, rows, inputs) -> (batch, rows, padded outputs); a panel stays in cache while all rows
+ * pass. Rows may overlap: each is rounded by itself. */
 static void quantised(const Quant *q, const char *weight, const float *bias, int inputs, int outputs,
-                      int rows, const float *x, int ldx, float *y, int ldy, int then,
-                      float *scratch) {
-  const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
+                      int batch, int rows, const float *x, int64_t x_stride, int ldx, float *y,
+                      int64_t y_stride, int ldy, int then, float *scratch) {
+  const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q), all = batch * rows;
   const int panel = depth * PANEL * q->bits / 8;
-  float *scales = scratch, *work = scales + 2 * rows;
-  int32_t *sums = (int32_t *)(scales + rows);
+  float *scales = scratch, *work = scales + 2 * all;
+  int32_t *sums = (int32_t *)(scales + all);
   char *codes = (char *)(work + 2 * depth);
-  for (int r = 0; r < rows; r++)
-    scales[r] = token(q, inputs, x + (int64_t)r * ldx, codes + (int64_t)r * ld, sums + r, work);
+  for (int b = 0, i = 0; b < batch; b++)
+    for (int r = 0; r < rows; r++, i++)
+      scales[i] = token(q, inputs, x + b * x_stride + (int64_t)r * ldx, codes + (int64_t)i * ld,
+                        sums + i, work);
   if (q->turn_kind != NO_ROTATION) {
-    turned(q, weight, bias, outputs, rows, codes, scales, sums, y, ldy, then);
+    turned(q, weight, bias, outputs, batch, rows, codes, scales, sums, y, y_stride, ldy, then);
     return;
   }
   for (int c = 0; c < outputs; c += PANEL, weight += panel) {
-    const vec *scale = (const vec *)(q->scale + c), *b = (const vec *)(bias + c);
-    for (int r = 0; r < rows; r += ROWS) {
-      const int m = rows - r < ROWS ? rows - r : ROWS;
+    const vec *scale = (const vec *)(q->scale + c), *added = (const vec *)(bias + c);
+    for (int b = 0; b < batch; b++) for (int r = 0; r < rows; r += ROWS) {
+      const int m = rows - r < ROWS ? rows - r : ROWS, from = b * rows + r;
       ivec s[ROWS][2];
-      products[q->bits == 4][m](depth, codes + (int64_t)r * ld, ld, weight, s);
+      products[q->bits == 4][m](depth, codes + (int64_t)from * ld, ld, weight, s);
       for (int i = 0; i < m; i++) {
-        vec *o = (vec *)(y + (int64_t)(r + i) * ldy + c);
+        vec *o = (vec *)(y + b * y_stride + (int64_t)(r + i) * ldy + c);
         for (int h = 0; h < 2; h++) {
-          ivec exact = s[i][h] - offset * sums[r + i];
-          vec v = __builtin_convertvector(exact, vec) * splat(scales[r + i]) * scale[h] + b[h];
+          ivec exact = s[i][h] - offset * sums[from + i];
+          vec v = __builtin_convertvector(exact, vec) * splat(scales[from + i]) * scale[h] + added[h];
           if (then == GELU) v = gelu(v);
           if (then == ADD) v += o[h];
           o[h] = v;
@@ -334,8 +340,8 @@ static void quantised(const Quant *q, const char *weight, const float *bias, int
 #else
 static int64_t quantised_floats(const Quant *q, int64_t rows) { return 0; }
 static void quantised(const Quant *q, const char *weight, const float *bias, int inputs, int outputs,
-                      int rows, const float *x, int ldx, float *y, int ldy, int then,
-                      float *scratch) {}
+                      int batch, int rows, const float *x, int64_t x_stride, int ldx, float *y,
+                      int64_t y_stride, int ldy, int then, float *scratch) {}
 #endif
 
 /* Whether products of integers run here, and how weights are packed for them. */

@@ -24,7 +24,7 @@ typedef struct {
   const float *weight, *bias; /* of NORM, padded */
   int64_t told;               /* of NORM: where its scales and shifts are in a row, or -1 */
   int32_t scales;             /* whether there are scales, `padded(channels)` before the shifts */
-  float *scratch;             /* of NORM: 3 rows of padded(channels) */
+  float *scratch;             /* of NORM: 3 rows of padded(channels); what codes of CONVOLVE need */
 } Operation;
 
 /* x tanh(ln(1 + e^x)), as a quotient of polynomials in e^-|x|. */
@@ -103,14 +103,22 @@ static void pass(const Operation *o) {
     }
 }
 
+/* What a convolution is multiplied with: codes, or floats. */
+static void convolve(const Operation *o) {
+  const Linear *l = &o->linear;
+  const Place *x = &o->from, *y = &o->to;
+  if (l->quant)
+    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, o->batch, o->length, x->at, x->stride,
+              x->ld, y->at, y->stride, y->ld, STORE, o->scratch);
+  else
+    multiply(l, o->batch, o->length, x->at, x->stride, x->ld, y->at, y->stride, y->ld, STORE);
+}
+
 /* Operations in their order; `time` is what the step says to every row, `seen` what a row has seen. */
 void operate(const Operation *o, int32_t n, const float *time, const float *seen,
              int64_t seen_stride) {
   for (const Operation *end = o + n; o < end; o++) switch (o->kind) {
-      case CONVOLVE:
-        multiply(&o->linear, o->batch, o->length, o->from.at, o->from.stride, o->from.ld, o->to.at,
-                 o->to.stride, o->to.ld, STORE);
-        break;
+      case CONVOLVE: convolve(o); break;
       case NORM: norm(o, time, seen, seen_stride); break;
       default: pass(o);
     }

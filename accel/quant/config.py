@@ -15,7 +15,7 @@ LAYERS = (
 query: layers, blocks, transformer_blocks, single_transformer_blocks, double_blocks, ...
 
 Not the levels of a UNet (down_blocks, ...), but the transformer blocks within them. With it go the
-convolutions of an image encoder, see convolution.py."""
+convolutions of a policy: of its image encoder, and of its UNet over time, see convolution.py."""
 EARLIER_LAYERS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
 """What the default was before. Configurations that have it mean the default where both choose the
 same layers, as in every policy of this project."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from .attention import Attention
 from .config import EARLIER_LAYERS, LAYERS, QuantConfig
-from .convolution import Flattened, is_covered
+from .convolution import Convolution, Flattened, is_covered
 from .report import MEMORY
 from .statistics import Statistics
 
@@ -19,7 +19,7 @@ from .statistics import Statistics
 def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Linear]:
     """{name: layer} of all linear layers; those of `attentions` ({name: cross}) opened.
 
-    Convolutions of an encoder are linear layers on patches.
+    A policy's convolutions are linear layers on patches.
     """
     found: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
@@ -34,7 +34,7 @@ def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Li
         elif type(module) is nn.Linear:
             found[name] = module
         elif is_covered(model, name, module):
-            assert isinstance(module, nn.Conv2d)
+            assert isinstance(module, Convolution)
             found[name] = Flattened(module)
     return found
 

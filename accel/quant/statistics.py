@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .attention import Attention
-from .convolution import is_covered, patches
+from .convolution import Convolution, is_covered, patches
 from .hashes import identity, sha256
 
 
@@ -182,7 +182,7 @@ def collect(
     def on_convolution(
         name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        assert isinstance(module, nn.Conv2d)
+        assert isinstance(module, Convolution)
         record(name, patches(module, args[0] if args else kwargs["input"]))
 
     def on_attention(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from accel.quant import RtnConfig, collect, load_quantized, quantize, save_quantized
 from accel.quant.config import OFF, DuQuantConfig
-from accel.quant.convolution import Flattened, QuantisedConv2d, patches
+from accel.quant.convolution import Flattened, QuantisedConv2d, patches, quantised
 from accel.quant.fitting import fit_linear
 from accel.quant.selection import choose, linears
 from accel.quant.statistics import LayerStatistics
@@ -96,7 +96,7 @@ def test_without_rounding_it_is_the_convolution(geometry: dict) -> None:
     statistics = LayerStatistics(rows.abs().amax(0), rows, (1.0,), len(rows))
     config = DuQuantConfig(weight_bits=OFF, activation_bits=OFF)
     layer = fit_linear("conv", Flattened(conv), statistics, config, "duquant", OFF)
-    found = QuantisedConv2d.around(layer, conv)(x)
+    found = quantised(layer, conv)(x)
     assert found.shape == conv(x).shape
     assert torch.allclose(found, conv(x), atol=1e-4)
 

@@ -193,10 +193,12 @@ class DiffusionUnetLowdimPolicy(nn.Module):
         return x
 
 
-def live_unet(variant: str = "global", **overrides: Any) -> DiffusionUnetLowdimPolicy:
+def live_unet(
+    variant: str = "global", down_dims: list[int] | None = None, **overrides: Any
+) -> DiffusionUnetLowdimPolicy:
     """A small random policy of the named variant."""
     settings = {"down_dims": [16, 24, 32], "horizon": 8, "oa_step_convention": True}
-    settings |= VARIANTS[variant]
+    settings |= VARIANTS[variant] | ({"down_dims": down_dims} if down_dims else {})
     only = settings.pop("pred_action_steps_only", False)
     return DiffusionUnetLowdimPolicy(unet_config(**settings), 4, only, **overrides)
 
