@@ -21,7 +21,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import torch
 
-from accel import FusedConfig, accelerated
+from accel import (
+    DuQuantConfig,
+    FusedConfig,
+    Quantized,
+    RtnConfig,
+    accelerated,
+    collect,
+    quantize,
+)
+from accel.quant.native_linear import works
 from benchmarks.peers import openvino_unet
 from benchmarks.rounds import beside, interleave
 from benchmarks.setting import Unavailable
@@ -40,6 +49,12 @@ ENGINES: dict[str, Any] = {
     "fused": FusedConfig(),
     "fused, half": FusedConfig(precision="half"),
 }
+CODES: dict[str, Any] = {
+    "fused, W8A8": RtnConfig(clip=False),
+    "fused, W8A8, rotated": DuQuantConfig(method="duquant", clip=False),
+    "fused, W4A8": RtnConfig(weight_bits=4, clip=False),
+}
+FITTED_ROWS = 32  # of a layer's inputs, which times do not depend on
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +77,14 @@ def sized(dims: list[int] | None, steps: int) -> DiffusionPolicy:
     return policy.with_sampler("ddpm", steps)
 
 
+def coded(policy: DiffusionPolicy, config: Any) -> Quantized:
+    """A quantised copy, fitted to one query."""
+    obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
+    batches = [(obs, [noise.manual_seed(0)])]
+    seen = collect(policy, batches, 1, run=lambda _, batch: policy.act(*batch), rows=FITTED_ROWS)
+    return quantize(policy, seen, config, backend="torch")
+
+
 def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[str, Any]:
     """{engine: times of a query, and how many times as fast as torch it is}."""
     obs = torch.zeros(batch, policy.n_obs_steps, policy.obs_dim)
@@ -74,6 +97,9 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
             name: partial(query, stack.enter_context(accelerated(policy, engine=engine)).act)
             for name, engine in ENGINES.items()
         }
+        for name, config in CODES.items() if works() else ():
+            copy = stack.enter_context(accelerated(policy, None, coded(policy, config)))
+            calls[name] = partial(query, copy.act)
         try:
             exported = openvino_unet(policy, batch)
             calls["OpenVINO"] = lambda: exported(obs, torch.Generator().manual_seed(0))
