@@ -16,7 +16,7 @@ from .calibration.calibration import Calibration
 from .chosen import entry_of, quantized, resolve
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.backend import slower_layers
-from .engines.parts import engine_name
+from .engines.parts import name_of
 from .plans.flops import encode_flops
 from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
@@ -130,8 +130,8 @@ class AcceleratedPolicy:
         kernels = self._engine.kernels()
         found = []
         for report in self.quantised.layers:
-            name = engine_name(report.name, self.policy.sizes.encoder_only)
-            found.append({**asdict(report), "kernel": kernels.get(name, "torch")})
+            name = name_of(self.policy, report.name)
+            found.append({**asdict(report), "kernel": kernels.get(name or "", "torch")})
         return found
 
 

@@ -31,6 +31,13 @@ def engine_name(layer: str, encoder_only: bool) -> str | None:
     return f"{match[1]}.{NAMES[match[2]]}" if match and match[2] in NAMES else None
 
 
+def name_of(policy: Transparent, layer: str) -> str | None:
+    """What the engines call a layer of a policy, as in `quantised_of`."""
+    if family_of(policy).stack == "layers":
+        return engine_name(layer, policy.sizes.encoder_only)
+    return layer.removeprefix("model.")
+
+
 class Weights(NamedTuple):
     """A linear layer in floating point: (out, in), (out,)."""
 

@@ -167,7 +167,9 @@ def test_engines_agree_on_codes(
     for engine in ("reference", "fused"):
         with accelerated(policy, cache, copies[name], engine=engine) as fast:
             found[engine] = fast.act(*inputs(3))
-            kernels = set(fast.stats()["kernels"].values())
+            stats = fast.stats()
+    kernels = set(stats["kernels"].values())
+    assert {layer["kernel"] for layer in stats["quantised"]} == kernels
     assert kernels == {"fp32" if name == "weights alone" else "native"}
     with accelerated(policy, cache) as fast:
         plain = fast.act(*inputs(3))
