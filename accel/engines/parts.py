@@ -77,7 +77,14 @@ def parts_of(policy: Transparent) -> dict[str, Part]:
 
 
 def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
-    """Those that are quantised; none where the engines do not know them by their names."""
-    if not family_of(policy).quantizable:
+    """Those that are quantised; none where the engines do not know them by their names.
+
+    Where no other engine than reference runs the policy, by the names of its modules.
+    """
+    family = family_of(policy)
+    if not family.quantizable:
         return {}
-    return {n: p for n, p in parts_of(policy).items() if isinstance(p, QuantisedLinear)}
+    parts: Any = policy.model.named_modules(prefix="model")
+    if "fused" in family.engines:
+        parts = parts_of(policy).items()
+    return {n: p for n, p in parts if isinstance(p, QuantisedLinear)}
