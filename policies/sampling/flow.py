@@ -39,7 +39,7 @@ def times(config: SamplerConfig) -> np.ndarray:
     within = {"euler": (0.0,), "rk4": (0.0, 0.5, 0.5, 1.0)}[config.kind]
     dt = np.diff(ends).astype(np.float64)
     found = ends[:-1, None].astype(np.float64) + dt[:, None] * np.array(within)
-    return found.astype(np.float32).ravel()
+    return np.asarray(found.astype(np.float32).ravel())
 
 
 def alpha_bar(t: np.ndarray, sigma_min: float) -> np.ndarray:
@@ -89,6 +89,6 @@ def check_prediction(kind: str, prediction: str, kinds: list[str]) -> None:
     able = [name for name in kinds if (name in CALLS) != follows]
     steps_by = "a velocity (flow matching)" if follows else "noise or clean actions (diffusion)"
     raise ValueError(
-        f"sampler={kind} is of policies that predict {steps_by}, this one predicts "
-        f"{prediction} (prediction_type): take sampler={', '.join(able)}"
+        f"sampler={kind} is of policies that predict {steps_by}, this one has prediction_type="
+        f"{prediction}: take sampler={', '.join(able[:-1])} or {able[-1]}"
     )
