@@ -58,7 +58,7 @@ def choose_sampler(
         >>> choose_sampler(SamplerConfig(), "ddpm", 5).spacing
         'trailing'
     """
-    _check_names(kind, spacing, power)
+    _check_kind(kind)
     steps = None if steps is None else whole("steps", steps)
     if steps is not None and steps < 1:
         raise ValueError(f"sampler.steps must be at least 1, got {steps}")
@@ -69,6 +69,7 @@ def choose_sampler(
         others |= {"order": order, "stochastic": stochastic, "variance_type": variance_type}
         _check_flow_settings(own, others)
         return replace(base, kind=own, steps=steps or base.steps)
+    _check_names(spacing, power)
     listed = None if timesteps is None else [whole("timesteps", t) for t in timesteps]
     if listed is not None and spacing is not None:
         raise ValueError(f"sampler.timesteps excludes sampler.spacing, got both ({spacing!r})")
@@ -87,9 +88,12 @@ def choose_sampler(
     return _plainest(base, replace(base, steps=n, **values))
 
 
-def _check_names(kind: str, spacing: str | None, power: float | None) -> None:
+def _check_kind(kind: str) -> None:
     if kind not in (CHECKPOINT, *KINDS):
         raise ValueError(f"sampler must be one of {', '.join((CHECKPOINT, *KINDS))}, got {kind!r}")
+
+
+def _check_names(spacing: str | None, power: float | None) -> None:
     if spacing is not None and spacing not in (CHECKPOINT, *CHOSEN):
         allowed = ", ".join((CHECKPOINT, *CHOSEN))
         raise ValueError(f"sampler.spacing must be one of {allowed}, got {spacing!r}")
