@@ -11,7 +11,7 @@ from policies import DiffusionPolicy, DitConfig, PolicyConfig, SamplerConfig
 
 TO, OBS, ACTION, HORIZON = 2, 5, 3, 8
 SMALL: dict[str, Any] = {"n_layer": 3, "n_head": 2, "n_emb": 16, "timestep_embed_dim": 8}
-DIFFUSION = SamplerConfig(steps=10, num_train_timesteps=10)
+DIFFUSION = SamplerConfig(steps=10, num_train_timesteps=10, prediction_type="sample")
 
 
 def flow(kind: str = "euler", steps: int = 10, **more: Any) -> SamplerConfig:
@@ -19,9 +19,9 @@ def flow(kind: str = "euler", steps: int = 10, **more: Any) -> SamplerConfig:
 
 
 def dit_policy(
-    sampler: SamplerConfig = DIFFUSION, seed: int = 0, scale: float = 4.0, **sizes: Any
+    sampler: SamplerConfig = DIFFUSION, seed: int = 0, scale: float = 2.0, **sizes: Any
 ) -> DiffusionPolicy:
-    """Weights are torch's, `scale` times as large, so that branches and gates are about 1."""
+    """Weights are torch's, `scale` times as large, so that what blocks add counts."""
     network = DitConfig(ACTION, HORIZON, TO, OBS, **{**SMALL, **sizes})
     torch.manual_seed(seed)
     policy = DiffusionPolicy(PolicyConfig(network, OBS, ACTION, 4, sampler=sampler))
