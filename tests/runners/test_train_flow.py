@@ -76,8 +76,7 @@ def test_it_is_trained_saved_and_loaded(family: str, objective: str) -> None:
         assert one.act(obs, noise).isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ["euler", "rk4"])
-def test_flow_matching_learns_what_to_do(kind: str) -> None:
+def test_flow_matching_learns_what_to_do() -> None:
     """Where the observation is positive, all actions are 0.5, else -0.5."""
     policy = dit_policy(flow("euler", 8), n_layer=2, n_emb=32)
     recipe = recipe_of(policy)
@@ -88,7 +87,7 @@ def test_flow_matching_learns_what_to_do(kind: str) -> None:
         sign = torch.randint(0, 2, (n, 1, 1), generator=generator) * 2.0 - 1
         return Batch(sign.expand(n, HORIZON, OBS), sign.expand(n, HORIZON, ACTION) / 2)
 
-    for _ in range(150):
+    for _ in range(100):
         noise = torch.randn(trajectory_shape(policy, 32), generator=generator)
         loss = flow_loss(policy, drawn(32), noise, flow_times(32, generator, None))
         optimizer.zero_grad()
@@ -96,9 +95,10 @@ def test_flow_matching_learns_what_to_do(kind: str) -> None:
         optimizer.step()
     seen = drawn(16)
     told = seen.obs[:, : policy.n_obs_steps]
-    noises = [torch.Generator().manual_seed(i) for i in range(16)]
-    found = policy.with_sampler(kind).act(told, noises)
-    assert float((found - seen.action[:, :4]).abs().mean()) < 0.12  # noise is 0.9 away
+    for kind in ("euler", "rk4"):
+        noises = [torch.Generator().manual_seed(i) for i in range(16)]
+        found = policy.with_sampler(kind).act(told, noises)
+        assert float((found - seen.action[:, :4]).abs().mean()) < 0.15  # noise is 0.9 away
 
 
 def test_a_run_goes_on_from_one_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
