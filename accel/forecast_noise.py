@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from .calibration.calibration import Calibration
 from .engines.parts import engine_name
 from .plans.plan import CachePlan
 from .quant.report import LayerReport
+
+OF_DIT = re.compile(r"model\.(transformer_blocks\.\d+)\.(attn|mlp)(?:_modulation)?\..+")
+OPS = {"attn": "sa", "mlp": "ff"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,21 @@ def branch_noise(
     """{site: relative error of its branch}, its layers' predicted errors taken as independent."""
     squares = dict.fromkeys((site.name for site in plan.sites), 0.0)
     for layer in layers:
-        name = engine_name(layer.name, encoder_only)
-        if name is not None:
-            index, op, _ = name.split(".")
-            stack = "encoder" if encoder_only else "decoder"
-            squares[f"{stack}.layers.{index}.{op}"] += layer.error**2
+        site = _site_of(layer.name, encoder_only)
+        if site is not None:
+            squares[site] += layer.error**2
     return {name: square**0.5 for name, square in squares.items()}
+
+
+def _site_of(layer: str, encoder_only: bool) -> str | None:
+    """The branch that a layer belongs to, if it is of the main stack."""
+    if block := OF_DIT.fullmatch(layer):
+        return f"{block[1]}.{OPS[block[2]]}"
+    name = engine_name(layer, encoder_only)
+    if name is None:
+        return None
+    index, op, _ = name.split(".")
+    return f"{'encoder' if encoder_only else 'decoder'}.layers.{index}.{op}"
 
 
 def loud_forecasts(

@@ -9,6 +9,8 @@ from .config import PolicyConfig, TaskInfo
 from .data.datasets import Demonstrations, check_finite, read_dataset
 from .data.episode import DatasetError
 from .data.windows import Windows, split_episodes
+from .dit.config import DitConfig
+from .dit.network import Dit
 from .families import FAMILIES
 from .family import Exporter, Family, Reader, Sizes, UnsupportedPolicy
 from .lerobot.export import export_lerobot
@@ -30,6 +32,8 @@ __all__ = [
     "Demonstrations",
     "DiffusionPolicy",
     "DiffusionTransformer",
+    "Dit",
+    "DitConfig",
     "Exporter",
     "Family",
     "NetworkConfig",

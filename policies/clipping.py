@@ -55,7 +55,7 @@ def predicted_fields(config: PolicyConfig) -> tuple[str, ...]:
 
 def clip_of(sampler: SamplerConfig) -> float | None:
     """Where predictions are cut, None: nowhere."""
-    return float(sampler.clip_sample_range) if sampler.clip_sample else None
+    return sampler.clip
 
 
 def cuts(config: PolicyConfig, normalizer: Normalizer) -> list[Cut]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .dit.family import DIT
 from .family import Family, Reader, UnsupportedPolicy
 from .transformer.family import TRANSFORMER
 from .unet.family import UNET
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (TRANSFORMER, UNET)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (TRANSFORMER, UNET, DIT)}
 
 NEEDED = {  # a part of a class's name -> why it is not read
     "Robomimic": "it is robomimic's recurrent policy, which denoises nothing",

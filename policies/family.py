@@ -86,7 +86,7 @@ MOST_SIZES = {  # of networks; far more than any has
     **dict.fromkeys(("input_dim", "output_dim", "cond_dim", "n_emb"), 2**20),
     **dict.fromkeys(("horizon", "n_obs_steps"), 2**14),
     **dict.fromkeys(("n_layer", "n_head", "n_cond_layers"), 2**10),
-    **dict.fromkeys(("n_groups", "diffusion_step_embed_dim"), 2**16),
+    **dict.fromkeys(("n_groups", "diffusion_step_embed_dim", "timestep_embed_dim"), 2**16),
     **dict.fromkeys(("kernel_size", "down_dims"), 2**6),
     **dict.fromkeys(("p_drop_emb", "p_drop_attn"), 1),
 }

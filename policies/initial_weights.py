@@ -36,7 +36,7 @@ def torch_weights(model: nn.Module, generator: torch.Generator) -> None:
             bound = 1 / math.sqrt(layer.weight[0].numel())
             for parameter in layer.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
-        elif isinstance(layer, NORMS):
+        elif isinstance(layer, NORMS) and layer.weight is not None:
             layer.weight.fill_(1.0)
             layer.bias.zero_()
 

@@ -23,7 +23,7 @@ from .fingerprints import Fingerprints
 from .observed import Observation
 from .sampling.choosing import choose_sampler
 from .sampling.noise import Noise, draw
-from .sampling.table import SamplerConfig, SamplerTable, alphas_cumprod, sampler_table
+from .sampling.table import SamplerConfig, SamplerTable, alpha_bars, sampler_table
 from .undrawn import Undrawn, shared
 
 
@@ -99,9 +99,9 @@ class DiffusionPolicy(Encoding):
         """A policy that shares these weights and samples differently.
 
         Args:
-            sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp), see
+            sampler: a whole config, or a kind (checkpoint, ddpm, ddim, dpmpp, euler, rk4), see
                 `choose_sampler`.
-            steps: of that kind: network calls of a query.
+            steps: of that kind: network calls of a query; a step of rk4 is four of them.
             settings: of that kind: spacing, timesteps, power, eta, order, stochastic,
                 variance_type.
         """
@@ -143,8 +143,7 @@ class DiffusionPolicy(Encoding):
     @property
     def alpha_bar(self) -> np.ndarray:
         """(N,) float32: alpha-bar of the trajectory that each denoising step sees."""
-        found: np.ndarray = alphas_cumprod(self.config.sampler)[self.table.timesteps]
-        return found
+        return alpha_bars(self.config.sampler)
 
     def fingerprint(self, sampler: Mapping[str, Any] | None = None) -> str:
         """Hash of the weights and of every setting that changes an action (sampler included).
@@ -241,11 +240,11 @@ class DiffusionPolicy(Encoding):
         shape = (len(cond), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
         last: list[Tensor] = []
-        for s, timestep in enumerate(table.timesteps):
+        for s, timestep in enumerate(table.timesteps.tolist()):
             self._inpaint(x, cond)
             out = denoiser(
                 x,
-                torch.full((len(cond),), int(timestep), device=self.device),
+                torch.full((len(cond),), timestep, device=self.device),
                 cond if net.obs_as_cond else None,
                 None if branch is None else at_step(branch, s),
             )

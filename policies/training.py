@@ -1,7 +1,6 @@
-"""The training objective of a diffusion policy, its optimizer, and its moving average of weights.
+"""How policies are trained: the optimizer, the learning rate, and the average of the weights.
 
-Ho et al. 2020 (eq. 14) over action chunks (Chi et al. 2023), as the reference implementation
-computes it. Every function takes its randomness as an argument; what dropout and random crops draw
+What they are trained for is in losses.py, and is known here too. What dropout and random crops draw
 comes from torch's default generator, as ever.
 """
 
@@ -9,17 +8,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .families import family_named
 from .family import Recipe
 from .initial_weights import mingpt_weights as init_weights
+from .losses import Batch, diffusion_loss, flow_loss, flow_times, trajectory_shape
 from .policy import DiffusionPolicy
-from .sampling.table import alphas_cumprod
 
 ENCODER_DECAY = 1e-6  # weights of encoders, as diffusion_policy's image policies
 __all__ = [
@@ -27,6 +26,8 @@ __all__ = [
     "Batch",
     "EMAConfig",
     "diffusion_loss",
+    "flow_loss",
+    "flow_times",
     "init_weights",
     "learning_rate",
     "make_optimizer",
@@ -34,75 +35,6 @@ __all__ = [
     "recipe_of",
     "trajectory_shape",
 ]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """obs (B, horizon, obs_dim) and action (B, horizon, action_dim), in the units of the env.
-
-    Of a policy with an encoder obs are {name: (B, n_obs_steps, ...)}, images uint8.
-    """
-
-    obs: Tensor | Mapping[str, Tensor]
-    action: Tensor
-
-
-Target = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-TARGETS: dict[str, Target] = {  # of clean trajectory, noise, sqrt(alpha-bar), sqrt(1 - alpha-bar)
-    "epsilon": lambda x0, noise, a, b: noise,
-    "sample": lambda x0, noise, a, b: x0,
-    "v_prediction": lambda x0, noise, a, b: a * noise - b * x0,
-}
-
-
-def trajectory_shape(policy: DiffusionPolicy, n: int) -> tuple[int, int, int]:
-    """(B, T, D) of what is denoised."""
-    length = policy.n_action_steps if policy.config.pred_action_steps_only else policy.horizon
-    return n, length, policy.sizes.input_dim
-
-
-def clean_trajectory(policy: DiffusionPolicy, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """The normalised trajectory (B, T, D) and the observations that are its condition."""
-    action = policy.normalizer.normalize("action", batch.action)
-    if isinstance(batch.obs, Mapping):
-        cond = policy.encoded(batch.obs)
-    else:
-        obs = policy.normalizer.normalize("obs", batch.obs)
-        if not policy.sizes.obs_as_cond:
-            return torch.cat([action, obs], dim=-1), None
-        cond = obs[:, : policy.n_obs_steps]
-    if policy.config.pred_action_steps_only:
-        first = policy.n_obs_steps - 1
-        action = action[:, first : first + policy.n_action_steps]
-    return action, cond
-
-
-def diffusion_loss(
-    policy: DiffusionPolicy, batch: Batch, noise: Tensor, timesteps: Tensor
-) -> Tensor:
-    """Mean squared error of the network's prediction.
-
-    In-painting: the observed part of the noisy trajectory is the clean one, and its error counts
-    as 0 (but in the mean's denominator, as in the reference implementation).
-
-    Args:
-        policy: what is trained.
-        batch: windows of `horizon` steps.
-        noise: standard normal, of `trajectory_shape`.
-        timesteps: (B,) integers below num_train_timesteps.
-    """
-    sampler = policy.config.sampler
-    x0, cond = clean_trajectory(policy, batch)
-    bar = torch.from_numpy(alphas_cumprod(sampler)).to(x0.device)[timesteps][:, None, None]
-    a, b = bar.sqrt(), (1 - bar).sqrt()
-    noisy = a * x0 + b * noise
-    visible = torch.zeros_like(x0, dtype=torch.bool)
-    if cond is None:
-        visible[:, : policy.n_obs_steps, policy.action_dim :] = True
-    out = policy.model(torch.where(visible, x0, noisy), timesteps, cond).float()
-    error = (out - TARGETS[sampler.prediction_type](x0, noise, a, b)) ** 2
-    loss: Tensor = error.masked_fill(visible, 0.0).flatten(1).mean(dim=1).mean()
-    return loss
 
 
 def recipe_of(policy: DiffusionPolicy) -> Recipe:

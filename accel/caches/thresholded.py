@@ -47,10 +47,11 @@ class ThresholdConfig:
 class TeaCacheConfig(ThresholdConfig):
     """Accumulated change of the network's input (TeaCache, arXiv 2411.19108).
 
-    The policy has no modulated input: the probe is the first norm's output together with the time
-    memory token. The polynomial that turns its change into that of what the blocks add is fitted on
-    the calibration. Differences: a negative value of the polynomial counts as 0, a change larger
-    than any calibrated one computes, and each row of a batch decides for itself.
+    A transformer has no modulated input: the probe is its first norm's output together with the
+    time memory token; of a DiT it is the paper's, the first block's modulated input. The polynomial
+    that turns its change into that of what the blocks add is fitted on the calibration.
+    Differences: a negative value of the polynomial counts as 0, a change larger than any calibrated
+    one computes, and each row of a batch decides for itself.
 
     threshold: accumulated relative change.
     degree: of the polynomial, 1 to 4.

@@ -32,10 +32,8 @@ def engine_name(layer: str, encoder_only: bool) -> str | None:
 
 
 def name_of(policy: Transparent, layer: str) -> str | None:
-    """What the engines call a layer of a policy, as in `quantised_of`."""
-    if family_of(policy).stack == "layers":
-        return engine_name(layer, policy.sizes.encoder_only)
-    return layer.removeprefix("model.")
+    """What the engines call a quantised layer of a policy: as in `MODULES`, else as its module."""
+    return engine_name(layer, policy.sizes.encoder_only) if _has_parts(policy) else layer
 
 
 class Weights(NamedTuple):
@@ -84,9 +82,15 @@ def parts_of(policy: Transparent) -> dict[str, Part]:
 
 
 def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
-    """Those that are quantised; none where the engines do not know them by their names."""
-    family = family_of(policy)
-    if not family.quantizable:
+    """Those that are quantised, by the engines' names of them, see `name_of`."""
+    if not family_of(policy).quantizable:
         return {}
-    parts = parts_of(policy) if family.stack == "layers" else dict(policy.model.named_modules())
-    return {n: p for n, p in parts.items() if isinstance(p, QuantisedLinear)}
+    modules: Any = policy.model.named_modules(prefix="model")
+    named = parts_of(policy) if _has_parts(policy) else dict(modules)
+    return {n: p for n, p in named.items() if isinstance(p, QuantisedLinear)}
+
+
+def _has_parts(policy: Transparent) -> bool:
+    """Whether the fused engine has a program of the policy's layers, by `MODULES`."""
+    family = family_of(policy)
+    return family.stack == "layers" and "fused" in family.engines

@@ -59,7 +59,7 @@ class UnetProgram:
         self.rows = portions(batch, min(torch.get_num_threads(), batch))
         self._build()
         steps = torch.as_tensor(policy.table.timesteps)
-        self.step_of = {int(t): i for i, t in enumerate(steps)}
+        self.step_of = {t: i for i, t in enumerate(steps.tolist())}
         with one_thread():
             self._tell(steps)
 
@@ -75,7 +75,7 @@ class UnetProgram:
         self, sample: Tensor, timestep: Tensor, cond: Tensor | None, branch: Branch | None = None
     ) -> Tensor:
         """One denoising call; arguments as the network's, of the query that was observed."""
-        self.time = self.times[self.step_of[int(timestep[0])]]
+        self.time = self.times[self.step_of[timestep[0].item()]]
         self.entered.view.copy_(sample)
         self._run(self.first)
         self._below(0, branch)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from .blocks import BLOCKS
+from .dit import DIT
 from .record import Costs, Family, Site
 from .transformer import TRANSFORMER
 from .unet import UNET
 
-FAMILIES: dict[str, Family] = {"transformer": TRANSFORMER, "unet": UNET, "blocks": BLOCKS}
+FAMILIES: dict[str, Family] = {
+    "transformer": TRANSFORMER,
+    "unet": UNET,
+    "dit": DIT,
+    "blocks": BLOCKS,
+}
 
 __all__ = ["FAMILIES", "Costs", "Family", "Site", "family_of"]
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ..protocol import Accelerable
 
 
@@ -57,8 +59,13 @@ class Family:
         programs: backends of the fused engine that it has.
         stack: what its sites are of. "layers": a run of layers, each with as many sites; "levels":
             each site is inside of the one before; "": anything else.
-        calibratable: its sites are residual branches, which a calibration can compare.
-        quantizable: the engines know its linear layers or convolutions by their names.
+        calibratable: its sites are residual branches, which a calibration can compare; it then has
+            `first`.
+        first: policy -> the module that puts out the normalised input of the first branch, or that
+            and more.
+        time: policy -> (N, width), what the time of each step adds to that input besides; or None,
+            it is in there.
+        quantizable: the engines know its linear layers, or its convolutions over time, by names.
         tokens: what its sites put out is (B, tokens, width), the policy's live tokens first.
         caches: names in `CACHES` that run it, for messages.
     """
@@ -70,6 +77,8 @@ class Family:
     programs: tuple[str, ...] = ("native", "torch")
     stack: str = ""
     calibratable: bool = False
+    first: Callable[[Any], nn.Module] | None = None
+    time: Callable[[Any], Tensor | None] = lambda policy: None
     quantizable: bool = False
     tokens: bool = False
     caches: tuple[str, ...] = ("none",)

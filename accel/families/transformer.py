@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from .record import Costs, Family, Site
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ..protocol import Accelerable, NetworkSizes, Transparent
 
 
@@ -86,6 +89,28 @@ def fused_flops(policy: Transparent, computed: np.ndarray) -> int:
     return total + observed * (16 * dim**2 + keys_values + 2 * sizes.cond_dim * dim)
 
 
+def time_tokens(policy: Transparent) -> Tensor | None:
+    """(N, n_emb) the time token that cross-attention sees; None where it is in the stream.
+
+    Where a condition encoder mixes tokens, the token as it enters it: it then needs no observation.
+    """
+    if policy.sizes.encoder_only:
+        return None
+    with torch.inference_mode():
+        model = policy.model
+        times = torch.as_tensor(policy.table.timesteps, device=policy.device)
+        token: Tensor = model.time_emb(times) + model.cond_pos_emb[0, :1]
+        return token if policy.sizes.n_cond_layers else model.encoder(token)
+
+
+def first_norm(policy: Transparent) -> nn.Module:
+    """That of the first layer's self-attention."""
+    model = policy.model
+    stack = model.encoder if policy.sizes.encoder_only else model.decoder
+    found: nn.Module = stack.layers[0].norm1
+    return found
+
+
 TRANSFORMER = Family(
     called="a transformer",
     sites=branches,
@@ -93,6 +118,8 @@ TRANSFORMER = Family(
     engines=("fused", "reference"),
     stack="layers",
     calibratable=True,
+    first=first_norm,
+    time=time_tokens,
     quantizable=True,
     tokens=True,
     caches=(

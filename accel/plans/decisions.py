@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..families import family_of
+
 if TYPE_CHECKING:
     from ..protocol import Transparent
 
@@ -207,25 +209,21 @@ def compiled_rule(rule: Threshold, policy: Transparent) -> dict[str, Any]:
 
 
 def time_tokens(policy: Transparent) -> Tensor | None:
-    """(N, n_emb) the time token that cross-attention sees; None where it is in the stream.
-
-    Where a condition encoder mixes tokens, the token as it enters it: it then needs no observation.
-    """
-    if policy.sizes.encoder_only:
-        return None
-    with torch.inference_mode():
-        model = policy.model
-        times = torch.as_tensor(policy.table.timesteps, device=policy.device)
-        token: Tensor = model.time_emb(times) + model.cond_pos_emb[0, :1]
-        return token if policy.sizes.n_cond_layers else model.encoder(token)
+    """(N, width) what of the probe is known before the query, see `Family.time`."""
+    return family_of(policy).time(policy)
 
 
 @contextmanager
 def normed(policy: Transparent) -> Iterator[list[Tensor]]:
-    """Collects the first layer's normalised input, (B, tokens, n_emb), of every step inside."""
-    model, taken = policy.model, list[Tensor]()
-    stack = model.encoder if policy.sizes.encoder_only else model.decoder
-    handle = stack.layers[0].norm1.register_forward_hook(lambda m, args, out: taken.append(out))
+    """Collects the first branch's normalised input, (B, tokens, n_emb), of every step inside."""
+    first = family_of(policy).first
+    assert first is not None
+    taken = list[Tensor]()
+
+    def take(module: Any, args: Any, out: Any) -> None:
+        taken.append(out if isinstance(out, Tensor) else out[0])
+
+    handle = first(policy).register_forward_hook(take)
     try:
         yield taken
     finally:

@@ -15,6 +15,9 @@ from .convolution import Convolution, Flattened, is_covered
 from .report import MEMORY
 from .statistics import Statistics
 
+FUSED = "qkv_proj"
+"""Queries, keys and values of tokens in one layer: no memory, though its name ends alike."""
+
 
 def linears(model: nn.Module, attentions: Mapping[str, bool]) -> dict[str, nn.Linear]:
     """{name: layer} of all linear layers; those of `attentions` ({name: cross}) opened.
@@ -59,7 +62,7 @@ def choose(found: Mapping[str, nn.Linear], config: QuantConfig) -> dict[str, int
     seeing = [n for n in wide if _is_default(config) and isinstance(found[n], Flattened)]
     if not seeing:
         _refuse_idle("include", config.include, wide, f"layers of at least {least} features")
-    included = [name for name in wide if name in seeing or _matches(config.include, name)]
+    included = [name for name in wide if name in seeing or _is_included(name, config)]
     _refuse_idle("exclude", config.exclude, included, "layers that quant.include has")
     names = [name for name in included if not _matches(config.exclude, name)]
     if not names:
@@ -84,7 +87,7 @@ def _reason(name: str, layer: nn.Linear, config: QuantConfig) -> str:
         return "quant.min_features"
     if _matches(config.exclude, name):
         return "quant.exclude"
-    memory = _is_default(config) and name.endswith("kv_proj")
+    memory = _is_default(config) and name.endswith("kv_proj") and not name.endswith(FUSED)
     return MEMORY if memory else "quant.include"
 
 
@@ -133,6 +136,14 @@ def _width(layer: nn.Linear) -> int:
 
 def _is_default(config: QuantConfig) -> bool:
     return config.include in ((LAYERS,), (EARLIER_LAYERS,))
+
+
+def _is_included(name: str, config: QuantConfig) -> bool:
+    """By the patterns; the default leaves out keys and values of a memory, and no fused queries."""
+    if _matches(config.include, name):
+        return True
+    own = name.removesuffix(FUSED)
+    return own != name and _is_default(config) and _matches(config.include, f"{own}proj")
 
 
 def _matches(patterns: Iterable[str], name: str) -> bool:

@@ -9,11 +9,10 @@ from skipstep.observations import STATE
 
 from ..config import PolicyConfig, TaskInfo
 from ..encoders.config import BACKBONES, EncoderConfig
-from ..family import UnsupportedPolicy
 from ..unet.config import UnetConfig
 from .features import ACTION, Features
 from .scheduler import sampler_of
-from .settings import CONFIG, Settings
+from .settings import CONFIG, Settings, no_adapter
 
 TRAINING = "train_config.json"
 
@@ -34,10 +33,7 @@ def policy_config(
         task: what the training says of its task.
         control_hz: and of its rate; None: nothing.
     """
-    if settings.flag("use_peft", False):
-        raise UnsupportedPolicy(
-            f"{CONFIG}: use_peft=true is not supported: merge the adapter into the weights first"
-        )
+    no_adapter(settings)
     encoder = _encoder(settings, features)
     obs_dim = features.seen[0].shape[0] if encoder is None else encoder.out_dim
     modes = dict(normalization)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 WEIGHTS = "model.safetensors"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COUNTS = "num_batches_tracked"
 COMPILED = "._orig_mod"  # torch.compile puts it into the names of what it compiled
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", COUNTS)
 OF_BATCHES = (
     ": only norms of batches have it, and use_group_norm in config.json says which are here"
 )
@@ -70,7 +73,7 @@ def renamed(
         name_of: our name -> theirs.
 
     Raises:
-        ValueError: a key that is missing, unexpected, or of another shape, in one line.
+        ValueError: a key that is missing, unexpected, or of another shape or type, in one line.
     """
     names = {name_of(ours): ours for ours in wanted}
     for problem, keys in (
@@ -82,6 +85,11 @@ def renamed(
             raise ValueError(f"{WEIGHTS}: {keys[0]} {problem}{_more(keys[1:])}{hint}")
     for key, ours in names.items():
         check_shape(WEIGHTS, key, state[key], wanted[ours])
+        if state[key].dtype not in FLOATS and not key.endswith(COUNTS):
+            raise ValueError(
+                f"{WEIGHTS}: {key} must be floating-point numbers of 16 to 64 bits, "
+                f"got {state[key].dtype}"
+            )
     return {ours: state[key] for key, ours in names.items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.modes import MODES
 from .features import Feature, Features
 from .keys import WEIGHTS, check_shape
-from .processors import POSTPROCESSOR, PREPROCESSOR, normalization_in, statistic
+from .processors import POSTPROCESSOR, PREPROCESSOR, Steps, normalization_in, statistic
 from .settings import CONFIG
 
 SINCE_0_4 = {
@@ -48,12 +48,15 @@ def modes_of(
 
 
 def of_processors(
-    folder: Path, norm_map: Mapping[str, Any], features: Features
+    folder: Path, norm_map: Mapping[str, Any], features: Features, others: Steps | None = None
 ) -> tuple[dict[str, str], Statistics]:
-    """From 0.4 on: modes by our names, and the statistics that the two pipelines name."""
+    """From 0.4 on: modes by our names, and the statistics that the two pipelines name.
+
+    others: see `normalization_in`.
+    """
     modes = modes_of(norm_map, features, SINCE_0_4, f"{CONFIG}: normalization_mapping")
     before, after = (
-        normalization_in(folder, file, features) for file in (PREPROCESSOR, POSTPROCESSOR)
+        normalization_in(folder, file, features, others) for file in (PREPROCESSOR, POSTPROCESSOR)
     )
     for step in (before, after):
         own = modes_of(step.norm_map, features, SINCE_0_4, f"{step.file}: norm_map")

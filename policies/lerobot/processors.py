@@ -68,7 +68,8 @@ def _nothing(settings: Settings, features: Features) -> None:
     """A batch of one is made here too."""
 
 
-HARMLESS: dict[str, Callable[[Settings, Features], None]] = {
+Steps = Mapping[str, Callable[[Settings, Features], None]]
+HARMLESS: Steps = {
     "rename_observations_processor": _rename,
     "to_batch_processor": _nothing,
     "device_processor": _device,
@@ -76,22 +77,30 @@ HARMLESS: dict[str, Callable[[Settings, Features], None]] = {
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 
 
-def normalization_in(folder: Path, file: str, features: Features) -> Normalization:
+def normalization_in(
+    folder: Path, file: str, features: Features, others: Steps | None = None
+) -> Normalization:
     """The one step of a pipeline that has statistics; all others are checked.
+
+    Args:
+        folder: of LeRobot's.
+        file: of the pipeline.
+        features: what the policy sees and does.
+        others: steps that its type has besides `HARMLESS`, and what checks them.
 
     Raises:
         ValueError, UnsupportedPolicy: unknown steps, and what contradicts config.json; one line
             that names the file.
     """
     try:
-        return _normalization(folder, file, features)
+        return _normalization(folder, file, features, {**HARMLESS, **(others or {})})
     except ValueError as error:
         if str(error).startswith(file):
             raise
         raise type(error)(f"{file}: {error}") from None
 
 
-def _normalization(folder: Path, file: str, features: Features) -> Normalization:
+def _normalization(folder: Path, file: str, features: Features, known: Steps) -> Normalization:
     pipeline = Settings(json_in(folder, file), file)
     pipeline.take("name", None)
     steps = pipeline.take("steps")
@@ -104,12 +113,12 @@ def _normalization(folder: Path, file: str, features: Features) -> Normalization
         if name == wanted:
             found.append((settings, state_file))
             continue
-        if name not in HARMLESS:
+        if name not in known:
             raise UnsupportedPolicy(
                 f"{file}: step {number}, {name}, is not supported (known: "
-                f"{', '.join((*HARMLESS, wanted))})"
+                f"{', '.join((*known, wanted))})"
             )
-        HARMLESS[name](settings, features)
+        known[name](settings, features)
         settings.finish()
     if len(found) != 1:
         raise ValueError(f"{file}: must have one {wanted}, got {len(found)}")

@@ -55,22 +55,29 @@ OTHER_TYPES: dict[str, str] = {
     "pi05": EXPERT,
     "smolvla": EXPERT,
     "groot": EXPERT,
-    "multi_task_dit": "it needs a family of adaLN-zero blocks with rotary positions, CLIP encoders "
-    "of images and text, and a flow-matching sampler",
 }
 
 
-def check_type(said: Mapping[str, Any]) -> None:
-    """Refuse every type but diffusion.
+def check_type(said: Mapping[str, Any], known: Collection[str]) -> str:
+    """The type of a policy.
 
     Raises:
-        UnsupportedPolicy: another type, with what it would need.
+        UnsupportedPolicy: none of those that are known, with what it would need.
     """
     if "type" not in said:
         raise UnsupportedPolicy(f"{CONFIG}: type is missing, so it is not LeRobot's (0.3 or later)")
-    if (name := said["type"]) != "diffusion":
-        why = OTHER_TYPES.get(str(name), "only diffusion is read")
+    if (name := said["type"]) not in known:
+        why = OTHER_TYPES.get(str(name), f"only {' and '.join(known)} are read")
         raise UnsupportedPolicy(f"{CONFIG}: type {name!r} of LeRobot is not supported: {why}")
+    return str(name)
+
+
+def no_adapter(settings: Settings) -> None:
+    """Refuse weights that are only a change of others."""
+    if settings.flag("use_peft", False):
+        raise UnsupportedPolicy(
+            f"{CONFIG}: use_peft=true is not supported: merge the adapter into the weights first"
+        )
 
 
 class Settings:

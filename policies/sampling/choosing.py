@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .config import DEFAULTS, OF_KIND, SamplerConfig, number, whole
+from .config import DEFAULTS, OF_KIND, SamplerConfig
+from .flow import check_prediction
+from .numbers import number, whole
 from .samplers import KINDS, ORDERS
 from .spacing import CHOSEN
 from .table import SamplerTable, sampler_table, timesteps
@@ -36,8 +38,9 @@ def choose_sampler(
 
     Args:
         base: of the checkpoint.
-        kind: checkpoint (base's own), ddpm, ddim or dpmpp.
-        steps: network calls of a query; None: as many as base, or as `timesteps` has.
+        kind: checkpoint (base's own), ddpm, ddim or dpmpp; of flow matching euler or rk4.
+        steps: network calls of a query (of rk4 a quarter of them); None: as many as base, or as
+            `timesteps` has. The only setting of euler and rk4.
         spacing: a name in `CHOSEN`, or checkpoint: the library's list. None: base's own list where
             steps are as many as base's, else trailing, or for kind=checkpoint the library's.
         timesteps: the list itself, the noisiest first.
@@ -55,10 +58,18 @@ def choose_sampler(
         >>> choose_sampler(SamplerConfig(), "ddpm", 5).spacing
         'trailing'
     """
-    _check_names(kind, spacing, power)
+    _check_kind(kind)
     steps = None if steps is None else whole("steps", steps)
     if steps is not None and steps < 1:
         raise ValueError(f"sampler.steps must be at least 1, got {steps}")
+    own = base.kind if kind == CHECKPOINT else kind
+    check_prediction(own, base.prediction_type, list(KINDS))
+    if base.is_flow:
+        others = {"spacing": spacing, "timesteps": timesteps, "power": power, "eta": eta}
+        others |= {"order": order, "stochastic": stochastic, "variance_type": variance_type}
+        _check_flow_settings(own, others)
+        return replace(base, kind=own, steps=steps or base.steps)
+    _check_names(spacing, power)
     listed = None if timesteps is None else [whole("timesteps", t) for t in timesteps]
     if listed is not None and spacing is not None:
         raise ValueError(f"sampler.timesteps excludes sampler.spacing, got both ({spacing!r})")
@@ -77,14 +88,26 @@ def choose_sampler(
     return _plainest(base, replace(base, steps=n, **values))
 
 
-def _check_names(kind: str, spacing: str | None, power: float | None) -> None:
+def _check_kind(kind: str) -> None:
     if kind not in (CHECKPOINT, *KINDS):
         raise ValueError(f"sampler must be one of {', '.join((CHECKPOINT, *KINDS))}, got {kind!r}")
+
+
+def _check_names(spacing: str | None, power: float | None) -> None:
     if spacing is not None and spacing not in (CHECKPOINT, *CHOSEN):
         allowed = ", ".join((CHECKPOINT, *CHOSEN))
         raise ValueError(f"sampler.spacing must be one of {allowed}, got {spacing!r}")
     if power is not None and spacing != "power":
         raise ValueError(f"sampler.power needs sampler.spacing=power, got spacing {spacing}")
+
+
+def _check_flow_settings(kind: str, asked: dict[str, Any]) -> None:
+    for name, value in asked.items():
+        if value is not None:
+            raise ValueError(
+                f"sampler.{name} is of diffusion, got {value} with sampler={kind}, which follows a "
+                "velocity: it has sampler.steps alone"
+            )
 
 
 def _of_kind(base: SamplerConfig, kind: str, n: int, asked: dict[str, Any]) -> dict[str, Any]:
@@ -179,6 +202,8 @@ def _same(one: SamplerTable, other: SamplerTable) -> bool:
 
 def sampler_warnings(config: SamplerConfig) -> list[str]:
     """What a user should know of a sampler, as sentences."""
+    if config.is_flow:
+        return []
     t, n = timesteps(config), config.num_train_timesteps
     found = []
     if t[0] < min(LATE * n, n - 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..typed import check_types
+from .flow import CALLS, SETTINGS, VELOCITY, check_flow, check_prediction
+from .numbers import number, whole
 from .samplers import KINDS, ORDERS
 from .spacing import CHOSEN, LIBRARY, timesteps
 
 ALLOWED: dict[str, Collection[Any]] = {
     "kind": KINDS,
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
-    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "prediction_type": ("epsilon", "sample", "v_prediction", VELOCITY),
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
     "timestep_spacing": tuple(LIBRARY),
     "spacing": tuple(CHOSEN),
@@ -29,38 +30,25 @@ MOST = {
 }
 OF_KIND = {"eta": "ddim", "order": "dpmpp", "stochastic": "dpmpp"}
 """Settings that only one kind of sampler has."""
-NEW = ("spacing", "timesteps", "power", "order", "stochastic")
+NEW = ("spacing", "timesteps", "power", "order", "stochastic", "sigma_min")
 """Settings that are written down only where they differ from their default.
 
 Fingerprints, plans and run folders of policies without them are as they were.
 """
 
 
-def whole(name: str, value: Any) -> int:
-    """An int, from what counts as one; ValueError for truth values, fractions and texts."""
-    if isinstance(value, bool | np.bool_):
-        raise ValueError(f"sampler.{name} must be whole numbers, got {value}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"sampler.{name} must be whole numbers, got {value!r}") from None
-
-
-def number(name: str, value: Any) -> float:
-    """A float; ValueError for what is none."""
-    if isinstance(value, bool | np.bool_ | str) or not np.isreal(value):
-        raise ValueError(f"sampler.{name} must be a number, got {value!r}")
-    return float(value)
-
-
 @dataclass
 class SamplerConfig:
     """Settings of a sampler, under diffusers' names; `steps` is the network calls of a query.
 
+    prediction_type: what the network says: noise (epsilon), clean actions (sample), v_prediction,
+        or the velocity of flow matching, which kinds in `flow.CALLS` follow and no others; a step
+        of rk4 is four calls. Of theirs are kind, steps and sigma_min alone.
     spacing, timesteps: the list that is visited, chosen here instead of by the library's
         `timestep_spacing`: a name in `CHOSEN` (`power` is the exponent of spacing=power), or the
         timesteps themselves, the noisiest first.
-    order, stochastic: of DPM-Solver++; eta: of DDIM.
+    order, stochastic: of DPM-Solver++; eta: of DDIM; sigma_min: noise that flow matching leaves in
+        the actions.
 
     Example:
         >>> timesteps(SamplerConfig(steps=5, spacing="trailing")).tolist()
@@ -89,6 +77,7 @@ class SamplerConfig:
     power: float = 3.0
     order: int = 2
     stochastic: bool = False
+    sigma_min: float = 0.0
 
     def __post_init__(self) -> None:
         self._plain_types()
@@ -98,6 +87,10 @@ class SamplerConfig:
             if value not in allowed and not (name == "spacing" and value is None):
                 words = ", ".join(str(a) for a in allowed)
                 raise ValueError(f"sampler.{name} must be one of {words}, got {value!r}")
+        check_prediction(self.kind, self.prediction_type, list(KINDS))
+        if self.is_flow:
+            check_flow(self, DEFAULTS)
+            return
         if self.num_train_timesteps < 1:
             raise ValueError(
                 f"sampler.num_train_timesteps must be at least 1, got {self.num_train_timesteps}"
@@ -183,6 +176,11 @@ class SamplerConfig:
     def _check_kind(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"sampler.eta must be from 0 to 1, got {self.eta}")
+        if self.sigma_min:
+            raise ValueError(
+                f"sampler.sigma_min exists for {', '.join(CALLS)} only, got {self.sigma_min} with "
+                f"{self.kind}"
+            )
         for name, kind in OF_KIND.items():
             if self.kind != kind and getattr(self, name) != DEFAULTS[name]:
                 raise ValueError(
@@ -211,9 +209,21 @@ class SamplerConfig:
         """Whether the list is ours, not the library's."""
         return self.spacing is not None or self.timesteps is not None or self.kind == "dpmpp"
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether it follows a velocity, see flow.py."""
+        return self.kind in CALLS
+
+    @property
+    def clip(self) -> float | None:
+        """Where predicted clean trajectories are cut, None: nowhere."""
+        return float(self.clip_sample_range) if self.clip_sample and not self.is_flow else None
+
     def settings(self) -> dict[str, Any]:
         """By name; newer settings only where they differ from their default, see `NEW`."""
         values = asdict(self)
+        if self.is_flow:
+            values = {k: values[k] for k in SETTINGS}
         return {k: v for k, v in values.items() if k not in NEW or v != DEFAULTS[k]}
 
     def with_steps(self, kind: str | None = None, steps: int | None = None) -> SamplerConfig:

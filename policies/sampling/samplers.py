@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .flow import grid
+
 if TYPE_CHECKING:
     from .config import SamplerConfig
 
@@ -24,9 +26,11 @@ class Visits:
     """What a sampler visits.
 
     Attributes:
-        bar: (num_train_timesteps,) float32, alpha-bar of the training.
-        t: (n,) int64, the timesteps, the noisiest first.
-        before: (n,) int64, the timestep that each step aims at; below 0: clean data.
+        bar: (num_train_timesteps,) float32, alpha-bar of the training; of flow matching (n,), that
+            of each call.
+        t: (n,) int64, the timesteps, the noisiest first; of flow matching float32, from 0 to 1.
+        before: (n,) int64, the timestep that each step aims at; below 0: clean data. Of flow
+            matching that is known by its grid.
     """
 
     bar: np.ndarray
@@ -36,7 +40,10 @@ class Visits:
 
 @dataclass(frozen=True)
 class Rows:
-    """Columns of the table, float32 (n,); see `SamplerTable`. last_scale: (n, 2)."""
+    """Columns of the table, float32 (n,); see `SamplerTable`. last_scale: (n, 2).
+
+    in_x, in_out: None: what makes clean actions of what the network predicts.
+    """
 
     x0_scale: np.ndarray
     x_scale: np.ndarray
@@ -44,6 +51,8 @@ class Rows:
     sigma: np.ndarray
     draws: np.ndarray
     last_scale: np.ndarray | None = None
+    in_x: np.ndarray | None = None
+    in_out: np.ndarray | None = None
 
 
 def x0_of(config: SamplerConfig, bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,10 +184,52 @@ def _extrapolated(lam: np.ndarray, i: int, order: int, h: float, stochastic: boo
     return np.asarray(weights + (1 - whole / z) * slope + ((whole - z) / z**2 + half) * bend)
 
 
+def _flowing(t: np.ndarray, out_scale: np.ndarray, **more: np.ndarray) -> Rows:
+    """What the samplers of flow matching have in common: no noise, and x goes on."""
+    zero = np.zeros_like(t)
+    columns = {"x_scale": zero + 1, "in_x": zero + 1, "in_out": zero, **more}
+    return Rows(
+        x0_scale=zero,
+        out_scale=out_scale.astype(np.float32),
+        sigma=zero,
+        draws=np.zeros(len(t), bool),
+        **columns,
+    )
+
+
+def euler(config: SamplerConfig, visits: Visits) -> Rows:
+    """X + dt v; the clean actions that it takes for granted are x + (1 - t) v without sigma_min."""
+    kept = np.float32(1 - config.sigma_min)
+    clean = {"in_x": np.full_like(visits.t, kept), "in_out": 1 - kept * visits.t}
+    return _flowing(visits.t, np.diff(grid(config)), **clean)
+
+
+def rk4(config: SamplerConfig, visits: Visits) -> Rows:
+    """Runge and Kutta's method of fourth order, a row for each of the four calls of a step.
+
+    With x the trajectory, k its velocities and x2, x3, x4 what the second to fourth call see:
+    x2 = x + dt/2 k1, x3 = x + dt/2 k2, x4 = x + dt k3, and at last
+    x + dt/6 (k1 + 2 k2 + 2 k3 + k4) = (x2 + dt/2 k2 + x3 + x4) / 3 + dt/6 k4, which needs no more
+    of the earlier calls than the two values that the table remembers, x of the first call,
+    x2 + dt/2 k2 of the second and x3 of the third.
+    """
+    dt, third = np.diff(grid(config)).astype(np.float64), 1 / 3
+    n = len(dt)
+    return _flowing(
+        visits.t,
+        (dt[:, None] * np.array([1 / 2, 1 / 2, 1, 1 / 6])).ravel(),
+        x_scale=np.tile([1.0, 0.0, 0.0, third], n).astype(np.float32),
+        in_out=(dt[:, None] * np.array([0, 1 / 2, 0, 0])).astype(np.float32).ravel(),
+        last_scale=np.tile([[0, 0], [1, 0], [0, 1], [third, third]], (n, 1)).astype(np.float32),
+    )
+
+
 KINDS: dict[str, Callable[[SamplerConfig, Visits], Rows]] = {
     "ddpm": ddpm,
     "ddim": ddim,
     "dpmpp": dpmpp,
+    "euler": euler,
+    "rk4": rk4,
 }
 """The table of samplers: name -> a function from settings and visits to rows; plug-ins add to it.
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .flow import times
+
 if TYPE_CHECKING:
     from .config import SamplerConfig
 
@@ -68,7 +70,9 @@ def distinct(t: np.ndarray) -> np.ndarray:
 
 
 def timesteps(config: SamplerConfig) -> np.ndarray:
-    """(n,) int64, the noisiest first."""
+    """(n,) int64, the noisiest first; of flow matching float32, the time of each call, see flow."""
+    if config.is_flow:
+        return times(config)
     if config.timesteps is not None:
         return np.array(config.timesteps, dtype=np.int64)
     if config.spacing is None:

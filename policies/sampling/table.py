@@ -6,10 +6,11 @@ Every step of every sampler has the form
     prev = x0_scale * x0 + x_scale * x + out_scale * out + last_scale . (last two x0) + sigma * z
 
 with x the trajectory, out the network's output and z fresh noise, so a sampler is a few numbers a
-step that are known before the run: DDPM, DDIM and DPM-Solver++ (samplers.py), and an Euler step of
-flow matching, x + dt v, likewise. What a checkpoint names is what its library does, bit for bit;
-the tests hold it to diffusers' schedulers. Of what is chosen here (choosing.py), each step aims at
-the next timestep of the list, and every spacing but `leading` starts at the noisiest timestep.
+step that are known before the run: DDPM, DDIM, DPM-Solver++ (samplers.py), and the steps of flow
+matching (flow.py), x + dt v, or the four calls of a Runge-Kutta step. What a checkpoint names is
+what its library does, bit for bit; the tests hold it to diffusers' schedulers. Of what is chosen
+here (choosing.py), each step aims at the next timestep of the list, and every spacing but `leading`
+starts at the noisiest timestep.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from .config import NEW as NEW
 from .config import SamplerConfig as SamplerConfig
+from .flow import alpha_bar as flow_alpha_bar
 from .noise_schedule import alphas_cumprod as alphas_cumprod
 from .samplers import KINDS, Visits, x0_of
 from .spacing import timesteps as timesteps
@@ -29,7 +31,10 @@ from .spacing import timesteps as timesteps
 
 @dataclass(frozen=True)
 class SamplerTable:
-    """The coefficients of each step, float32 (N,), and the timesteps, int64, noisiest first.
+    """The coefficients of each call of the network, a step, and what time it is shown.
+
+    Coefficients are float32 (N,). Timesteps are int64, the noisiest first; of flow matching float32
+    from 0 (noise) to 1.
 
     `draws[s]` says whether step s consumes noise, which it may do with sigma 0. last_scale, (N, 2),
     is of the x0 of the step before and of the one before that.
@@ -94,12 +99,11 @@ def sampler_table(config: SamplerConfig) -> SamplerTable:
         >>> table.timesteps.tolist(), table.draws.tolist()
         ([99, 79, 59, 39, 19], [True, True, True, True, True])
     """
-    bar, t = alphas_cumprod(config), timesteps(config)
-    quirk = config.kind == "ddim" and not config.is_chosen
-    stride = config.num_train_timesteps // config.steps
-    before = t - stride if quirk else np.append(t[1:], -1)
-    in_x, in_out = x0_of(config, bar[t])
-    rows = KINDS[config.kind](config, Visits(bar, t, before))
+    visits = _visits(config)
+    rows = KINDS[config.kind](config, visits)
+    in_x, in_out = rows.in_x, rows.in_out
+    if in_x is None or in_out is None:
+        in_x, in_out = x0_of(config, visits.bar[visits.t])
     numbers = (in_x, in_out, rows.x0_scale, rows.x_scale, rows.out_scale, rows.sigma)
     if not all(np.isfinite(values).all() for values in numbers):
         raise ValueError(
@@ -108,7 +112,7 @@ def sampler_table(config: SamplerConfig) -> SamplerTable:
             f"beta_end={config.beta_end}"
         )
     return SamplerTable(
-        timesteps=t,
+        timesteps=visits.t,
         in_x=in_x,
         in_out=in_out,
         x0_scale=rows.x0_scale,
@@ -116,6 +120,24 @@ def sampler_table(config: SamplerConfig) -> SamplerTable:
         out_scale=rows.out_scale,
         sigma=rows.sigma,
         draws=rows.draws,
-        clip=config.clip_sample_range if config.clip_sample else None,
-        last_scale=np.zeros((len(t), 2)) if rows.last_scale is None else rows.last_scale,
+        clip=config.clip,
+        last_scale=np.zeros((len(visits.t), 2)) if rows.last_scale is None else rows.last_scale,
     )
+
+
+def alpha_bars(config: SamplerConfig) -> np.ndarray:
+    """(N,) float32: alpha-bar of the trajectory that each call sees."""
+    t = timesteps(config)
+    if config.is_flow:
+        return flow_alpha_bar(t, config.sigma_min)
+    return np.asarray(alphas_cumprod(config)[t])
+
+
+def _visits(config: SamplerConfig) -> Visits:
+    t = timesteps(config)
+    if config.is_flow:
+        return Visits(alpha_bars(config), t, np.append(t[1:], np.float32(1)))
+    quirk = config.kind == "ddim" and not config.is_chosen
+    stride = config.num_train_timesteps // config.steps
+    before = t - stride if quirk else np.append(t[1:], -1)
+    return Visits(alphas_cumprod(config), t, before)

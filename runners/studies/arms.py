@@ -16,6 +16,7 @@ BLOCKS = (
     r"(^|\.)(?!(down|up|mid)_)(\w*_)?(layers?|blocks?|resblocks|refiner|h)\.\d+\.(?!.*kv_proj$)"
 )
 EARLIER_BLOCKS = r"(^|\.)(layers|blocks|transformer_blocks)\.\d+\.(?!.*kv_proj$)"
+CALLS = {"rk4": 4}  # of the network in a step, where that is not one
 QUANT_LABEL = ("name", "weight_bits", "activation_bits")
 
 
@@ -102,10 +103,15 @@ def _sampler(run: Run) -> str:
 
 
 def sampler_label(sampler: Mapping[str, Any]) -> str:
-    """A sampler's settings in few words: kind, network calls, and what was chosen besides."""
+    """A sampler's settings in few words: kind, steps, and what was chosen besides.
+
+    A step is one call of the network, and where it is more they are said: "rk4-10, 40 calls".
+    """
     if not sampler:
         return ""
     words = [f"{sampler.get('kind')}-{sampler.get('steps')}"]
+    if (calls := CALLS.get(str(sampler.get("kind")), 1)) > 1:
+        words = [f"{words[0]}, {calls * int(sampler['steps'])} calls"]
     if sampler.get("timesteps"):
         words.append("at " + listed(sampler["timesteps"]))
     if sampler.get("spacing"):

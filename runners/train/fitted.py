@@ -57,6 +57,8 @@ def clipped(
     `runner.init` maps the data that it was fitted to into [-1, 1]; else the largest number that is
     to be predicted, rounded up.
     """
+    if config.sampler.is_flow:  # it cuts nothing
+        return {}
     values = {f: normalizer.normalize(f, data[f]).abs() for f in predicted_fields(config)}
     if runner.clip is False:
         return {"clip_sample": False, "clip_sample_range": UNIT}

@@ -19,6 +19,7 @@ OF_THE_PROCESS = (
     "trained_betas",
     "prediction_type",
     "rescale_betas_zero_snr",
+    "sigma_min",
 )
 
 

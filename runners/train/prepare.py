@@ -36,7 +36,8 @@ from .settings import TrainConfig, Training, fill
 # these change what is said about a training; data and init count by their content
 OF_THE_REPORT = ("data", "init", "val_every", "checkpoint_every", "log_every", "cache_mb")
 OF_THE_SAMPLER = ("clip",)  # counts as the sampler's settings that it becomes
-OF_THE_NETWORK = ("family",)  # counts as the sizes that it has
+OF_THE_NETWORK = ("family", "network")  # count as the sizes that it has
+OF_THE_PROCESS = ("objective",)  # counts as what its policy predicts
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,10 @@ def _images(task: Task) -> ObservationSpec:
 
 def _of_weights(runner: Training, device: str, sees_images: bool) -> dict[str, Any]:
     """What of the settings changes the trained weights."""
-    others = {*OF_THE_REPORT, *OF_THE_SAMPLER, *OF_THE_NETWORK}
+    others = {*OF_THE_REPORT, *OF_THE_SAMPLER, *OF_THE_NETWORK, *OF_THE_PROCESS}
     for family, names in OF_FAMILY.items():
         others |= set(names) if family != runner.family else set()
+    others |= set() if runner.objective == "flow" else {"flow"}
     if not sees_images:
         others.add("encoder")
     counting = {

@@ -10,13 +10,24 @@ from policies.data.pictures import CACHE_MB
 from policies.families import family_named
 from policies.training import EMAConfig
 
-from .networks import FAMILIES, OF_FAMILY, UnetChoice
+from .networks import (
+    FAMILIES,
+    OF_FAMILY,
+    OF_OBJECTIVE,
+    PROCESSES,
+    DitChoice,
+    FlowChoice,
+    UnetChoice,
+)
 from .observing import EncoderChoice
 
 WARMUP = 500
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "normalizer": ("limits", "gaussian"),
+    "objective": tuple(PROCESSES),
+    "family": (None, *FAMILIES),
+    "network": (None, *FAMILIES),
 }
 AT_LEAST = {
     "horizon": 1,
@@ -54,6 +65,8 @@ class TrainConfig:
     n_obs_steps: int | None = None
     n_action_steps: int | None = None
     family: str | None = None
+    network: str | None = None
+    objective: str = "diffusion"
     n_layer: int = 8
     n_head: int = 4
     n_emb: int = 256
@@ -64,6 +77,8 @@ class TrainConfig:
     n_cond_layers: int = 0
     pred_action_steps_only: bool = False
     unet: UnetChoice = field(default_factory=UnetChoice)
+    dit: DitChoice = field(default_factory=DitChoice)
+    flow: FlowChoice = field(default_factory=FlowChoice)
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
     num_train_timesteps: int = 100
     beta_schedule: str = "squaredcos_cap_v2"
@@ -98,12 +113,15 @@ class TrainConfig:
                 raise ValueError(f"runner.{name} must be at least {least}, got {value}")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
+                words = ", ".join(name for name in allowed if name)
+                or_null = "null or " if None in allowed else ""
                 raise ValueError(
-                    f"runner.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)}"
+                    f"runner.{name} must be {or_null}one of {words}, got {getattr(self, name)!r}"
                 )
-        if self.family not in (None, *FAMILIES):
+        if None not in (self.family, self.network) and self.family != self.network:
             raise ValueError(
-                f"runner.family must be null or one of {', '.join(FAMILIES)}, got {self.family!r}"
+                f"runner.network is another name of runner.family, got {self.network} and "
+                f"{self.family}"
             )
         if self.lr is not None and not self.lr > 0:
             raise ValueError(f"runner.lr must be positive, got {self.lr}")
@@ -159,14 +177,14 @@ def fill(config: TrainConfig, task: Task) -> Training:
     """
     values = vars(config)
     n_steps = task.training.n_steps if config.n_steps is None else config.n_steps
-    family = config.family or ("unet" if task.obs_spec.images else "transformer")
+    family = config.family or config.network or ("unet" if task.obs_spec.images else "transformer")
     recipe = family_named(family).recipe
     assert recipe is not None
     usual = {**vars(task.training), "obs_noise": task.observation_noise(), "family": family}
     usual |= {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     usual["warmup"] = min(WARMUP, n_steps // 10)
     opened = {k: usual[k] for k in Training.__annotations__ if values.get(k) is None}
-    training = Training(**{**values, **opened})
+    training = Training(**{**values, **opened, "network": None})
     if training.obs_noise and task.noise_amplitude is None:
         raise ValueError(
             f"runner.obs_noise must be 0 or null for task={task.name} (no amplitudes known), "
@@ -179,13 +197,15 @@ def fill(config: TrainConfig, task: Task) -> Training:
 def _check_meaning(training: Training, task: Task) -> None:
     usual = TrainConfig()
     asked = {f.name for f in fields(usual) if getattr(training, f.name) != getattr(usual, f.name)}
-    for family, names in OF_FAMILY.items():
-        strange = asked.intersection(names)
-        if family != training.family and strange:
-            raise ValueError(
-                f"runner.{min(strange)} is of runner.family={family}, this training is of "
-                f"runner.family={training.family}"
-            )
+    for setting, owners in (("family", OF_FAMILY), ("objective", OF_OBJECTIVE)):
+        own = getattr(training, setting)
+        for owner, names in owners.items():
+            strange = asked.intersection(names)
+            if owner != own and strange:
+                raise ValueError(
+                    f"runner.{min(strange)} is of runner.{setting}={owner}, this training is of "
+                    f"runner.{setting}={own}"
+                )
     if "encoder" in asked and not task.obs_spec.images:
         raise ValueError(
             f"runner.encoder is of images, task={task.name} shows {', '.join(task.obs_spec)} alone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from policies.training import (
     EMA,
     Batch,
     diffusion_loss,
+    flow_loss,
+    flow_times,
     learning_rate,
     optimizer_of,
     recipe_of,
@@ -24,11 +27,29 @@ from skipstep.observations import Arrays, each
 from ..episodes.loop import evaluate
 from ..jobs.dataset import BrokenImageError
 from .prepare import TrainJob, precision
+from .settings import Training
 
 log = logging.getLogger(__name__)
 
 MAX_VALID = 1024  # windows
 INIT, ORDER, NOISE, DROPOUT, VALID, ENCODER = range(6)  # each has its own stream of the seed
+
+
+def _timesteps(config: Training, n: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(0, config.num_train_timesteps, (n,), generator=generator)
+
+
+def _times(config: Training, n: int, generator: torch.Generator) -> torch.Tensor:
+    flow = config.flow
+    shape = (flow.alpha, flow.beta) if flow.times == "beta" else None
+    return flow_times(n, generator, shape, flow.most)
+
+
+OBJECTIVES: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    "diffusion": (diffusion_loss, _timesteps),
+    "flow": (flow_loss, _times),
+}
+"""What is learnt: objective -> the loss, and what draws the times of a batch."""
 
 
 class Trainer:
@@ -85,11 +106,10 @@ class Trainer:
             noise = np.float32(self.config.obs_noise) * self.amplitude * uniform
         obs, action = self._taken(windows, numbers, noise)
         trajectory = torch.randn(trajectory_shape(policy, len(numbers)), generator=generator)
-        timesteps = torch.randint(
-            0, policy.config.sampler.num_train_timesteps, (len(numbers),), generator=generator
-        )
+        loss, draw = OBJECTIVES[self.config.objective]
+        timesteps = draw(self.config, len(numbers), generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return diffusion_loss(
+            return loss(
                 policy,
                 Batch(obs, action),
                 trajectory.to(self.device),
@@ -139,8 +159,9 @@ class Trainer:
         """A short evaluation of the averaged weights."""
         config = self.config
         sampler: SamplerConfig = self.policy.config.sampler
-        steps = min(config.rollout_steps, sampler.num_train_timesteps)
-        quick = self.ema.policy.with_sampler(sampler.with_steps("ddim", steps))
+        most, kind = (config.flow.steps, "euler") if sampler.is_flow else (None, "ddim")
+        steps = min(config.rollout_steps, most or sampler.num_train_timesteps)
+        quick = self.ema.policy.with_sampler(sampler.with_steps(kind, steps))
         seeds = range(config.rollout_seed, config.rollout_seed + config.rollout_episodes)
         settings = self.job.settings
         results = evaluate(

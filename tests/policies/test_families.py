@@ -28,16 +28,23 @@ from policies import (
     save_policy,
 )
 from policies.reference.observers import OBSERVERS
+from tests.helpers.dit import dit_policy
 from tests.helpers.stock import live_policy
 from tests.helpers.stock_unet import live_unet
 
 LIVE: dict[str, Callable[[], Any]] = {"transformer": live_policy, "unet": live_unet}
 OURS = sorted(LIVE)
+ALL = sorted([*LIVE, "dit"])
+
+
+def made(name: str) -> DiffusionPolicy:
+    """A small policy of a family, as the reference implementation has it where it does."""
+    return from_reference(LIVE[name]()) if name in LIVE else dit_policy()
 
 
 def test_each_family_has_both_records() -> None:
-    assert sorted(policies.FAMILIES) == OURS
-    assert sorted(accel.FAMILIES) == sorted([*OURS, "blocks"])  # those of `attach` have no policy
+    assert sorted(policies.FAMILIES) == ALL
+    assert sorted(accel.FAMILIES) == sorted([*ALL, "blocks"])  # those of `attach` have no policy
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -60,14 +67,14 @@ def test_each_entry_of_a_record(name: str) -> None:
     assert family.exporter is not None
     assert family.exporter.kind == name
     for other in policies.FAMILIES.values():
-        if other is not family:
+        if other is not family and other.readers:
             assert other.mark not in {f.name for f in fields(family.sizes)}
             assert not hasattr(policy.model, other.readers[0].mark)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ALL)
 def test_each_entry_of_accels_record(name: str) -> None:
-    family, policy = accel.FAMILIES[name], from_reference(LIVE[name]())
+    family, policy = accel.FAMILIES[name], made(name)
     sites = family.sites(policy.sizes)
     assert sites == accel.sites_of(policy)
     assert family.costs is not None
@@ -77,12 +84,13 @@ def test_each_entry_of_accels_record(name: str) -> None:
     assert set(family.engines) <= set(ENGINES)
     assert "reference" in family.engines
     assert family.called in family.lacks("cache=x", "y")
+    assert (family.first is not None) == family.calibratable
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_caches_that_a_record_names_are_those_that_run(name: str) -> None:
     """A calibrated one that runs asks for its calibration, `plan` for its file."""
-    family, policy = accel.FAMILIES[name], from_reference(LIVE[name]())
+    family, policy = accel.FAMILIES[name], made(name)
     for cache, method in CACHES.items():
         try:
             resolve(policy, method.config())
@@ -154,7 +162,9 @@ def test_a_family_from_outside_is_saved_and_loaded(mlp: DiffusionPolicy, tmp_pat
     file = tmp_path / "a" / "policy.yaml"
     assert OmegaConf.load(file).family == "mlp"
     file.write_text(file.read_text().replace("family: mlp", "family: nope"))
-    with pytest.raises(CheckpointError, match="family must be one of transformer, unet, mlp, got"):
+    with pytest.raises(
+        CheckpointError, match="family must be one of transformer, unet, dit, mlp, got"
+    ):
         load_policy(tmp_path / "a")
 
 
@@ -231,7 +241,7 @@ def test_a_family_that_is_not_registered_is_refused_by_name(
     mlp: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(policies.FAMILIES, "mlp")
-    with pytest.raises(ValueError, match="family must be one of transformer, unet, got 'mlp'"):
+    with pytest.raises(ValueError, match="family must be one of transformer, unet, dit, got 'mlp'"):
         DiffusionPolicy(mlp.config)
 
 
