@@ -15,7 +15,7 @@ STYLE = """
 svg.chart { display: block; width: 100%; height: auto; max-width: 40rem; }
 svg.chart text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg.chart text.soft { fill: var(--soft); }
-svg.chart text.badge { fill: #fff; font-size: 10px; font-weight: 600; }
+svg.chart text.name { font-size: 11px; }
 svg.chart .grid { stroke: var(--line); stroke-width: 1; }
 svg.chart .axis { stroke: var(--soft); stroke-width: 1; }
 svg.chart .guide { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; fill: none; }
@@ -103,12 +103,10 @@ class Drawing:
         where = {"x": x, "y": y, "text-anchor": anchor}
         self._add("text", where | ({"class": kind} if kind else {}), escape(words))
 
-    def badge(self, x: float, y: float, number: int, colour: str, said: str) -> None:
-        """A numbered disc; what it is appears on hovering."""
-        self._parts.append(f"<g><title>{escape(said)}</title>")
-        self._add("circle", {"cx": x, "cy": y, "r": 8, "fill": colour, "class": "halo"})
-        self.text(x, y + 3.5, str(number), "middle", "badge")
-        self._parts.append("</g>")
+    def dot(self, x: float, y: float, colour: str, said: str) -> None:
+        """A disc; what it is appears on hovering."""
+        where = {"cx": x, "cy": y, "r": 4.5, "fill": colour, "class": "halo"}
+        self._add("circle", where, f"<title>{escape(said)}</title>")
 
     def cells(
         self, here: np.ndarray, x: float, y: float, across: float, down: float, **style: object

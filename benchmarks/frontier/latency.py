@@ -30,10 +30,10 @@ from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import compare
 from runners.jobs.job import Job
 from runners.machine import cpu, load
+from runners.studies.arms import timing_label
 
 from .arms import ARMS
 from .measured import keep_measured
-from .page import label_of
 
 REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -53,7 +53,7 @@ def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
         if not arm.overrides:
             yield REFERENCE, partial(act, stock_policy(job.policy))
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
-        yield label_of(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
+        yield timing_label(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
 
 
 def observations(task: str) -> np.ndarray:

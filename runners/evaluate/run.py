@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "time": clock.seconds(),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             **signature(job),

@@ -18,7 +18,7 @@ from ..studies.comparisons import Arm, ReportConfig, findings
 from ..studies.study import read_study
 from . import embodied as report_embodied
 from . import stages as report_stages
-from .page import html, lead, markdown, parts
+from .page import html, markdown, parts, top
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
@@ -37,10 +37,10 @@ def write_report(path: Path, config: ReportConfig) -> list[Path]:
     arms = findings(study, config)
     here = study.folder / FOLDER
     here.mkdir(parents=True, exist_ok=True)
-    title, intro = f"Study {study.folder.resolve().name}", lead(study, arms, config.margin)
+    first = top(study, arms, config.margin)
     sections = parts(study, arms, config.margin, here)
-    write_whole(here / PAGE, html(title, intro, sections))
-    write_whole(here / TEXT, markdown(title, intro, sections))
+    write_whole(here / PAGE, html(first, sections))
+    write_whole(here / TEXT, markdown(first, sections))
     further = report_embodied.further_of(arms)
     rows = [row(arm) | report_embodied.columns(arm, further) for arm in arms]
     if report_stages.table(arms):
@@ -59,7 +59,7 @@ def row(arm: Arm) -> dict[str, Any]:
     paired = versus.success if versus else None
     score = versus.score if versus else None
     low, high = arm.interval
-    bounds = (latency.ratio_interval if latency else None) or (None, None)
+    bounds = arm.speed.interval if arm.speed else (None, None)
     return {
         "number": arm.number,
         "run": arm.run.name,
