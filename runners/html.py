@@ -34,10 +34,11 @@ figcaption, caption, .soft { color: var(--soft); font-size: .875rem; text-align:
 caption { caption-side: bottom; padding-top: .4rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem 1.25rem .25rem 0; text-align: left;
+th, td { border-bottom: 1px solid var(--line); padding: .25rem 1rem .25rem 0; text-align: left;
   vertical-align: top; }
-thead th { border-bottom: 2px solid var(--line); }
+thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
 tbody th { font-weight: 400; color: var(--soft); }
+tbody th, thead th:first-child { position: sticky; left: 0; background: var(--paper); }
 td.long { min-width: 16rem; white-space: normal; overflow-wrap: anywhere; }
 .verdict { font-size: 1.15rem; line-height: 1.4; font-weight: 600; margin: .25rem 0; }
 .facts { margin: .25rem 0 .75rem; }

@@ -82,6 +82,7 @@ def _candidates(x: float, y: float, words: str) -> list[Name]:
         near, middle = GAP + 0.5 * ring, y + 4
         places = [(x + near, middle - dy) for dy in dict.fromkeys((0.0, ring, -ring))]
         places += [(x - near - width, middle - dy) for dy in dict.fromkeys((0.0, ring, -ring))]
-        places += [(x - width / 2, y - GAP - ring), (x - width / 2, y + GAP + 10 + ring)]
+        for left in (x - width / 2, x - width + GAP, x - GAP):
+            places += [(left, y - GAP - ring), (left, y + GAP + 10 + ring)]
         found += [Name(a, b, text_box(a, b, words), ring > 0) for a, b in places]
     return found

@@ -15,7 +15,8 @@ STYLE = """
 svg.chart { display: block; width: 100%; height: auto; max-width: 40rem; }
 svg.chart text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg.chart text.soft { fill: var(--soft); }
-svg.chart text.name { font-size: 11px; }
+svg.chart text.name { font-size: 11px; paint-order: stroke; stroke: var(--paper);
+  stroke-width: 3px; stroke-linejoin: round; }
 svg.chart .grid { stroke: var(--line); stroke-width: 1; }
 svg.chart .axis { stroke: var(--soft); stroke-width: 1; }
 svg.chart .guide { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; fill: none; }
@@ -105,7 +106,7 @@ class Drawing:
 
     def dot(self, x: float, y: float, colour: str, said: str) -> None:
         """A disc; what it is appears on hovering."""
-        where = {"cx": x, "cy": y, "r": 4.5, "fill": colour, "class": "halo"}
+        where = {"cx": x, "cy": y, "r": 3.5, "fill": colour, "class": "halo"}
         self._add("circle", where, f"<title>{escape(said)}</title>")
 
     def cells(

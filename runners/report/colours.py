@@ -11,11 +11,11 @@ from ..studies.comparisons import Arm
 METHODS = ("#0072b2", "#c14d00", "#007a5a", "#a8467f", "#8a6100")  # Okabe and Ito, darker
 PLAIN = "#6b737b"
 GOLDEN = 0.61803398875  # of the circle of hues: each new hue lies in the widest gap
-SHADES = ((0.40, 0.65), (0.34, 0.45), (0.46, 0.50))  # lightness and saturation, in turn
+SHADES = ((0.17, 0.75), (0.26, 0.60), (0.21, 0.45))  # luminance and saturation, in turn
 
 
 def distinct(n: int) -> list[str]:
-    """So many colours, all different, each readable on white and on black.
+    """So many colours, all different, each with a contrast above 3 to white and to the dark page.
 
     Example:
         >>> len(set(distinct(200)))
@@ -25,11 +25,33 @@ def distinct(n: int) -> list[str]:
     for i in count():
         if len(found) >= n:
             return list(found)
-        lightness, saturation = SHADES[i % len(SHADES)]
-        rgb = colorsys.hls_to_rgb((0.07 + GOLDEN * i) % 1, lightness, saturation)
-        colour = "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+        bright, saturation = SHADES[i % len(SHADES)]
+        colour = _as_bright((0.07 + GOLDEN * i) % 1, bright, saturation)
         found |= {colour: None} if colour != PLAIN else {}
     raise AssertionError("unreachable")
+
+
+def luminance(colour: str) -> float:
+    """Relative, as contrasts are counted by WCAG.
+
+    Example:
+        >>> luminance("#ffffff"), luminance("#000000")
+        (1.0, 0.0)
+    """
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _as_bright(hue: float, target: float, saturation: float) -> str:
+    """The colour of this hue with this luminance, by halving."""
+    low, high, colour = 0.0, 1.0, PLAIN
+    for _ in range(12):
+        middle = (low + high) / 2
+        rgb = colorsys.hls_to_rgb(hue, middle, saturation)
+        colour = "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+        low, high = (middle, high) if luminance(colour) < target else (low, middle)
+    return colour
 
 
 def colours(arms: Sequence[Arm]) -> dict[int, str]:

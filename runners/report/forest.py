@@ -11,8 +11,8 @@ from ..placing import LINE_PX, NAME_PX
 from ..studies.comparisons import Arm
 from ..svg import Drawing, Scale
 
-WIDTH, TOP, PAD = 460.0, 30.0, 9.0
-LETTERS = 26  # of a line of a name
+WIDTH, TOP, PAD = 420.0, 30.0, 9.0
+LETTERS = 23  # of a line of a name
 GAP = 14.0  # between the columns
 
 

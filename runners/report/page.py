@@ -41,12 +41,12 @@ from . import (
 )
 from .charts import named
 from .colours import colours
-from .facts import facts
-from .headline import Headline, headline
+from .headline import headline
 from .markdown import fenced, markdown_table, plain_markdown
 from .script import SCRIPT
 from .script import STYLE as CONTROLS
 from .tables import Table
+from .top import Top
 
 MISSING = "Missing, failed and incomplete"
 MANY = 12  # commands, from which on they are behind a line
@@ -58,8 +58,8 @@ STYLE = (
     + """
 .charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, 24rem), 1fr)); align-items: start; margin: .75rem 0; }
-td, thead th { white-space: nowrap; }
-tbody th { min-width: 9rem; }
+td { white-space: nowrap; }
+tbody th { min-width: 11rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: .4rem 0; }
 """
 )
@@ -79,8 +79,9 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     """The sections of a report that lies in `here`."""
     colour = colours(arms)
     strata = list(dict.fromkeys(arm.stratum for arm in arms))
+    said = headline(arms, margin).verdict
     found = [
-        _success(stratum, [a for a in arms if a.stratum == stratum], margin, colour, strata)
+        _success(stratum, [a for a in arms if a.stratum == stratum], margin, colour, said)
         for stratum in strata
     ]
     if filmed := report_films.films(arms, here):
@@ -114,49 +115,6 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
 def _commands(lines: Sequence[str]) -> str:
     said = "".join(f'<pre class="command">{escape(line)}</pre>' for line in lines)
     return page.details(f"{len(lines)} commands", said) if len(lines) > MANY else said
-
-
-def lead(study: Study, arms: Sequence[Arm], margin: float) -> str:
-    """What is in the report, in a few sentences."""
-    versus = [arm.versus for arm in arms if arm.versus]
-    shown, lost = (
-        sum(v.noninferiority.shown for v in versus),
-        sum(v.loss_detected for v in versus),
-    )
-    judged = (
-        f" Of {len(versus)} comparisons {shown} are non-inferior at {100 * margin:g} points, and a "
-        f"loss is detected in {lost} (Holm)."
-        if versus
-        else ""
-    )
-    n_bad = len(study.runs) - len(arms)
-    bad = f"; {n_bad} more did not finish, see the end" if n_bad else ""
-    return (
-        f"Finished runs: {len(arms)}, with {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
-        "Arms are paired with the unaccelerated policy on the same seeds and the same noise."
-    )
-
-
-@dataclass(frozen=True)
-class Top:
-    """What a reader sees first: the title, the verdict, when and on what, and what is in here."""
-
-    title: str
-    verdict: Headline
-    facts: list[str]
-    intro: str
-
-    @property
-    def lines(self) -> list[str]:
-        """The verdict and what it rests on, without the intro."""
-        verdict = self.verdict
-        said = (f"{verdict.verdict}.", verdict.elsewhere, verdict.rule, f"{'; '.join(self.facts)}.")
-        return [line.replace("..", ".") for line in said if line]
-
-
-def top(study: Study, arms: Sequence[Arm], margin: float) -> Top:
-    title = f"Study {study.folder.resolve().name}"
-    return Top(title, headline(arms, margin), facts(arms), lead(study, arms, margin))
 
 
 def html(top: Top, sections: Sequence[Part]) -> str:
@@ -194,7 +152,7 @@ def _html_table(table: Table) -> str:
 
 
 def _success(
-    stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int, str], strata: Sequence[str]
+    stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int, str], above: str
 ) -> Part:
     charts = []
     if any(arm.versus for arm in arms):
@@ -204,8 +162,9 @@ def _success(
     if len({arm.delay for arm in arms}) > 1:
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
-    verdict = [headline(arms, margin).verdict] if strata[1:] and charts else []
-    said = [f"{line}." for line in (*verdict, *mixed_machines(arms))]
+    verdict = headline(arms, margin).verdict
+    own = [verdict] if verdict != above and any(arm.versus for arm in arms) else []
+    said = [f"{line}." for line in (*own, *mixed_machines(arms))]
     warning = "".join(f"<p>{escape(line)}</p>" for line in said)
     lines = [plain_markdown(line) for line in said]
     return Part(f"Success on {stratum}", tables, warning + _charts(charts), lines)

@@ -12,7 +12,7 @@ from ..studies.comparisons import Arm, pareto
 from ..studies.speeds import Speed
 from ..svg import Drawing, Scale, log_scale
 
-WIDTH, LEFT, RIGHT = 460.0, 44.0, 12.0
+WIDTH, LEFT, RIGHT = 420.0, 44.0, 12.0
 TOP, BOTTOM, HEIGHT = 26.0, 300.0, 342.0
 ROOM = Box(LEFT + 2, TOP - 4, WIDTH, BOTTOM - 2)  # of names
 
