@@ -18,6 +18,7 @@ from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
 from ..store.folder import RunStore, dump, film_of
 from ..store.names import TIME
+from ..studies.arms import arm_words
 
 OUTCOME = ("status", "success", "score", "n_steps")
 
@@ -83,6 +84,7 @@ def _played(
         job.settings.noise_seed,
         policy_batch=job.settings.policy_batch,
         video_of=lambda seed: store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None,
+        who=arm_words(job.config),
         clock=clock,
         delays=job.delays,
         room_for=store.room_for,

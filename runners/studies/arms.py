@@ -86,6 +86,23 @@ def timing_label(config: Mapping[str, Any]) -> str:
     return ", ".join(w for w in (sampler_label(config["sampler"]), cached, quant) if w)
 
 
+def arm_words(config: Mapping[str, Any]) -> str:
+    """What one run is called without others beside it.
+
+    Example:
+        >>> arm_words({"cache": {"name": "hash_ab", "steps": 10}, "quant": {"name": "none"}})
+        'hash_ab S=10'
+        >>> arm_words({"cache": {"name": "none"}, "sampler": {"kind": "ddpm", "steps": 100}})
+        'ddpm-100'
+    """
+    cache = dict(config.get("cache") or {})
+    name = str(cache.get("name") or "none")
+    cached = f"{name} S={cache['steps']}" if "steps" in cache else name
+    words = [cached] if name != "none" else []
+    words += [quant_label(config.get("quant") or {}), sampler_label(config.get("sampler") or {})]
+    return ", ".join(filter(None, words)) or name
+
+
 def natural(label: str) -> list[tuple[int, str]]:
     """A key that sorts by numbers where there are some.
 
