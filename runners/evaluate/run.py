@@ -25,7 +25,7 @@ from ..episodes.loop import Acting, act_padded, query_noise
 from ..jobs.description import describe
 from ..jobs.job import Job
 from ..jobs.session import logged, signature
-from ..loggers import NullLogger, summary_values
+from ..loggers import NullLogger
 from ..machine import machines_of
 from ..metrics import paired, wilson
 from ..overrides import baseline_command
@@ -34,6 +34,7 @@ from ..store.names import TIME
 from ..store.shards import merge
 from ..studies.embodied import as_json, differences, means
 from ..studies.verdict import verdict
+from ..wandb_values import name_of, summary_values
 from .accepted import accept
 from .cost import as_defined_now, flops_of, with_times
 
@@ -138,6 +139,7 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             **signature(job),
         }
         store.write_result(result)
+        logger.pictures(name_of(job, "eval"), cheaper.plan, latency)
         logger.finish(summary_values(result), episodes, store.folder)
         return result
 
