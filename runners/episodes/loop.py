@@ -98,6 +98,7 @@ def evaluate(
     clock: Clock | None = None,
     delays: Delays | None = None,
     room_for: Callable[[Arrays], float] = lambda query: math.inf,
+    stepped: Callable[[int], None] = lambda n_steps: None,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
@@ -115,6 +116,7 @@ def evaluate(
         record: results have a trajectory, with the simulator's states.
         clock: counts the seconds in which the policy acts and simulators are waited for.
         delays: the simulator goes on for so long while the policy thinks.
+        stepped: is told how many steps a simulator has done more.
         room_for: what a query saw -> how many such queries, the first ones, a result keeps.
 
     Yields:
@@ -130,7 +132,9 @@ def evaluate(
         >>> episode.status, episode.n_steps, episode.n_queries
         ('ok', 8, 1)
     """
-    rules = _Rules(policy_batch, noise_seed, video_of, who, disturb, record, delays, room_for)
+    rules = _Rules(
+        policy_batch, noise_seed, video_of, who, disturb, record, delays, room_for, stepped
+    )
     with EnvPool(task, min(n_envs, len(seeds)), timeout_s, record) as pool:
         yield from _Episodes(policy, task, pool, seeds, rules, clock or Clock()).played(n_envs)
 
@@ -147,6 +151,7 @@ class _Rules:
     record: bool
     delays: Delays | None
     room_for: Callable[[Arrays], float]
+    stepped: Callable[[int], None]
 
 
 class _Episodes:
@@ -227,6 +232,7 @@ class _Episodes:
         """Take a worker's answer; the episode, if it has ended for good."""
         slot = self.slots[event.slot]
         observe(slot, event)
+        self.rules.stepped(len(event.rewards))
         if event.kind != "error" and not event.done:
             self.waiting.append(event.slot)
             return None
