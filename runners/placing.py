@@ -52,16 +52,21 @@ def text_box(x: float, y: float, words: str, anchor: str = "start") -> Box:
 
 
 def placed(
-    points: Sequence[tuple[float, float, str]], room: Box, radius: float = 5.0
+    points: Sequence[tuple[float, float, str]],
+    room: Box,
+    avoid: Sequence[Box] = (),
+    radius: float = 5.0,
 ) -> list[Name | None]:
     """A place for each point's name, the first ones first; None where there is no room.
 
     Args:
         points: (x, y, name) in pixels.
         room: where names may be.
+        avoid: what else no name covers.
         radius: of the points' dots, which no name covers.
     """
-    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y, _ in points]
+    taken = [*avoid]
+    taken += [Box(x - radius, y - radius, x + radius, y + radius) for x, y, _ in points]
     found: list[Name | None] = []
     for x, y, words in points:
         name = next((n for n in _candidates(x, y, words) if _fits(n.box, room, taken)), None)

@@ -96,7 +96,7 @@ def _none(here: Sequence[Arm], stratum: str, margin: float) -> str:
         return f"{said(here[0])}: {judged(here[0], margin)}"
     return (
         f"None of {len(here)} arms on {stratum} is shown non-inferior at {within(margin)}: a loss "
-        f"is detected in {lost}, {len(here) - lost} are undecided"
+        f"is detected in {lost}, {len(here) - lost} undecided"
     )
 
 

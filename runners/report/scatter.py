@@ -32,13 +32,13 @@ def sped(arms: Sequence[Arm]) -> list[tuple[Arm, Speed]]:
     return [(arm, arm.speed) for arm in arms if arm.speed]
 
 
-def draw_points(plot: Drawing, points: Sequence[Point]) -> int:
-    """Dots and their names, the first ones first.
+def draw_points(plot: Drawing, points: Sequence[Point], avoid: Sequence[Box] = ()) -> int:
+    """Dots and their names, the first ones first, and no name over what is to be avoided.
 
     Returns:
         How many names found no room.
     """
-    names = placed([(p.x, p.y, p.name) for p in points], ROOM)
+    names = placed([(p.x, p.y, p.name) for p in points], ROOM, avoid)
     for point, name in zip(points, names, strict=True):
         if name and name.moved:
             x = min(max(point.x, name.box.left), name.box.right)
@@ -96,6 +96,7 @@ def success_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
             )
             for arm, found in order
         ],
+        [_along(a, b) for a, b in pairwise(steps)],
     )
     measured = dict.fromkeys(found.conditions for _, found in timed)
     return plot.html(
@@ -105,6 +106,11 @@ def success_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:
         "ratio). The axis of success is zoomed to the data. Dashed: the Pareto front, no arm is "
         f"better in both than those on it.{unnamed(left_out)}",
     )
+
+
+def _along(a: tuple[float, float], b: tuple[float, float]) -> Box:
+    """What an upright or level line covers."""
+    return Box(min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1)
 
 
 def bound_by_speed(arms: Sequence[Arm], colour: Mapping[int, str]) -> str:

@@ -67,7 +67,7 @@ def test_the_verdict_is_of_the_fastest_arm_without_a_loss() -> None:
     assert found.rule.startswith("The fastest of 2 arms on kitchen that are non-inferior")
     assert "of 4 compared" in found.rule
     said = headline([lost, open_], 0.05).verdict
-    assert said.endswith("a loss is detected in 1, 1 are undecided")
+    assert said.endswith("a loss is detected in 1, 1 undecided")
     assert headline([an_arm("none", None)], 0.05).verdict.startswith("No arm could be compared")
 
 
