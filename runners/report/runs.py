@@ -29,11 +29,11 @@ def jobs(study: Study) -> Table:
             rows.append((run.name, [*state, "; ".join(errors), command(run)]))
         elif run.status != FINISHED:  # its result is whole; what came after it was not
             rows.append((run.name, [run.status, f"{done} of {len(run.seeds)}", run.error, ""]))
-    known = {run.name for run in study.runs} | set(study.others)
+    begun = {run.name for run in study.runs} | set(study.others)
     rows += [
         (name, ["not started", "", "", line])
         for name, line in asked_for(study.folder).items()
-        if name not in known
+        if name not in begun
     ]
     rows += [
         (run.name, ["no baseline", "", "", str((run.result["baseline"] or {}).get("command", ""))])
