@@ -89,13 +89,13 @@ class EnvPool:
     ) -> None:
         self.close()
 
-    def reset(self, slot: int, seed: int, video: Path | None = None) -> None:
-        """Begin the episode of `seed`; with `video`, film it and write the mp4 when it ends."""
+    def reset(self, slot: int, seed: int, video: Path | None = None, who: str = "") -> None:
+        """Begin the episode of `seed`; with `video`, film it (`who`: its arm) and write an mp4."""
         self._refuse(slot, "reset", "busy")
         if not self._slots[slot].process.is_alive():
             self._replace(slot)
         self._reserve(slot, 1)
-        self._ask(slot, "reset", seed, None if video is None else Path(video).absolute())
+        self._ask(slot, "reset", seed, None if video is None else Path(video).absolute(), who)
 
     def step(self, slot: int, actions: FloatArray) -> None:
         """Execute `actions` (k, action_dim) in turn, until they or the episode end."""

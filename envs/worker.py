@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing import parent_process
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skipstep.observations import Arrays
 
+from .film import Film
 from .frames import Frames, Seen
 from .motion import Motion
 from .task import EnvError, FloatArray, Task
-from .video import load_av, write_video
+from .video import load_av
 
 if TYPE_CHECKING:
     from .task import Env
@@ -88,14 +88,13 @@ class Host:
         self.spec, self.images = task.obs_spec, frames
         self.env: Env | None = None
         self.rendering = False
-        self.video: Path | None = None
-        self.frames: list[NDArray[np.uint8]] = []
+        self.film: Film | None = None
 
-    def reset(self, seed: int, video: Path | None) -> Event:
+    def reset(self, seed: int, video: Path | None, who: str = "") -> Event:
         env = self._env_for(rendering=video is not None)
-        self.video, self.frames = video, []
+        self.film = None if video is None else Film(video, self.task, seed, who)
         obs, info = env.reset(seed=seed)
-        self._film(env)
+        self._shoot(env, info)
         motion = Motion.stack([self.task.motion(env)])
         seen = Seen(self.spec, 1, self.images)
         seen.add(self._checked(obs))
@@ -121,14 +120,12 @@ class Host:
             moments.append(self.task.motion(self.env))
             if self.record:
                 states.append(self.task.state(self.env))
-            self._film(self.env)
+            self._shoot(self.env, info)
             done = bool(terminated or truncated)
             if done:
                 break
-        if done and self.video is not None:
-            write_video(self.video, self.frames, self.task.control_hz)
-            written = str(self.video)
-            self.video, self.frames = None, []
+        if done and self.film is not None:
+            written, self.film = self.film.write(), None
         event = Event(
             self.slot,
             "chunk",
@@ -174,10 +171,10 @@ class Host:
             self.rendering = rendering
         return self.env
 
-    def _film(self, env: Env) -> None:
-        if self.video is not None:
+    def _shoot(self, env: Env, info: Mapping[str, Any]) -> None:
+        if self.film is not None:
             frame: Any = env.render()
-            self.frames.append(frame)
+            self.film.add(frame, info)
 
 
 def _exit_with_parent() -> None:

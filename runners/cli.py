@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,8 @@ from .places import PROJECT, check_writable, is_checkout
 from .plugins import load_plugins
 from .registry import prepare, runner_of
 from .store.folder import DamagedFileError, StoreError, note_failure
-from .store.shards import within
+from .store.shards import whole_run, within
+from .studies.asked import note_asked
 
 CONF = PROJECT / "conf"
 SHOW_ONLY = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -228,6 +230,8 @@ def _run(argv: Sequence[str]) -> int:
         return _hydra(argv)
     if launches[0].multirun:
         PREPARED.forget()  # its job's turn has not come
+        folders = [whole_run(folder) for launch in launches for folder in launch.folders]
+        note_asked(folders, shlex.join(["python", "run.py", *argv]))
     let_children_import(argv)
     code = 0
     for launch in launches:

@@ -139,8 +139,16 @@ def ms(value: float) -> str:
 
 
 def points(share: float) -> str:
-    """A signed difference of rates in percentage points."""
-    return f"{100 * share:+.0f}" if round(100 * share) else "0"
+    """A signed difference of rates in percentage points; more digits where it would be 0.
+
+    Example:
+        >>> points(0.09), points(-0.004), points(0.0)
+        ('+9', '-0.4', '0')
+    """
+    for digits in (0, 1, 2):
+        if round(abs(100 * share), digits):
+            return f"{100 * share:+.{digits}f}"
+    return "0"
 
 
 def short(value: float) -> str:

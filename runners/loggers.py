@@ -22,72 +22,13 @@ EPISODE_COLUMNS = (
     "attempts",
     "error",
 )
+UNCHARTED = ("seed", "attempts")  # numbers of the table that say nothing as a curve
+PLACES = {  # where W&B keeps what it would put under $HOME: a run's folder holds all of it
+    "WANDB_DATA_DIR": "wandb/data",
+    "WANDB_CACHE_DIR": "wandb/cache",
+    "WANDB_ARTIFACT_DIR": "wandb/artifacts",
+}
 COLUMNS = (*EPISODE_COLUMNS, *embodied_summary.METRICS)
-
-
-def wandb_run(job: Any, job_type: str, *tags: str) -> dict[str, Any]:
-    """What `wandb.init` is to know of a job: a run of its own, found again when it goes on."""
-    return {
-        "project": job.logger.project,
-        "entity": job.logger.entity,
-        "id": f"{job.settings.study}-{job.fingerprint}",
-        "name": job.name,
-        "group": job.settings.study,
-        "job_type": job_type,
-        "tags": [job.task.name, *tags],
-    }
-
-
-def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result under W&B's summary names: ours, and diffusion_policy's test/*."""
-    low, high = result["success_interval"]
-    values = {
-        **{
-            k: result[k]
-            for k in ("success_rate", "n_episodes", "n_errors", "wall_s", "fingerprint")
-        },
-        "success_low": low,
-        "success_high": high,
-        "test/mean_score": result["mean_score"],
-        **{f"test/{k}": v for k, v in result["task_metrics"].items()},
-        **{f"flops/{k}": v for k, v in result["flops"].items() if v is not None},
-        **{f"time/{k}": v for k, v in result["time"].items()},
-        **embodied_summary.summary_values(result),
-    }
-    if result["latency"]:
-        values |= latency_values(result["latency"])
-    if quantisation := result.get("quantisation"):
-        sizes = {k: quantisation[f"bytes_{k}"] for k in ("before", "after")}
-        values |= {f"quant/bytes_{k}": v for k, v in sizes.items()}
-        values["quant/error_max"] = max(x["error"] for x in quantisation["layers"])
-    if realtime := result.get("realtime"):
-        values["realtime/delay_steps"] = realtime["mean"]
-    if result["baseline"] and result["baseline"]["folder"]:
-        values |= {
-            f"paired/{k}": v for k, v in result["baseline"].items() if isinstance(v, (int, float))
-        }
-    return values
-
-
-def latency_values(latency: Mapping[str, Any]) -> dict[str, Any]:
-    """latency/times_as_fast as every table has it, with its interval; percentiles of each arm."""
-    values = {f"latency/{k}": latency.get(k) for k in ("times_as_fast", "engine_ratio", "warning")}
-    if bounds := latency.get("times_as_fast_interval"):
-        values |= dict(zip(("latency/times_low", "latency/times_high"), bounds, strict=True))
-    for arm in ("accelerated", "plain", "engine"):
-        for key, value in (latency.get(arm) or {}).items():
-            values |= (
-                _of_stage(arm, key, value)
-                if isinstance(value, Mapping)
-                else {f"latency/{arm}_{key}": value}
-            )
-    return {k: v for k, v in values.items() if v is not None}
-
-
-def _of_stage(arm: str, key: str, percentiles: Mapping[str, float]) -> dict[str, float]:
-    """latency/accelerated_encode_p50_ms, as the percentiles of the whole query are called."""
-    stage = key.removesuffix("_ms")
-    return {f"latency/{arm}_{stage}_{name}_ms": value for name, value in percentiles.items()}
 
 
 def has_key() -> bool:
@@ -116,6 +57,9 @@ class NullLogger:
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """A row of numbers of a training."""
 
+    def pictures(self, title: str, plan: Any, latency: Mapping[str, Any] | None) -> None:
+        """What an evaluation ran: its plan, and the times of single queries where there are any."""
+
     def finish(
         self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
     ) -> None:
@@ -140,7 +84,15 @@ class WandbLogger(NullLogger):
             ) from error
 
     def __init__(self, folder: Path, run: Mapping[str, Any], config: dict[str, Any]) -> None:
-        self.run = self._started(folder, run, config)
+        self.elsewhere = {name: os.environ.get(name) for name in PLACES}
+        for name, place in PLACES.items():
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            os.environ[name] = str((folder / place).absolute())
+        try:
+            self.run = self._started(folder, run, config)
+        except BaseException:
+            self._leave()
+            raise
         self.run.define_metric("episode")
         self.run.define_metric("test/*", step_metric="episode")
         self.n_episodes = 0
@@ -177,7 +129,7 @@ class WandbLogger(NullLogger):
         numbers = {
             f"test/{k}": record[k]
             for k in EPISODE_COLUMNS
-            if isinstance(record.get(k), (bool, int, float))
+            if k not in UNCHARTED and isinstance(record.get(k), (bool, int, float))
         }
         self.run.log(
             {
@@ -192,6 +144,18 @@ class WandbLogger(NullLogger):
         self.run.define_metric("train/step")
         self.run.define_metric("train/*", step_metric="train/step")
         self.run.log({f"train/{k}": v for k, v in {**values, "step": step}.items()})
+
+    def pictures(self, title: str, plan: Any, latency: Mapping[str, Any] | None) -> None:
+        import wandb
+
+        from .show.drawings import plan_grid
+        from .svg import picture
+
+        said = f"{plan.mask.mean():.1%} of cells computed"
+        drawn = picture(f"Plan of {title}", [(said, plan_grid(plan))])
+        self.run.log({"plan": wandb.Html(drawn, inject=False)})
+        for arm, samples in ((latency or {}).get("samples_ms") or {}).items():
+            self.run.log({f"latency/{arm}_ms": wandb.Histogram(samples)})
 
     def finish(
         self, summary: Mapping[str, Any], episodes: list[dict[str, Any]], folder: Path
@@ -213,6 +177,14 @@ class WandbLogger(NullLogger):
 
     def close(self, exit_code: int) -> None:
         self.run.finish(exit_code=exit_code)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give W&B's folders back to whoever runs next in this process."""
+        for name, value in self.elsewhere.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 class OnlineLogger(WandbLogger):

@@ -15,7 +15,8 @@ STYLE = """
 svg.chart { display: block; width: 100%; height: auto; max-width: 40rem; }
 svg.chart text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg.chart text.soft { fill: var(--soft); }
-svg.chart text.badge { fill: #fff; font-size: 10px; font-weight: 600; }
+svg.chart text.name { font-size: 11px; paint-order: stroke; stroke: var(--paper);
+  stroke-width: 3px; stroke-linejoin: round; }
 svg.chart .grid { stroke: var(--line); stroke-width: 1; }
 svg.chart .axis { stroke: var(--soft); stroke-width: 1; }
 svg.chart .guide { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; fill: none; }
@@ -23,7 +24,9 @@ svg.chart .halo { stroke: var(--paper); stroke-width: 1.5; }
 svg.chart .edge { stroke: var(--soft); stroke-width: .6; }
 svg.chart .hover { fill: none; pointer-events: all; }
 svg.chart .hover:hover { stroke: var(--ink); stroke-width: 1; }
-.broad > svg.chart { max-width: none; min-width: 40rem; }
+.broad > svg.chart { max-width: none; }
+.phone { display: none; }
+@media (max-width: 40rem) { .desk { display: none; } .phone { display: block; } }
 """
 SHEET = """
 svg.chart { max-width: none; }
@@ -32,6 +35,7 @@ svg.chart text.heading { font-size: 14px; font-weight: 600; }
 svg.chart rect.sheet { fill: var(--paper); }
 """
 CHARACTER_PX = 6.4  # of a letter, on average
+LEGEND_PX = 16.0  # between lines of a legend
 TITLE_PX = 34.0  # of a picture, and above each drawing in it
 
 
@@ -103,12 +107,10 @@ class Drawing:
         where = {"x": x, "y": y, "text-anchor": anchor}
         self._add("text", where | ({"class": kind} if kind else {}), escape(words))
 
-    def badge(self, x: float, y: float, number: int, colour: str, said: str) -> None:
-        """A numbered disc; what it is appears on hovering."""
-        self._parts.append(f"<g><title>{escape(said)}</title>")
-        self._add("circle", {"cx": x, "cy": y, "r": 8, "fill": colour, "class": "halo"})
-        self.text(x, y + 3.5, str(number), "middle", "badge")
-        self._parts.append("</g>")
+    def dot(self, x: float, y: float, colour: str, said: str) -> None:
+        """A disc; what it is appears on hovering."""
+        where = {"cx": x, "cy": y, "r": 3.5, "fill": colour, "class": "halo"}
+        self._add("circle", where, f"<title>{escape(said)}</title>")
 
     def cells(
         self, here: np.ndarray, x: float, y: float, across: float, down: float, **style: object
@@ -125,8 +127,11 @@ class Drawing:
         self._add("image", {**where, **style, "href": f"data:image/png;base64,{png}"})
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-        """Coloured squares with their names in a line, [(colour, name)]."""
+        """Coloured squares with their names, [(colour, name)], in lines that end at the edge."""
+        left = x
         for colour, name in entries:
+            if x > left and x + 14 + CHARACTER_PX * len(name) > self.width:
+                x, y = left, y + LEGEND_PX
             self.rect(x, y - 9, 10.0, 10.0, fill=colour, **{"class": "edge"})
             self.text(x + 14, y, name, kind="soft")
             x += 30 + CHARACTER_PX * len(name)
@@ -156,27 +161,45 @@ class Drawing:
         )
         self._parts.append(f"<{tag}{said}>{inner}</{tag}>")
 
-    def html(self, label: str, caption: str, below: str = "", broad: bool = False) -> str:
+    def html(self, label: str, caption: str, below: str = "", phone: Drawing | None = None) -> str:
         """As a figure.
 
         Args:
             label: for people who hear the page.
             caption: what is seen, in words.
             below: HTML under the drawing.
-            broad: as wide as the page, and scrolled sideways on a phone.
+            phone: the same on a narrow screen, where this one is as wide as the page.
         """
-        drawn = (
-            f'<svg class="chart" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{escape(label)}">{self.inner}</svg>'
-        )
-        if broad:
-            drawn = f'<div class="wide broad">{drawn}</div>'
+        heard = f'role="img" aria-label="{escape(label)}"'
+        drawn = self._drawn(heard)
+        if phone:
+            seen = phone._drawn('aria-hidden="true"')
+            drawn = f'<div class="broad desk">{drawn}</div><div class="phone">{seen}</div>'
         return f"<figure>{drawn}{below}<figcaption>{escape(caption)}</figcaption></figure>"
+
+    def _drawn(self, attributes: str) -> str:
+        box = f"0 0 {self.width:g} {self.height:g}"
+        return f'<svg class="chart" viewBox="{box}" {attributes}>{self.inner}</svg>'
 
     @property
     def inner(self) -> str:
         """The shapes, without the picture around them."""
         return "".join(self._parts)
+
+
+def legend_lines(room: float, names: Sequence[str]) -> int:
+    """How many lines a legend takes in so many pixels.
+
+    Example:
+        >>> legend_lines(900, ["computed", "reused"]), legend_lines(90, ["computed", "reused"])
+        (1, 2)
+    """
+    lines, x = 1, 0.0
+    for name in names:
+        if x and x + 14 + CHARACTER_PX * len(name) > room:
+            lines, x = lines + 1, 0.0
+        x += 30 + CHARACTER_PX * len(name)
+    return lines
 
 
 def picture(title: str, drawings: Sequence[tuple[str, Drawing]]) -> str:

@@ -29,6 +29,7 @@ from runners.evaluate import evaluate
 from runners.metrics import paired, wilson
 from runners.store.folder import dump
 from runners.store.reading import is_baseline
+from runners.studies.arms import timing_label
 
 from . import measured, page
 from .latency import job_of
@@ -79,7 +80,7 @@ def main() -> int:
     words.add_argument("--sampler", nargs="*", default=[], help="sampler=ddpm sampler.steps=5 ...")
     options = words.parse_args()
     job = job_of(options.task, (f"n_episodes={options.episodes}", *options.sampler))
-    label = f"{page.label_of(job.config)}, mean of {options.samples}"
+    label = f"{timing_label(job.config)}, mean of {options.samples}"
     kept, plain = measured.measured(NAME).get(options.task, {}), plain_success(options.task)
     success = {int(s): ok for s, ok in kept.get(label, {}).get("success", {}).items()}
     missing = [seed for seed in job.seeds if seed not in success]

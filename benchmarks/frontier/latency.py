@@ -31,10 +31,11 @@ from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import compare
 from runners.jobs.job import Job
 from runners.machine import cpu, load
+from runners.studies.arms import timing_label
 
 from .arms import ARMS
 from .measured import keep_measured
-from .page import kept_runs, label_of, task_of
+from .page import kept_runs, task_of
 
 REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -49,15 +50,15 @@ def job_of(task: str, overrides: tuple[str, ...]) -> Job:
 
 def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
     """(label, query) of the reference implementation and of every arm that was played."""
-    played = {label_of(kept.run().config) for kept in kept_runs() if task_of(kept) == task}
+    played = {timing_label(kept.run().config) for kept in kept_runs() if task_of(kept) == task}
     for arm in ARMS:
         job = job_of(task, arm.overrides)
         if not arm.overrides:
             yield REFERENCE, partial(act, stock_policy(job.policy))
-        if label_of(job.config) not in played:
+        if timing_label(job.config) not in played:
             continue
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
-        yield label_of(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
+        yield timing_label(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
 
 
 def observations(task: str) -> np.ndarray:

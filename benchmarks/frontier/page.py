@@ -21,7 +21,7 @@ from runners.metrics import Paired, paired, wilson
 from runners.statistics import noninferiority
 from runners.store.published import STUDIES, Published, published
 from runners.store.reading import Run, is_baseline
-from runners.studies.arms import quant_label, sampler_label
+from runners.studies.arms import timing_label
 from runners.studies.cost import read_flops
 from runners.studies.embodied import differences, means
 
@@ -71,13 +71,6 @@ class Row:
         return speed(self.times, self.timed["cpu_ratio_interval"])
 
 
-def label_of(config: Mapping[str, Any]) -> str:
-    """Sampler, cache and quantisation in few words."""
-    cache, quant = config["cache"], quant_label(config["quant"])
-    cached = "" if cache["name"] == "none" else f"{cache['name']} S = {cache['steps']}"
-    return ", ".join(w for w in (sampler_label(config["sampler"]), cached, quant) if w)
-
-
 def kept_runs() -> list[Published]:
     """All runs of the study."""
     return published(RESULTS / STUDIES / f"{STUDY}.yaml")
@@ -95,7 +88,7 @@ def rows_of(task: str, timings: Mapping[str, Any]) -> list[Row]:
     rows = []
     for run in runs:
         versus = paired(run.success, plain.success) if plain and run is not plain else None
-        label, cost = label_of(run.config), read_flops(run, plain)
+        label, cost = timing_label(run.config), read_flops(run, plain)
         rows.append(Row(run, label, versus, cost.share, timings.get(task, {}).get(label)))
     return sorted(rows, key=lambda row: (-row.times, row.share or 0, row.label))
 

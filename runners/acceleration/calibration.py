@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from accel import (
     CACHES,
     CachePlan,
@@ -32,6 +30,7 @@ from ..episodes.observed import tensors
 from ..episodes.queries import Queries, choose_queries
 from ..jobs.calibration_choice import Recipe, load
 from ..jobs.job import Job
+from ..progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +97,9 @@ def play(job: Job) -> Queries:
     """Queries of episodes that the plain policy plays."""
     choice, settings = job.recipe.choice, job.settings
     seeds = choice.episode_seeds
-    bar = tqdm(total=len(seeds), desc="calibration", unit="episode", disable=None)
+    progress = Progress("calibration", len(seeds))
     found: dict[int, Arrays] = {}
-    with bar, accelerated(job.policy, engine="fused") as plain:
+    with progress, accelerated(job.policy, engine="fused") as plain:
         for episode in evaluate(
             plain,
             job.task,
@@ -108,8 +107,9 @@ def play(job: Job) -> Queries:
             job.n_envs,
             settings.noise_seed,
             policy_batch=settings.policy_batch,
+            stepped=progress.step,
         ):
-            bar.update()
+            progress.episode("")
             if episode.status == "ok":
                 found[episode.seed] = episode.observations
             else:

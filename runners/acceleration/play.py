@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from skipstep.whole_files import write_whole
 
@@ -16,8 +14,10 @@ from ..episodes.loop import evaluate
 from ..jobs.job import Job
 from ..loggers import NullLogger
 from ..machine import arithmetic, warn_of_others
+from ..progress import Progress
 from ..store.folder import RunStore, dump, film_of
 from ..store.names import TIME
+from ..studies.arms import arm_words
 
 OUTCOME = ("status", "success", "score", "n_steps")
 
@@ -39,27 +39,24 @@ def play_missing(
     """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     successes = n_ok = 0
     filmed = {*job.seeds[: job.settings.videos], *(job.settings.film or ())}
-    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
+    progress = Progress(job.name, len(seeds))
 
     def count(record: Mapping[str, Any]) -> None:
         nonlocal successes, n_ok
         n_ok += record["status"] == "ok"
         successes += record["success"] is True
-        rate = successes / max(n_ok, 1)
-        bar.set_postfix_str(
-            f"success {rate:.2f}" + (f", errors {bar.n + 1 - n_ok}" if bar.n + 1 > n_ok else "")
-        )
-        bar.update()
+        rate, n_errors = successes / max(n_ok, 1), progress.n_done + 1 - n_ok
+        progress.episode(f"success {rate:.2f}" + (f", errors {n_errors}" if n_errors else ""))
         logger.episode(record, rate)
 
-    with bar:
+    with progress:
         for seed in seeds:
             if seed not in missing:
                 count(store.episodes[seed])
         if not missing:
             return
         warn_of_others((store.episodes[s] for s in seeds if s not in missing), "earlier episodes")
-        for episode in _played(job, store, fast, missing, filmed, clock):
+        for episode in _played(job, store, fast, missing, filmed, clock, progress.step):
             record = _record(episode, store)
             store.append(record)
             save_time(store, clock)
@@ -74,6 +71,7 @@ def _played(
     seeds: Sequence[int],
     filmed: Collection[int],
     clock: Clock | None = None,
+    stepped: Callable[[int], None] = lambda n_steps: None,
 ) -> Iterator[EpisodeResult]:
     return evaluate(
         fast,
@@ -83,9 +81,11 @@ def _played(
         job.settings.noise_seed,
         policy_batch=job.settings.policy_batch,
         video_of=lambda seed: store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None,
+        who=arm_words(job.config),
         clock=clock,
         delays=job.delays,
         room_for=store.room_for,
+        stepped=stepped,
     )
 
 
@@ -110,12 +110,17 @@ def film(job: Job, store: RunStore, fast: Any, seeds: Sequence[int]) -> None:
     """
     if not seeds:
         return
-    bar = tqdm(_played(job, store, fast, seeds, seeds), "films", len(seeds), disable=None)
-    for episode in bar:
-        record, before = _record(episode, store), store.episodes[episode.seed]
-        if any(record[key] != before[key] for key in OUTCOME):
-            raise RuntimeError(
-                f"seed {episode.seed} ended otherwise when it was filmed: "
-                f"{[record[key] for key in OUTCOME]} instead of {[before[key] for key in OUTCOME]}"
-            )
-        store.append({**before, "video": record["video"]})
+    with Progress("films", len(seeds)) as progress:
+        for episode in _played(job, store, fast, seeds, seeds, stepped=progress.step):
+            _add_film(store, episode)
+            progress.episode("")
+
+
+def _add_film(store: RunStore, episode: EpisodeResult) -> None:
+    record, before = _record(episode, store), store.episodes[episode.seed]
+    if any(record[key] != before[key] for key in OUTCOME):
+        raise RuntimeError(
+            f"seed {episode.seed} ended otherwise when it was filmed: "
+            f"{[record[key] for key in OUTCOME]} instead of {[before[key] for key in OUTCOME]}"
+        )
+    store.append({**before, "video": record["video"]})

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.errors import CompactHydraException
-from tqdm import tqdm
 
 from accel import AcceleratedPolicy
 
@@ -23,6 +22,7 @@ from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
 from ..loggers import NullLogger
 from ..metrics import wilson
+from ..progress import Progress
 from ..store.folder import RunStore
 from ..store.names import TRAJECTORIES
 from .demos import Demo, DemoSet
@@ -127,25 +127,26 @@ def _episodes(
     """Run what is missing; earlier episodes are logged again: the newest W&B file is complete."""
     again = store.missing(seeds)
     missing = [s for s in seeds if s in again or not _file(store.folder, s).exists()]
-    bar = tqdm(total=len(seeds), desc=job.name, unit="episode", disable=None)
+    progress = Progress(job.name, len(seeds))
     outcomes: list[bool] = []
 
     def count(record: Mapping[str, Any]) -> None:
         if record["status"] == "ok":
             outcomes.append(record["success"])
-        bar.update()
-        logger.episode(record, sum(outcomes) / max(len(outcomes), 1))
+        rate = sum(outcomes) / max(len(outcomes), 1)
+        progress.episode(f"success {rate:.2f}")
+        logger.episode(record, rate)
 
     for seed in seeds:
         if seed not in missing:
             count(store.episodes[seed])
     if not missing:
-        bar.close()
+        progress.close()
         log.info("all %d episodes are there: %s", len(seeds), store.folder)
         return
     filmed = set(seeds[: job.settings.videos])
     (store.folder / TRAJECTORIES).mkdir(exist_ok=True)
-    with bar, SOURCES[config.source](job) as acting:
+    with progress, SOURCES[config.source](job) as acting:
         if isinstance(acting, AcceleratedPolicy):
             store.keep_to_plan(acting.digest())
         for episode in evaluate(
@@ -159,8 +160,10 @@ def _episodes(
             video_of=lambda seed: (
                 store.folder / "videos" / f"{seed}.mp4" if seed in filmed else None
             ),
+            who=config.source,
             record=True,
             room_for=lambda query: 0,
+            stepped=progress.step,
         ):
             if isinstance(episode.trajectory, Trajectory):
                 episode.trajectory.save(_file(store.folder, episode.seed))

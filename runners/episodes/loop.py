@@ -91,12 +91,14 @@ def evaluate(
     *,
     policy_batch: int = 8,
     video_of: Callable[[int], Path | None] = lambda seed: None,
+    who: str = "",
     timeout_s: float = 120.0,
     disturb: Callable[[int, int, np.ndarray], np.ndarray] = lambda seed, query, actions: actions,
     record: bool = False,
     clock: Clock | None = None,
     delays: Delays | None = None,
     room_for: Callable[[Arrays], float] = lambda query: math.inf,
+    stepped: Callable[[int], None] = lambda n_steps: None,
 ) -> Iterator[EpisodeResult]:
     """Run every seed to its end; results come in the order in which episodes finish.
 
@@ -108,11 +110,13 @@ def evaluate(
         noise_seed: with the episode's seed and the query's index it makes the query's noise.
         policy_batch: rows of a query, constant; part of the result's identity, unlike n_envs.
         video_of: seed -> where to write its video, or None.
+        who: what the arm is called under the frames of videos.
         timeout_s: a worker that does not answer for this long is replaced.
         disturb: (seed, query, the policy's actions) -> the actions that are executed.
         record: results have a trajectory, with the simulator's states.
         clock: counts the seconds in which the policy acts and simulators are waited for.
         delays: the simulator goes on for so long while the policy thinks.
+        stepped: is told how many steps a simulator has done more.
         room_for: what a query saw -> how many such queries, the first ones, a result keeps.
 
     Yields:
@@ -128,7 +132,9 @@ def evaluate(
         >>> episode.status, episode.n_steps, episode.n_queries
         ('ok', 8, 1)
     """
-    rules = _Rules(policy_batch, noise_seed, video_of, disturb, record, delays, room_for)
+    rules = _Rules(
+        policy_batch, noise_seed, video_of, who, disturb, record, delays, room_for, stepped
+    )
     with EnvPool(task, min(n_envs, len(seeds)), timeout_s, record) as pool:
         yield from _Episodes(policy, task, pool, seeds, rules, clock or Clock()).played(n_envs)
 
@@ -140,10 +146,12 @@ class _Rules:
     policy_batch: int
     noise_seed: int
     video_of: Callable[[int], Path | None]
+    who: str
     disturb: Callable[[int, int, np.ndarray], np.ndarray]
     record: bool
     delays: Delays | None
     room_for: Callable[[Arrays], float]
+    stepped: Callable[[int], None]
 
 
 class _Episodes:
@@ -194,7 +202,7 @@ class _Episodes:
             recorder=Recorder() if rules.record else None,
             timeline=_timeline(self.task, rules.delays, rules.noise_seed, seed),
         )
-        self.pool.reset(index, seed, rules.video_of(seed))
+        self.pool.reset(index, seed, rules.video_of(seed), rules.who)
 
     def _act(self) -> None:
         """Ask the policy once, for as many as its batch has room for."""
@@ -224,6 +232,7 @@ class _Episodes:
         """Take a worker's answer; the episode, if it has ended for good."""
         slot = self.slots[event.slot]
         observe(slot, event)
+        self.rules.stepped(len(event.rewards))
         if event.kind != "error" and not event.done:
             self.waiting.append(event.slot)
             return None

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..episodes.loop import Acting, act_padded, query_noise
 from ..jobs.description import describe
 from ..jobs.job import Job
 from ..jobs.session import logged, signature
-from ..loggers import NullLogger, summary_values
+from ..loggers import NullLogger
 from ..machine import machines_of
 from ..metrics import paired, wilson
 from ..overrides import baseline_command
@@ -33,6 +34,7 @@ from ..store.names import TIME
 from ..store.shards import merge
 from ..studies.embodied import as_json, differences, means
 from ..studies.verdict import verdict
+from ..wandb_values import name_of, summary_values
 from .accepted import accept
 from .cost import as_defined_now, flops_of, with_times
 
@@ -131,11 +133,13 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
             "adapted": list(job.adapted),
             "stats": stats,
             "wall_s": round(previous.get("wall_s", 0) + time.perf_counter() - started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "time": clock.seconds(),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             **signature(job),
         }
         store.write_result(result)
+        logger.pictures(name_of(job, "eval"), cheaper.plan, latency)
         logger.finish(summary_values(result), episodes, store.folder)
         return result
 

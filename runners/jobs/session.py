@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..loggers import LOGGERS, NullLogger, wandb_run
+from ..loggers import LOGGERS, NullLogger
 from ..overrides import command
 from ..store.folder import RunStore
+from ..wandb_values import wandb_config, wandb_run
 from .versions import versions
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def run_unless_done(
 @contextmanager
 def logged(job: Any, folder: Path, kind: str, *tags: str) -> Iterator[NullLogger]:
     """The job's logger; what fails within it is logged as failed."""
-    logger = LOGGERS[job.logger.name](folder, wandb_run(job, kind, *tags), job.config)
+    told = wandb_run(job, kind, *tags), wandb_config(job.config)
+    logger = LOGGERS[job.logger.name](folder, *told)
     exit_code = 1
     try:
         yield logger

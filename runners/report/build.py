@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from skipstep.whole_files import replacing, write_whole
+from skipstep.whole_files import write_whole
 
 from ..arguments import Parser
 from ..errors import UserError
 from ..studies.comparisons import Arm, ReportConfig, findings
-from ..studies.study import read_study
-from . import embodied as report_embodied
-from . import stages as report_stages
-from .page import html, lead, markdown, parts
+from ..studies.study import LIST, Study, read_study
+from .columns import as_csv, rows_of, write_parquet
+from .facts import date_words
+from .headline import headline
+from .index import Card, studies_here, write_index
+from .page import html, markdown, parts
+from .top import top
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+SITE = Path("site")
 FOLDER, PAGE, TEXT, ROWS, COLUMNS = "report", "report.html", "report.md", "arms.csv", "arms.parquet"
 
 
-def write_report(path: Path, config: ReportConfig) -> list[Path]:
-    """Write <study>/report/ from what its runs left.
+def write_report(path: Path, config: ReportConfig, into: Path | None = None) -> list[Path]:
+    """Write a study's report from what its runs left.
+
+    Args:
+        path: of the study, a folder with runs or a list of them.
+        config: of the verdicts.
+        into: the report's folder; <study>/report/ where it is not named.
 
     Returns:
         The files.
@@ -34,109 +39,74 @@ def write_report(path: Path, config: ReportConfig) -> list[Path]:
         UserError: there is no study.
     """
     study = read_study(path)
-    arms = findings(study, config)
-    here = study.folder / FOLDER
+    return _write(study, findings(study, config), config, into or study.folder / FOLDER)
+
+
+def write_site(config: ReportConfig, site: Path, studies: Sequence[Path] | None = None) -> Path:
+    """Write the report of every study that is here, and a page with a link to each.
+
+    A study that cannot be read is on that page with the reason, and the others have their reports.
+
+    Args:
+        config: of the verdicts.
+        site: the folder of index.html, and of <study>/report.html.
+        studies: their folders and lists; published ones and those of multirun/ by default.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: there is no study.
+    """
+    cards = []
+    for path in studies_here() if studies is None else studies:
+        name = path.stem if path.suffix == LIST else path.name
+        try:
+            study = read_study(path)
+            arms = findings(study, config)
+        except UserError as error:
+            cards.append(Card(name, None, f"not readable: {error}", "", ""))
+            continue
+        here = site / name
+        if any(card.page and card.page.parent == here for card in cards):
+            here = site / f"{name}-multirun"
+        _write(study, arms, config, here)
+        said = f"{len(arms)} arms, {sum(arm.n for arm in arms)} episodes"
+        verdict = headline(arms, config.margin).verdict
+        cards.append(Card(here.name, here / PAGE, verdict, date_words(arms), said))
+    return write_index(cards, site)
+
+
+def _write(study: Study, arms: Sequence[Arm], config: ReportConfig, here: Path) -> list[Path]:
     here.mkdir(parents=True, exist_ok=True)
-    title, intro = f"Study {study.folder.resolve().name}", lead(study, arms, config.margin)
+    first = top(study, arms, config.margin)
     sections = parts(study, arms, config.margin, here)
-    write_whole(here / PAGE, html(title, intro, sections))
-    write_whole(here / TEXT, markdown(title, intro, sections))
-    further = report_embodied.further_of(arms)
-    rows = [row(arm) | report_embodied.columns(arm, further) for arm in arms]
-    if report_stages.table(arms):
-        rows = [found | report_stages.columns(arm) for found, arm in zip(rows, arms, strict=True)]
-    write_whole(here / ROWS, _csv(rows))
+    write_whole(here / PAGE, html(first, sections))
+    write_whole(here / TEXT, markdown(first, sections))
+    rows = rows_of(arms)
+    write_whole(here / ROWS, as_csv(rows))
     files = [here / name for name in (PAGE, TEXT, ROWS)]
     if find_spec("pyarrow"):
-        _write_parquet(here / COLUMNS, rows)
+        write_parquet(here / COLUMNS, rows)
         files.append(here / COLUMNS)
     return files
 
 
-def row(arm: Arm) -> dict[str, Any]:
-    """An arm's numbers, flat; what it has not got is None."""
-    versus, latency = arm.versus, arm.latency
-    paired = versus.success if versus else None
-    score = versus.score if versus else None
-    low, high = arm.interval
-    bounds = (latency.ratio_interval if latency else None) or (None, None)
-    return {
-        "number": arm.number,
-        "run": arm.run.name,
-        "stratum": arm.stratum,
-        "label": arm.label,
-        "cache": arm.run.result["cache"],
-        "quant": arm.run.result["quant"],
-        "baseline": versus.baseline.name if versus else None,
-        "n_episodes": arm.n,
-        "n_errors": arm.run.n_errors,
-        "n_success": arm.n_success,
-        "success_rate": arm.rate,
-        "success_low": low,
-        "success_high": high,
-        "n_paired": paired.n if paired else None,
-        "wins": paired.wins if paired else None,
-        "losses": paired.losses if paired else None,
-        "difference": paired.difference if paired else None,
-        "difference_low": paired.difference_interval[0] if paired else None,
-        "difference_high": paired.difference_interval[1] if paired else None,
-        "p_mcnemar": paired.p_value if paired else None,
-        "p_holm": versus.p_holm if versus else None,
-        "margin": versus.noninferiority.margin if versus else None,
-        "loss_detected": versus.loss_detected if versus else None,
-        "noninferior": versus.noninferiority.shown if versus else None,
-        "p_noninferiority": versus.noninferiority.p_value if versus else None,
-        "power": versus.power if versus else None,
-        "n_needed": versus.needed if versus else None,
-        "mean_score": arm.mean_score,
-        "score_difference": score.difference if score else None,
-        "score_difference_low": score.interval[0] if score and score.interval else None,
-        "score_difference_high": score.interval[1] if score and score.interval else None,
-        "latency_p50_ms": latency.p50_ms if latency else None,
-        "latency_p50_low_ms": latency.p50_interval[0] if latency else None,
-        "latency_p50_high_ms": latency.p50_interval[1] if latency else None,
-        "latency_p95_ms": latency.p95_ms if latency else None,
-        "latency_p99_ms": latency.p99_ms if latency else None,
-        "plain_p50_ms": latency.plain_p50_ms if latency else None,
-        "times_as_fast": arm.times_as_fast,
-        "times_as_fast_low": bounds[0],
-        "times_as_fast_high": bounds[1],
-        "engine_ratio": latency.engine_ratio if latency else None,
-        "times_flops_allow": arm.bound,
-        "flops": arm.flops.query,
-        "flops_share": arm.flops.share,
-        "flops_executed_share": arm.flops.executed_share,
-        "fingerprint": arm.run.result["fingerprint"],
-    }
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets the apostrophe that stops it."""
-    formula = isinstance(value, str) and value.startswith(FORMULA)
-    return f"'{value}" if formula else value
-
-
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows), temporary)
-
-
 def run(argv: Sequence[str]) -> int:
     """0: written; 2: a mistake of the user."""
-    parser = Parser("python -m runners.report", description="Tables and one page of a study.")
+    parser = Parser(
+        "skipstep report", description="Tables and one page of a study, or of all that are here."
+    )
     parser.add_argument(
-        "study", type=Path, help="multirun/<study>, or results/studies/<study>.yaml"
+        "study", type=Path, nargs="?", help="multirun/<study>, or results/studies/<study>.yaml"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="a page for every study, and one that links them"
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help="folder that is written; <study>/report by default, and site with --all",
     )
     parser.add_argument(
         "--margin",
@@ -149,7 +119,13 @@ def run(argv: Sequence[str]) -> int:
     )
     try:
         args = parser.parse_args(argv)
-        files = write_report(args.study, _config(args.margin, args.seed))
+        if args.all == bool(args.study):
+            raise UserError("report needs a study, or --all: skipstep report multirun/main")
+        config = _config(args.margin, args.seed)
+        if args.all:
+            files = [write_site(config, args.into or SITE)]
+        else:
+            files = write_report(args.study, config, args.into)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 from .. import html as page
 from .. import svg
-from ..studies.comparisons import Arm, Versus, busy, mixed_machines, over_strata, unsteady
+from ..studies.cautions import busy, mixed_machines, unsteady
+from ..studies.comparisons import Arm, over_strata
 from ..studies.study import Study
 from . import (
     charts as report_charts,
@@ -20,10 +19,19 @@ from . import (
     embodied as report_embodied,
 )
 from . import (
+    films as report_films,
+)
+from . import (
+    forest as report_forest,
+)
+from . import (
     maps as report_maps,
 )
 from . import (
     runs as report_runs,
+)
+from . import (
+    scatter as report_scatter,
 )
 from . import (
     stages as report_stages,
@@ -32,22 +40,27 @@ from . import (
     tables as report_tables,
 )
 from .charts import named
+from .colours import colours
+from .headline import headline
 from .markdown import fenced, markdown_table, plain_markdown
+from .script import SCRIPT
+from .script import STYLE as CONTROLS
 from .tables import Table
+from .top import Top
 
-MAX_FILMED = 4  # discordant seeds of an arm whose films are shown
+MISSING = "Missing, failed and incomplete"
+MANY = 12  # commands, from which on they are behind a line
 STYLE = (
     svg.STYLE
     + report_maps.STYLE
+    + report_films.STYLE
+    + CONTROLS
     + """
 .charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, 24rem), 1fr)); align-items: start; margin: .75rem 0; }
-.films { display: grid; gap: .5rem; grid-template-columns: 1fr 1fr; max-width: 40rem;
-  margin: .5rem 0 1rem; }
-.films video { width: 100%; background: #000; }
-td, thead th { white-space: nowrap; }
-tbody th { min-width: 9rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: .5rem 0; }
+td { white-space: nowrap; }
+tbody th { min-width: 11rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: .4rem 0; }
 """
 )
 
@@ -64,12 +77,16 @@ class Part:
 
 def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[Part]:
     """The sections of a report that lies in `here`."""
-    colour = report_charts.colours(arms)
+    colour = colours(arms)
     strata = list(dict.fromkeys(arm.stratum for arm in arms))
+    said = headline(arms, margin).verdict
     found = [
-        _success(stratum, [a for a in arms if a.stratum == stratum], margin, colour)
+        _success(stratum, [a for a in arms if a.stratum == stratum], margin, colour, said)
         for stratum in strata
     ]
+    if filmed := report_films.films(arms, here):
+        lines = report_films.lines(filmed)
+        found.append(Part("Films", html=report_films.html(filmed), lines=lines))
     if methods := over_strata(arms):
         found.append(Part("Over tasks and checkpoints", [report_tables.methods(methods)]))
     found += _embodied(arms, strata)
@@ -82,52 +99,42 @@ def parts(study: Study, arms: Sequence[Arm], margin: float, here: Path) -> list[
     if seeds.rows:
         found.append(Part("How much these seeds can show", [seeds]))
     if any(arm.versus for arm in arms):
-        found.append(_discordant(arms, here))
+        found.append(_discordant(arms))
     if mapped := [arm for arm in arms if report_maps.computed_share(arm).size]:
         found.append(Part("Cache maps", html=_maps(mapped, colour)))
-    jobs = report_runs.jobs(study)
-    if jobs.rows:
-        found.insert(0, Part("Missing, failed and incomplete", [jobs]))
     lines = report_runs.commands(study)
-    said = f"<pre>{escape(chr(10).join(lines))}</pre>"
-    found.append(Part("Commands", html=said, lines=fenced(lines, "sh")))
+    found.append(Part("Commands", html=_commands(lines), lines=fenced(lines, "sh")))
     if arms:
         found.append(Part("Versions", [report_runs.versions(arms)]))
+    jobs = report_runs.jobs(study)
+    if jobs.rows:
+        found.append(Part(MISSING, [jobs]))
     return found
 
 
-def lead(study: Study, arms: Sequence[Arm], margin: float) -> str:
-    """What is in the report, in two sentences."""
-    versus = [arm.versus for arm in arms if arm.versus]
-    shown, lost = (
-        sum(v.noninferiority.shown for v in versus),
-        sum(v.loss_detected for v in versus),
-    )
-    judged = (
-        f" Of {len(versus)} comparisons {shown} are non-inferior at {100 * margin:g} points, and a "
-        f"loss is detected in {lost} (Holm)."
-        if versus
-        else ""
-    )
-    n_bad = len(study.runs) - len(arms)
-    bad = f"; {n_bad} more did not finish" if n_bad else ""
-    return (
-        f"Finished runs: {len(arms)}, with {sum(arm.n for arm in arms)} episodes{bad}.{judged} "
-        "Arms are paired with the unaccelerated policy on the same seeds and the same noise."
-    )
+def _commands(lines: Sequence[str]) -> str:
+    said = "".join(f'<pre class="command">{escape(line)}</pre>' for line in lines)
+    return page.details(f"{len(lines)} commands", said) if len(lines) > MANY else said
 
 
-def html(title: str, intro: str, sections: Sequence[Part]) -> str:
+def html(top: Top, sections: Sequence[Part]) -> str:
     """One file that opens offline; films stay where they are."""
     body = [
         page.section(part.title, part.html, *map(_html_table, part.tables)) for part in sections
     ]
-    return page.page(title, intro, body, style=STYLE)
+    first, *rest = top.lines
+    said = f'<p class="verdict">{escape(first)}</p>\n' + "".join(
+        f'<p class="soft facts">{escape(line)}</p>\n' for line in rest
+    )
+    return page.page(top.title, top.intro, body, style=STYLE, top=said, script=SCRIPT)
 
 
-def markdown(title: str, intro: str, sections: Sequence[Part]) -> str:
+def markdown(top: Top, sections: Sequence[Part]) -> str:
     """The tables and the lines."""
-    lines = [f"# {plain_markdown(title)}", "", plain_markdown(intro), ""]
+    first, *rest = map(plain_markdown, top.lines)
+    lines = [f"# {plain_markdown(top.title)}", "", f"**{first}**", ""]
+    for line in (*rest, plain_markdown(top.intro)):
+        lines += [line, ""]
     for part in sections:
         if not part.tables and not part.lines:
             continue
@@ -144,16 +151,20 @@ def _html_table(table: Table) -> str:
     return page.table(table.header, table.rows) + f'<p class="soft">{escape(table.caption)}</p>'
 
 
-def _success(stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int, str]) -> Part:
+def _success(
+    stratum: str, arms: Sequence[Arm], margin: float, colour: dict[int, str], above: str
+) -> Part:
     charts = []
     if any(arm.versus for arm in arms):
-        charts.append(report_charts.differences(arms, colour, margin))
-    if any(arm.times_as_fast for arm in arms):
-        charts.append(report_charts.success_by_speed(arms, colour))
+        charts.append(report_forest.differences(arms, colour, margin))
+    if any(arm.speed for arm in arms):
+        charts.append(report_scatter.success_by_speed(arms, colour))
     if len({arm.delay for arm in arms}) > 1:
         charts.append(report_charts.success_by_delay(arms, colour))
     tables = [report_tables.success(arms, margin), report_tables.details(arms)]
-    said = [f"{line}." for line in mixed_machines(arms)]
+    verdict = headline(arms, margin).verdict
+    own = [verdict] if verdict != above and any(arm.versus for arm in arms) else []
+    said = [f"{line}." for line in (*own, *mixed_machines(arms))]
     warning = "".join(f"<p>{escape(line)}</p>" for line in said)
     lines = [plain_markdown(line) for line in said]
     return Part(f"Success on {stratum}", tables, warning + _charts(charts), lines)
@@ -166,11 +177,13 @@ def _embodied(arms: Sequence[Arm], strata: Sequence[str]) -> list[Part]:
 
 def _speed(arms: Sequence[Arm], colour: dict[int, str]) -> Part:
     tables = [report_tables.cost(arms), *filter(None, [report_stages.table(arms)])]
-    if not any(arm.latency for arm in arms):
+    charts = []
+    if any(arm.speed and arm.bound for arm in arms):
+        charts.append(report_scatter.bound_by_speed(arms, colour))
+    if any(arm.latency for arm in arms):
+        charts.append(report_charts.latencies(arms, colour))
+    if not charts:
         return Part("FLOPs; no latency was measured", tables)
-    charts = [report_charts.latencies(arms, colour)]
-    if any(arm.times_as_fast and arm.bound for arm in arms):
-        charts.insert(0, report_charts.bound_by_speed(arms, colour))
     said = [f"{line}." for line in (*unsteady(arms), *busy(arms))]
     warning = "".join(f"<p>{escape(line)}</p>" for line in said)
     lines = [plain_markdown(line) for line in said]
@@ -189,7 +202,7 @@ def _maps(arms: Sequence[Arm], colour: dict[int, str]) -> str:
     return f'<p class="soft">{said}</p>' + report_maps.maps(arms, colour)
 
 
-def _discordant(arms: Sequence[Arm], here: Path) -> Part:
+def _discordant(arms: Sequence[Arm]) -> Part:
     blocks, lines = [], []
     for arm in arms:
         if not arm.versus or not arm.versus.won + arm.versus.lost:
@@ -200,36 +213,12 @@ def _discordant(arms: Sequence[Arm], here: Path) -> Part:
         )
         lines.append(f"- {plain_markdown(seeds)}")
         blocks.append(f"<p>{escape(seeds)}</p>")
-        pairs = []
-        for seed, pair in _films(arm, arm.versus, here):
-            links = (f"[seed {seed}, {plain_markdown(who)}]({quote(link)})" for who, link in pair)
-            lines.append("  - " + ", ".join(links))
-            pairs.append(_side_by_side(seed, pair))
-        if pairs:
-            blocks.append(page.details(f"Films of {len(pairs)} of them", "".join(pairs)))
     said = "Solved by one of the two only. film=[seed] on the same command films one."
-    html = f'<p class="soft">{said}</p>{"".join(blocks)}'
-    return Part("Discordant seeds", html=html, lines=[said, "", *lines])
-
-
-def _films(arm: Arm, versus: Versus, here: Path) -> list[tuple[int, list[tuple[str, str]]]]:
-    found: list[tuple[int, list[tuple[str, str]]]] = []
-    for seed in sorted(versus.lost + versus.won):
-        ours, theirs = arm.run.video(seed), versus.baseline.video(seed)
-        if ours and theirs and len(found) < MAX_FILMED:
-            names = (arm.label, "unaccelerated")
-            links = [Path(os.path.relpath(p, here)).as_posix() for p in (ours, theirs)]
-            found.append((seed, list(zip(names, links, strict=True))))
-    return found
-
-
-def _side_by_side(seed: int, pair: Sequence[tuple[str, str]]) -> str:
-    films = "".join(
-        f'<figure><video controls muted playsinline preload="none" src="{escape(link)}"></video>'
-        f'<figcaption>seed {seed}, <a href="{escape(link)}">{escape(who)}</a></figcaption></figure>'
-        for who, link in pair
+    listed = "".join(blocks)
+    listed = page.details(f"Of {len(blocks)} arms", listed) if len(blocks) > MANY else listed
+    return Part(
+        "Discordant seeds", html=f'<p class="soft">{said}</p>{listed}', lines=[said, "", *lines]
     )
-    return f'<div class="films">{films}</div>'
 
 
 def _listed(seeds: Sequence[int], most: int = 12) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from ..store.files import or_nothing, read_overrides
 from ..store.names import OVERRIDES
 from ..store.reading import FINISHED, UNREADABLE, Run
+from ..studies.asked import asked_for
 from ..studies.comparisons import Arm
 from ..studies.study import Study
 from .tables import Table
 
 
 def jobs(study: Study) -> Table:
-    """What did not finish, and which methods have gaps."""
+    """What was asked for and did not finish, or cannot be compared."""
     rows = []
     for run in study.runs:
         done = sum(seed in run.episodes for seed in run.seeds)
@@ -28,10 +29,11 @@ def jobs(study: Study) -> Table:
             rows.append((run.name, [*state, "; ".join(errors), command(run)]))
         elif run.status != FINISHED:  # its result is whole; what came after it was not
             rows.append((run.name, [run.status, f"{done} of {len(run.seeds)}", run.error, ""]))
+    begun = {run.name for run in study.runs} | set(study.others)
     rows += [
-        (f"on {stratum}", ["not in the study", "", "", "; ".join(absent)])
-        for stratum in dict.fromkeys(study.strata.values())
-        if (absent := _absent(study, stratum))
+        (name, ["not started", "", "", line])
+        for name, line in asked_for(study.folder).items()
+        if name not in begun
     ]
     rows += [
         (run.name, ["no baseline", "", "", str((run.result["baseline"] or {}).get("command", ""))])
@@ -44,12 +46,6 @@ def jobs(study: Study) -> Table:
         "The same command goes on where a run stopped. A run with missing seeds enters no other "
         "table: the first episodes to end are the successful ones.",
     )
-
-
-def _absent(study: Study, stratum: str) -> list[str]:
-    """Methods that other strata have."""
-    here = {study.labels[name] for name, where in study.strata.items() if where == stratum}
-    return [label for label in dict.fromkeys(study.labels.values()) if label not in here]
 
 
 def commands(study: Study) -> list[str]:

@@ -117,7 +117,8 @@ def cost(arms: Sequence[Arm]) -> Table:
     """Measured latency next to counted FLOPs."""
     rows = []
     for arm in arms:
-        cells = ["not measured", *[""] * 5]
+        fast = speed(arm.speed.times, arm.speed.interval) if arm.speed else "not measured"
+        cells = [fast, *[""] * 5]
         if latency := arm.latency:
             cells = [
                 speed(latency.ratio, latency.ratio_interval),

@@ -26,26 +26,30 @@ def stride(calibration: Calibration, metric: str) -> int:
     return -(-n_steps // MAX_STEPS)
 
 
-def similarity_matrices(calibration: Calibration, metric: str, most: int | None = None) -> Drawing:
+def similarity_matrices(
+    calibration: Calibration, metric: str, most: int | None = None, columns: int = COLUMNS
+) -> Drawing:
     """A matrix of steps by steps for each site, the most volatile first, on one scale."""
     order, every = most_volatile(calibration)[:most], stride(calibration, metric)
     shown = calibration.similarity[metric][order][:, ::every, ::every]
     low, high = float(shown.min()), float(shown.max())
     levels = np.round((shown - low) / ((high - low) or 1.0) * (LEVELS - 1)).astype(np.uint8)
     down, top = TILE + 34, 44.0
-    plot = Drawing(WIDTH, top + down * -(-len(order) // COLUMNS))
+    plot = Drawing(WIDTH * columns / COLUMNS, top + down * -(-len(order) // columns))
+    bar = plot.width / 4
     plot.text(0, 14, f"{metric}, from {low:.3g}", kind="soft")
-    plot.image(130, 4, 200, 12, png(np.arange(LEVELS, dtype=np.uint8)[None]))
-    plot.text(336, 14, f"to {high:.3g}; step 0, the noisiest, is at the top left", kind="soft")
+    plot.image(130, 4, bar, 12, png(np.arange(LEVELS, dtype=np.uint8)[None]))
+    more = "; step 0, the noisiest, is at the top left" if columns == COLUMNS else ""
+    plot.text(136 + bar, 14, f"to {high:.3g}{more}", kind="soft")
     for i, (site, matrix) in enumerate(zip(order, levels, strict=True)):
-        x, y = (TILE + GAP) * (i % COLUMNS), top + down * (i // COLUMNS)
+        x, y = (TILE + GAP) * (i % columns), top + down * (i // columns)
         plot.text(x, y - 5, site_label(calibration.sites[site].name))
         plot.image(x, y, TILE, TILE, png(matrix))
         plot.rect(x, y, TILE, TILE, fill="none", **{"class": "edge"})
     return plot
 
 
-def volatility_bars(calibration: Calibration) -> Drawing:
+def volatility_bars(calibration: Calibration, width: float = WIDTH) -> Drawing:
     """Sites by volatility."""
     order = most_volatile(calibration)
     values = calibration.volatility[order]
@@ -54,6 +58,7 @@ def volatility_bars(calibration: Calibration) -> Drawing:
         [values],
         "mean absolute change between two steps",
         [[f"{value:.4g}" for value in values]],
+        across=width,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from accel import CachePlan
 
-from ..svg import CHARACTER_PX, Drawing, Scale, round_step
+from ..svg import CHARACTER_PX, LEGEND_PX, Drawing, Scale, legend_lines, round_step
 from .colours import (
     ARM_COLOURS,
     CELL_COLOURS,
@@ -32,21 +32,22 @@ from .plan_view import (
 
 STEP_AXIS = "denoising step (0 = noisiest)"
 WIDTH, RIGHT = 960.0, 12.0
+PHONE = 430.0  # as wide as a drawing is on a narrow screen
 ROW_PX = 14.0  # of a site
 TOP, BOTTOM = 24.0, 40.0  # for a legend above, and for the axis below
 
 
-def plan_grid(plan: CachePlan) -> Drawing:
+def plan_grid(plan: CachePlan, width: float = WIDTH) -> Drawing:
     """What each step computes of each site, or adds instead."""
-    return _grid(plan, cells(plan), CELLS, CELL_COLOURS)
+    return _grid(plan, cells(plan), CELLS, CELL_COLOURS, width)
 
 
-def difference_grid(a: CachePlan, b: CachePlan) -> Drawing:
+def difference_grid(a: CachePlan, b: CachePlan, width: float = WIDTH) -> Drawing:
     """Where two plans over one grid differ."""
-    return _grid(a, differences(a, b), DIFFERENCES, DIFFERENCE_COLOURS)
+    return _grid(a, differences(a, b), DIFFERENCES, DIFFERENCE_COLOURS, width)
 
 
-def update_bars(arms: Sequence[Arm]) -> Drawing:
+def update_bars(arms: Sequence[Arm], width: float = WIDTH) -> Drawing:
     """In how many steps each site is computed, one bar an arm."""
     plan = arms[0].plan
     names = [site_label(site.name) for site in plan.sites]
@@ -58,6 +59,7 @@ def update_bars(arms: Sequence[Arm]) -> Drawing:
         "update steps in a query",
         said,
         colours[: len(arms)] if arms[1:] else [],
+        width,
     )
 
 
@@ -67,6 +69,7 @@ def bars(
     title: str,
     said: Sequence[Sequence[str]],
     legend: Sequence[tuple[str, str]] = (),
+    across: float = WIDTH,
 ) -> Drawing:
     """Horizontal bars.
 
@@ -76,15 +79,17 @@ def bars(
         title: of the axis.
         said: on hovering, likewise.
         legend: (colour, name) of the arms, where there is more than one.
+        across: the drawing's width.
     """
     left, down = margin(names), ROW_PX * len(values)
-    bottom = TOP + down * len(names)
+    top = _top(across - left, legend)
+    bottom = top + down * len(names)
     most = max(float(max(row.max() for row in values)), 1e-9)
-    plot, scale = Drawing(WIDTH, bottom + BOTTOM), Scale(0, most, left, WIDTH - RIGHT)
+    plot, scale = Drawing(across, bottom + BOTTOM), Scale(0, most, left, across - RIGHT)
     plot.legend(left, 14, legend)
-    plot.axis_x(scale, bottom, TOP, title, lambda v: f"{v:.4g}")
+    plot.axis_x(scale, bottom, top, title, lambda v: f"{v:.4g}")
     for row, name in enumerate(names):
-        y = TOP + down * row
+        y = top + down * row
         plot.text(left - 6, y + down / 2 + 4, name, "end", "soft")
         for arm, (found, words) in enumerate(zip(values, said, strict=True)):
             width = scale(float(found[row])) - left
@@ -93,15 +98,17 @@ def bars(
     return plot
 
 
-def flops_by_step(arms: Sequence[Arm]) -> Drawing:
+def flops_by_step(arms: Sequence[Arm], width: float = WIDTH) -> Drawing:
     """FLOPs of the first arm's steps by part of the network; of the second one's in all."""
     first, left, bottom = arms[0], 56.0, 300.0
     n_steps, kinds = first.plan.n_steps, [k for k in STACKED if k in first.flops]
     in_all = [np.sum(list(arm.flops.values()), axis=0) / 1e9 for arm in arms]
-    plot = Drawing(WIDTH, bottom + BOTTOM)
-    y = Scale(0, float(max(row.max() for row in in_all)), bottom, TOP + 30)
-    plot.axis_y(y, left, WIDTH - RIGHT, "FLOPs of the step (GFLOP)", lambda v: f"{v:.4g}")
-    across = (WIDTH - RIGHT - left) / n_steps
+    entries = [(KIND_COLOURS[kind], KINDS[kind]) for kind in kinds]
+    entries += [(ARM_COLOURS[1], f"{arm.label}, in all") for arm in arms[1:]]
+    plot, top = Drawing(width, bottom + BOTTOM), _top(width - left, entries)
+    y = Scale(0, float(max(row.max() for row in in_all)), bottom, top + 30)
+    plot.axis_y(y, left, width - RIGHT, "FLOPs of the step (GFLOP)", lambda v: f"{v:.4g}")
+    across = (width - RIGHT - left) / n_steps
     floor = np.zeros(n_steps)
     for kind in kinds:
         values = first.flops[kind] / 1e9
@@ -111,12 +118,10 @@ def flops_by_step(arms: Sequence[Arm]) -> Drawing:
             place = (left + across * float(step), top, across, height)
             plot.rect(*place, words, fill=KIND_COLOURS[kind])
         floor += values
-    entries = [(KIND_COLOURS[kind], KINDS[kind]) for kind in kinds]
-    for arm, values in zip(arms[1:], in_all[1:], strict=True):
+    for values in in_all[1:]:
         edges = [(left + across * i, left + across * (i + 1)) for i in range(n_steps)]
         line = [(x, y(float(v))) for ends, v in zip(edges, values, strict=True) for x in ends]
         plot.path(line, fill="none", stroke=ARM_COLOURS[1], stroke_width=1.5)
-        entries.append((ARM_COLOURS[1], f"{arm.label}, in all"))
     plot.legend(left, 14, entries)
     _step_axis(plot, n_steps, left, bottom)
     return plot
@@ -127,26 +132,34 @@ def margin(names: Sequence[str]) -> float:
     return 12 + CHARACTER_PX * max(map(len, names))
 
 
+def _top(room: float, legend: Sequence[tuple[str, str]]) -> float:
+    """Room above, for a legend of one line or more."""
+    return TOP + LEGEND_PX * (legend_lines(room, [name for _, name in legend]) - 1)
+
+
 def _grid(
-    plan: CachePlan, code: np.ndarray, names: Sequence[str], colours: Sequence[str]
+    plan: CachePlan, code: np.ndarray, names: Sequence[str], colours: Sequence[str], width: float
 ) -> Drawing:
     """Categories: steps to the right, sites downwards, lines between layers."""
     n_steps, n_sites = code.shape
     sites = [site_label(site.name) for site in plan.sites]
-    left, bottom = margin(sites), TOP + ROW_PX * n_sites
-    across = (WIDTH - RIGHT - left) / n_steps
-    plot = Drawing(WIDTH, bottom + BOTTOM)
-    plot.legend(left, 14, [(colours[i], names[i]) for i in np.unique(code)])
+    left = margin(sites)
+    entries = [(colours[i], names[i]) for i in np.unique(code)]
+    top = _top(width - left, entries)
+    bottom = top + ROW_PX * n_sites
+    across = (width - RIGHT - left) / n_steps
+    plot = Drawing(width, bottom + BOTTOM)
+    plot.legend(left, 14, entries)
     for i in np.unique(code):
-        plot.cells(code == i, left, TOP, across, ROW_PX, fill=colours[i])
+        plot.cells(code == i, left, top, across, ROW_PX, fill=colours[i])
     for row, site in enumerate(sites):
-        y = TOP + ROW_PX * row
+        y = top + ROW_PX * row
         plot.text(left - 6, y + ROW_PX - 3, site, "end", "soft")
-        plot.line(left, y, WIDTH - RIGHT, y, **{"class": "halo"})
+        plot.line(left, y, width - RIGHT, y, **{"class": "halo"})
         _name_runs(plot, site, code[:, row], names, left, y, across)
     for bound in layer_bounds(plan):
-        y = TOP + ROW_PX * bound
-        plot.line(left, y, WIDTH - RIGHT, y, stroke=SEPARATOR, stroke_width=1.5)
+        y = top + ROW_PX * bound
+        plot.line(left, y, width - RIGHT, y, stroke=SEPARATOR, stroke_width=1.5)
     _step_axis(plot, n_steps, left, bottom)
     return plot
 
@@ -171,7 +184,7 @@ def _name_runs(
 
 def _step_axis(plot: Drawing, n_steps: int, left: float, y: float) -> None:
     """Names of steps below the middle of their columns."""
-    across = (WIDTH - RIGHT - left) / n_steps
+    across = (plot.width - RIGHT - left) / n_steps
     for step in range(0, n_steps, max(1, round(round_step(n_steps / 12)))):
         plot.text(left + across * (step + 0.5), y + 15, str(step), "middle", "soft")
-    plot.text((left + WIDTH - RIGHT) / 2, y + 33, STEP_AXIS, "middle")
+    plot.text((left + plot.width - RIGHT) / 2, y + 33, STEP_AXIS, "middle")

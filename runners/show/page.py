@@ -12,7 +12,7 @@ from .. import svg
 from ..formatting import flops_words, share
 from ..html import details, page, section, table
 from .calibration import COLUMNS, similarity_matrices, stride, volatility_bars
-from .drawings import difference_grid, flops_by_step, plan_grid, update_bars
+from .drawings import PHONE, difference_grid, flops_by_step, plan_grid, update_bars
 from .plan_view import (
     KINDS,
     Arm,
@@ -24,6 +24,8 @@ from .plan_view import (
     summary,
     total,
 )
+
+ON_PHONE = 8  # matrices that a narrow screen shows
 
 
 def plan_page(title: str, arms: Sequence[Arm], calibration: Calibration | None, metric: str) -> str:
@@ -100,7 +102,7 @@ def _grid(arm: Arm) -> str:
         f"{said}. A row is {row_words(arm.plan)}, in the order in which the network runs them; "
         "lines separate layers. Colours say what each step computes or adds instead; forecasts are "
         "darker the more stored values they combine.",
-        broad=True,
+        phone=plan_grid(arm.plan, PHONE),
     ) + details("The same as a table", text)
 
 
@@ -111,7 +113,7 @@ def _difference(arms: Sequence[Arm]) -> str:
         said,
         f"{said}. A same hit adds the same stored values; "
         "another hit reads other steps or weighs them otherwise.",
-        broad=True,
+        phone=difference_grid(a, b, PHONE),
     )
 
 
@@ -123,7 +125,7 @@ def _updates(arms: Sequence[Arm]) -> str:
     return update_bars(arms).html(
         f"Update steps of each site. {spoken}",
         f"In how many of {arms[0].plan.n_steps} steps each branch is computed. {spoken}.",
-        broad=True,
+        phone=update_bars(arms, PHONE),
     )
 
 
@@ -148,7 +150,7 @@ def _flops(arms: Sequence[Arm]) -> str:
         f"Two FLOPs per multiply-add, one row, engine=reference; bars are {first.label}. "
         "The rest (condition encoder, embeddings and head, or the shallow part of a UNet) is "
         "computed in every step.",
-        broad=True,
+        phone=flops_by_step(arms, PHONE),
     ) + table(
         ["part", "plain", *(a.label for a in arms)],
         [*kinds, ("all", in_all)],
@@ -169,8 +171,9 @@ def _similarity(calibration: Calibration, metric: str) -> str:
         f"{calibration.n_queries} queries",
         f"{metric} between the outputs of a site at each pair of steps, mean over "
         f"{calibration.n_queries} queries; one scale for all sites, the most volatile first."
+        + f" A narrow screen shows the first {ON_PHONE}, on a scale of their own."
         + (f" Every {every}th step is drawn." if every > 1 else ""),
-        broad=True,
+        phone=similarity_matrices(calibration, metric, ON_PHONE, 2),
     )
 
 
@@ -184,5 +187,5 @@ def _volatility(calibration: Calibration) -> str:
     return volatility_bars(calibration).html(
         f"Volatility of each site; the most volatile is {first}",
         "Mean of |output in step i - output in step j| over queries, pairs of steps and elements.",
-        broad=True,
+        phone=volatility_bars(calibration, PHONE),
     ) + details("The same as a table", table(["site", "rank", "volatility"], rows))

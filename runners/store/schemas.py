@@ -174,6 +174,7 @@ EVALUATED: Kind = record(
         "quantisation": maybe(_QUANTISATION),
         "adapted": list_of(TEXT),
         "wall_s": NOT_NEGATIVE,
+        "finished": TEXT,
         "time": maybe(TIME),
     },
 )

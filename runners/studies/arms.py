@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,12 +60,59 @@ def labels_of(runs: Sequence[Run], strata: Mapping[str, str]) -> dict[str, str]:
         values = {key: {p[key] for p in peers if key in p} for key in mine}
         differing = [key for key in mine if key not in ALWAYS and len(values[key]) > 1]
         words = [*(mine.get(key, "") for key in ALWAYS), *(_said(k, mine[k]) for k in differing)]
-        labels[run.name] = ", ".join(word for word in words if word)
+        labels[run.name] = _without_none([word for word in words if word], mine)
     seen = Counter((strata[name], label) for name, label in labels.items())
     return {
         name: label if seen[strata[name], label] == 1 else f"{label} ({name.rpartition('_')[2]})"
         for name, label in labels.items()
     }
+
+
+def _without_none(words: Sequence[str], choices: Mapping[str, str]) -> str:
+    """An arm without a cache is called by its quantisation and its sampler, if it has one."""
+    named = choices.get("quant") or choices.get("sampler") in words
+    return ", ".join(words[1:] if words[0] == "none" and named else words)
+
+
+def timing_label(config: Mapping[str, Any]) -> str:
+    """Sampler, cache and quantisation: what an arm is called in a study's latency.json.
+
+    Example:
+        >>> ddpm = {"kind": "ddpm", "steps": 5, "spacing": "trailing"}
+        >>> timing_label({"sampler": ddpm, "cache": {"name": "bac", "steps": 2}, "quant": {}})
+        'ddpm-5 trailing, bac S = 2'
+    """
+    cache, quant = config["cache"], quant_label(config["quant"])
+    cached = "" if cache["name"] == "none" else f"{cache['name']} S = {cache.get('steps')}"
+    return ", ".join(w for w in (sampler_label(config["sampler"]), cached, quant) if w)
+
+
+def arm_words(config: Mapping[str, Any]) -> str:
+    """What one run is called without others beside it.
+
+    Example:
+        >>> arm_words({"cache": {"name": "hash_ab", "steps": 10}, "quant": {"name": "none"}})
+        'hash_ab S=10'
+        >>> arm_words({"cache": {"name": "none"}, "sampler": {"kind": "ddpm", "steps": 100}})
+        'ddpm-100'
+    """
+    cache = dict(config.get("cache") or {})
+    name = str(cache.get("name") or "none")
+    cached = f"{name} S={cache['steps']}" if "steps" in cache else name
+    words = [cached] if name != "none" else []
+    words += [quant_label(config.get("quant") or {}), sampler_label(config.get("sampler") or {})]
+    return ", ".join(filter(None, words)) or name
+
+
+def natural(label: str) -> list[tuple[int, str]]:
+    """A key that sorts by numbers where there are some.
+
+    Example:
+        >>> sorted(["ddpm-10", "bac", "ddpm-5"], key=natural)
+        ['bac', 'ddpm-5', 'ddpm-10']
+    """
+    parts = re.split(r"(\d+)", label)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:

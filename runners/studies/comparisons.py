@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..formatting import ms
-from ..machine import machines_of
 from ..metrics import Paired, paired, wilson
 from ..statistics import (
     MARGIN,
@@ -25,6 +23,7 @@ from ..statistics import (
 )
 from ..store.reading import Run, is_baseline
 from .cost import Flops, Latency, latency_of, read_flops
+from .speeds import Speed, read_together, speed_of
 from .study import Study
 
 
@@ -76,6 +75,7 @@ class Arm:
         number: of the arm in the report.
         metrics: {p_1: (successes, n)}, the task's own shares.
         flops: of its plan and as it ran, over the checkpoint's unaccelerated policy.
+        speed: how many times as fast as that policy, measured in one run.
     """
 
     number: int
@@ -91,6 +91,7 @@ class Arm:
     latency: Latency | None
     versus: Versus | None
     is_baseline: bool
+    speed: Speed | None = None
 
     @property
     def rate(self) -> float:
@@ -99,7 +100,7 @@ class Arm:
     @property
     def times_as_fast(self) -> float | None:
         """As the checkpoint's unaccelerated policy in stock modules, in the same run."""
-        return self.latency.ratio if self.latency else None
+        return self.speed.times if self.speed else None
 
     @property
     def bound(self) -> float | None:
@@ -129,7 +130,9 @@ class Method:
 
 def findings(study: Study, config: ReportConfig) -> list[Arm]:
     """Judge every whole run; the others have no numbers."""
+    together = read_together(study.folder)
     arms = [_arm(number, run, study, config) for number, run in enumerate(study.whole, 1)]
+    arms = [replace(a, speed=speed_of(a.run, a.latency, together)) for a in arms]
     compared = [arm for arm in arms if arm.versus]
     adjusted = iter(holm([arm.versus.success.p_value for arm in compared if arm.versus]))
     return [
@@ -154,43 +157,6 @@ def over_strata(arms: Sequence[Arm]) -> list[Method]:
         Method(label, [stratum for stratum, _ in several[label]], combined[label], p)
         for label, p in zip(combined, adjusted, strict=True)
     ]
-
-
-def unsteady(arms: Sequence[Arm], most: float = 1.1) -> list[str]:
-    """Where the latency of the same plain policy moved from run to run, as warnings."""
-    medians: dict[str, list[float]] = {}
-    for arm in arms:
-        if arm.latency and arm.latency.plain_p50_ms:
-            medians.setdefault(arm.stratum, []).append(arm.latency.plain_p50_ms)
-    return [
-        f"On {stratum} the plain policy took {ms(min(found))} to {ms(max(found))} ms in different "
-        "runs: compare speed-ups, not latencies"
-        for stratum, found in medians.items()
-        if max(found) > most * min(found)
-    ]
-
-
-def busy(arms: Sequence[Arm]) -> list[str]:
-    """What the runs themselves said against their latencies."""
-    return [
-        f"{arm.number} {arm.label}, {arm.stratum}: {arm.latency.warning.rstrip('.')}"
-        for arm in arms
-        if arm.latency and arm.latency.warning
-    ]
-
-
-def mixed_machines(arms: Sequence[Arm]) -> list[str]:
-    """Arms whose episodes, or whose baseline's, ran on several machines, as warnings."""
-    found = []
-    for arm in arms:
-        runs = [arm.run, *([arm.versus.baseline] if arm.versus else [])]
-        machines = machines_of(episode for run in runs for episode in run.ok.values())
-        if len(machines) > 1:
-            found.append(
-                f"{arm.number} {arm.label}, {arm.stratum}, was compared over machines "
-                f"({'; '.join(machines)}): last bits, and with them a few seeds, may differ"
-            )
-    return found
 
 
 def pareto(arms: Sequence[Arm]) -> list[Arm]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..store.published import published
 from ..store.reading import Run, is_baseline, is_evaluation, is_run, read_run
-from .arms import STRATUM, labels_of, strata_of
+from .arms import STRATUM, labels_of, natural, strata_of
 
 LIST = ".yaml"
 CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
@@ -16,7 +16,7 @@ CONDITIONS = (*STRATUM, "policy_batch", "threads", "device", "engine")
 
 @dataclass(frozen=True)
 class Study:
-    """All evaluations of a study, in the order of their strata and costs.
+    """All evaluations of a study, by stratum; the unaccelerated first, then by name, 5 before 10.
 
     Attributes:
         folder: with its runs, or with what a published one has besides them.
@@ -66,9 +66,10 @@ def read_study(path: Path) -> Study:
     if not runs:
         raise UserError(f"the study must hold at least one evaluation, there is none in {path}")
     strata = strata_of(runs)
-    runs.sort(key=lambda r: (strata[r.name], not is_baseline(r), _cache(r), -_cost(r)))
+    labels = labels_of(runs, strata)
+    runs.sort(key=lambda r: (strata[r.name], not is_baseline(r), natural(labels[r.name]), r.name))
     folder = path.with_suffix("") if path.suffix == LIST else path
-    return Study(folder, runs, labels_of(runs, strata), strata, others)
+    return Study(folder, runs, labels, strata, others)
 
 
 def runs_of(path: Path) -> list[Run]:
@@ -84,11 +85,3 @@ def runs_of(path: Path) -> list[Run]:
             f"the study must be a folder with runs or a list of them, there is none at {path}"
         )
     return [read_run(folder) for folder in sorted(path.iterdir()) if is_run(folder)]
-
-
-def _cost(run: Run) -> float:
-    return float(run.result.get("flops", {}).get("query") or 0)
-
-
-def _cache(run: Run) -> str:
-    return str(run.config.get("cache", {}).get("name", ""))

@@ -18,6 +18,7 @@ from benchmarks.frontier.play import command, keep_records
 from runners import cli
 from runners.jobs.job import Job
 from runners.store.published import Entry, read_list, write_list
+from runners.studies.arms import timing_label
 from tests.accel.test_fused import POLICIES
 from tests.helpers import run_files
 from tests.helpers.stock import OBS, TO
@@ -36,14 +37,14 @@ def test_arms_are_different_runs_of_one_study(question: str) -> None:
     jobs = [job_of(arm) for arm in arms]
     assert len({job.fingerprint for job in jobs}) == len(arms)
     assert {(job.settings.study, job.settings.threads) for job in jobs} == {("frontier", 1)}
-    assert len({page.label_of(job.config) for job in jobs}) == len(arms)
+    assert len({timing_label(job.config) for job in jobs}) == len(arms)
 
 
 def test_names_are_the_labels_of_runs_where_nothing_is_cached() -> None:
     names = {arm.name for arm in ARMS}
     assert len(names) == len(ARMS)
     arm = next(arm for arm in ARMS if arm.name == "ddpm-10 trailing, uniform S = 5")
-    assert page.label_of(job_of(arm).config) == arm.name
+    assert timing_label(job_of(arm).config) == arm.name
 
 
 def made(folder: Path, sampler: dict[str, Any], outcomes: list[bool], baseline: bool) -> None:

@@ -56,7 +56,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outcome(folder: Path) -> dict[str, Any]:
     """What of a result does not depend on the hour."""
     result = json.loads((folder / "result.json").read_text())
-    timed = ("wall_s", "time", "peak_memory_mb", "latency")
+    timed = ("wall_s", "finished", "time", "peak_memory_mb", "latency")
     return {k: v for k, v in result.items() if k not in timed}
 
 

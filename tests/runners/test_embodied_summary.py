@@ -170,7 +170,7 @@ def test_a_run_shows_its_means_and_its_paired_differences(
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["energy_j"] for row in rows[:2]] == [2.0 + 0.2, 3.0 + 0.4]
     assert {row["path_length_m"] for row in rows} == {None}
-    logged = [row for row in content["history"] if "test/seed" in row]
+    logged = [row for row in content["history"] if "test/success_rate" in row]
     assert [row["test/energy_j"] for row in logged] == [row["energy_j"] for row in rows]
 
 

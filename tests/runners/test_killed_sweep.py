@@ -34,7 +34,7 @@ SWEEP = (
     "logger=none",
 )
 N_EPISODES = 18
-MEASURED = ("stats", "wall_s", "time", "peak_memory_mb")
+MEASURED = ("stats", "wall_s", "finished", "time", "peak_memory_mb")
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ from runners.store.shards import Shard, merge
 from tests.helpers import fake_episodes
 from tests.runners.test_runs import command
 
-MEASURED = ("latency", "stats", "wall_s", "time", "peak_memory_mb", "command")
+MEASURED = ("latency", "stats", "wall_s", "finished", "time", "peak_memory_mb", "command")
 RUN = ("cache=uniform", "n_episodes=8")
 
 

@@ -179,7 +179,8 @@ def test_with_a_calibration(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr(prepare_show, "calibration_for", lambda *args: calibration)
     page = read(shown(*UNIFORM))
-    assert page.images == n + 1  # a matrix of each site, and the scale of their colours
+    # a matrix of each site, and the scale of their colours; and again for a narrow screen
+    assert page.images == 2 * (n + 1)
     assert len(page.labels) == 5
     assert "the most volatile is 1 ff" in page.labels[-1]
 

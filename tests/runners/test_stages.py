@@ -22,8 +22,8 @@ from runners.episodes.arms import Arms
 from runners.episodes.latency import LatencyConfig, measure
 from runners.episodes.two_clocks import Clocks
 from runners.formatting import encode_words, stages_words
-from runners.loggers import latency_values
 from runners.studies.cost import stages_of
+from runners.wandb_values import latency_values
 from tests.helpers.looking import Looking
 from tests.helpers.picture import PictureTask
 from tests.runners.test_evaluate import toy_policy
