@@ -65,6 +65,7 @@ from .quant import (
     write_packs,
 )
 from .robot import RobotPolicy, accelerate
+from .warm import WarmConfig, WarmStarted
 
 # older names, for scripts that have them
 Quantised = Quantized
