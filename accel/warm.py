@@ -51,6 +51,17 @@ class WarmConfig:
 
 
 @dataclass(frozen=True)
+class NoWarmConfig:
+    """Every query begins with pure noise."""
+
+    name: str = "none"
+    start: int = 0
+
+
+WARM: dict[str, type] = {"none": NoWarmConfig, "chunk": WarmConfig}
+
+
+@dataclass(frozen=True)
 class Chunk:
     """What an episode's memory keeps of its last query.
 
@@ -84,6 +95,11 @@ class WarmStarted:
         self.rows = {"full": 0, "warm": 0}
         level = float(policy.alpha_bar[config.start])
         self.signal, self.sigma = level**0.5, (1 - level) ** 0.5
+
+    @property
+    def n_queries(self) -> int:
+        """Rows that were asked."""
+        return sum(self.rows.values())
 
     @property
     def obs_spec(self) -> Any:
@@ -152,6 +168,10 @@ class WarmStarted:
         for row, kept in enumerate(memory):
             kept[KEY] = Chunk(normalised[row], cond[row, -1].clone(), self.n_action_steps)
 
+    def uncounted(self) -> WarmStarted:
+        """The same engines, whose queries `stats` of this one does not count."""
+        return WarmStarted(self.policy, self.full, self.tail, self.config)
+
     def stats(self) -> dict[str, Any]:
         """As `AcceleratedPolicy.stats`, over the rows of all queries.
 
@@ -160,7 +180,7 @@ class WarmStarted:
             and "warm": {"from", "rows", "warm_rows", "calls": network calls of a row's query}.
         """
         full, tail, start = self.full.stats(), self.tail.stats(), self.config.start
-        n, n_warm = sum(self.rows.values()), self.rows["warm"]
+        n, n_warm = self.n_queries, self.rows["warm"]
         computed = self.rows["full"] * _share(full)
         computed[start:] += n_warm * _share(tail)
         shares = {"full": self.rows["full"] / max(n, 1), "warm": n_warm / max(n, 1)}
@@ -172,7 +192,7 @@ class WarmStarted:
             "n_queries": n,
             "computed": computed.tolist(),
             "hits": (n - computed).tolist(),
-            "flops": round(shares["full"] * costs[0] + shares["warm"] * costs[1]) if known else None,
+            "flops": round(_mean(shares, costs)) if known else None,
             "cache_bytes": max(full["cache_bytes"], tail["cache_bytes"]),
             "warm": {
                 "from": start,
@@ -181,6 +201,11 @@ class WarmStarted:
                 "calls": steps - shares["warm"] * start,
             },
         }
+
+
+def _mean(shares: dict[str, float], costs: tuple[int, int]) -> float:
+    """FLOPs of a query, of full and warm ones as there were."""
+    return shares["full"] * costs[0] + shares["warm"] * costs[1]
 
 
 def _share(stats: dict[str, Any]) -> np.ndarray:
