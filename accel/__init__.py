@@ -65,6 +65,7 @@ from .quant import (
     write_packs,
 )
 from .robot import RobotPolicy, accelerate
+from .warm import WARM, NoWarmConfig, WarmConfig, WarmStarted
 
 # older names, for scripts that have them
 Quantised = Quantized
@@ -78,6 +79,7 @@ __all__ = [
     "FAMILIES",
     "QUANTIZERS",
     "STATISTICS",
+    "WARM",
     "AcceleratedPolicy",
     "Attached",
     "BacConfig",
@@ -96,6 +98,7 @@ __all__ = [
     "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",
+    "NoWarmConfig",
     "PlanError",
     "PlanSummary",
     "Quantised",
@@ -112,6 +115,8 @@ __all__ = [
     "TeaCacheConfig",
     "Threshold",
     "UniformConfig",
+    "WarmConfig",
+    "WarmStarted",
     "accelerate",
     "accelerated",
     "action_error",

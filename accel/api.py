@@ -21,6 +21,7 @@ from .plans.flops import encode_flops
 from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import Quantized, Statistics
+from .warm import WarmConfig, WarmStarted
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def accelerated(
     kernels: Mapping[str, str] | None = None,
     sampler: Any = None,
     steps: int | None = None,
-) -> Iterator[AcceleratedPolicy]:
+    warm: WarmConfig | None = None,
+) -> Iterator[AcceleratedPolicy | WarmStarted]:
     """Run a policy with a cache and a quantisation; `policy` itself stays plain all the while.
 
     Args:
@@ -163,6 +165,8 @@ def accelerated(
             None: the policy's own.
         steps: network calls of a query under that name (5 of ddpm are "trailing": evenly spaced
             from the noisiest timestep on); None: the policy's.
+        warm: queries with a memory begin near the last one's chunk, see `WarmConfig`; without cache
+            and quantisation.
 
     Raises:
         TypeError: an unknown config, or steps beside a `SamplerConfig`. ValueError: an unknown
@@ -192,6 +196,10 @@ def accelerated(
         )
     if sampler is not None or steps is not None:
         policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
+    if warm is not None and warm.start:
+        with _warmed(policy, cache, quant, engine, warm) as begun:
+            yield begun
+        return
     plan = resolve(policy, cache, calibration)
     copy = quantized(policy, quant, statistics)
     runs: Any = policy if copy is None else copy.model
@@ -203,3 +211,24 @@ def accelerated(
         yield fast
     finally:
         fast.closed = True
+
+
+@contextmanager
+def _warmed(
+    policy: Accelerable, cache: Any, quant: Any, engine: Any, warm: WarmConfig
+) -> Iterator[WarmStarted]:
+    """Both kinds of queries, accelerated; each predicts as far as the horizon reaches."""
+    for what, asked in (("cache", cache), ("quant", quant)):
+        if getattr(asked, "name", "none") != "none":
+            raise ValueError(f"warm={warm.name} needs {what}=none, got {what}={asked.name}")
+    if warm.start >= policy.n_inference_steps:
+        raise ValueError(
+            f"warm.from must be below {policy.n_inference_steps}, the steps of the sampler, "
+            f"got {warm.start}"
+        )
+    far = policy.with_n_action_steps(policy.longest_chunk)
+    with (
+        accelerated(far, engine=engine) as full,
+        accelerated(far.from_step(warm.start), engine=engine) as tail,
+    ):
+        yield WarmStarted(policy, full, tail, warm)

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipstep.starts import RowNoise
+
 Compute = Callable[[], Tensor]
 StepBranch = Callable[[int, int, Compute], Tensor]
 Observation = Tensor | Mapping[str, Tensor]
 Memories = Sequence[dict[str, Any]] | None
-Noise = torch.Generator | Sequence[torch.Generator]
+Noise = torch.Generator | Sequence[RowNoise]
 
 
 class NetworkSizes(Protocol):
@@ -50,7 +52,10 @@ class Accelerable(Protocol):
     sizes: `family`, a name in `accel.FAMILIES`, and what that record asks of them.
     n_live: leading steps of the trajectory that can influence an executed action.
     sampler_settings: by name, plain values; alpha_bar: (N,) of the trajectory that each step sees.
-    with_sampler: the same weights under another sampler, a name or a config.
+    first_action: index in the trajectory of the first executed action; longest_chunk: how many
+        follow it, itself included.
+    with_sampler: the same weights under another sampler, a name or a config; from_step: under the
+        rest of its own, from a step on; with_n_action_steps: with so many executed actions.
     check: refuses observations and noise that do not fit.
     encode: observations to what the network is told of them, once a query.
     denoise: what `encode` gave to actions.
@@ -78,6 +83,12 @@ class Accelerable(Protocol):
     def n_live(self) -> int: ...
 
     @property
+    def first_action(self) -> int: ...
+
+    @property
+    def longest_chunk(self) -> int: ...
+
+    @property
     def sizes(self) -> Any: ...
 
     @property
@@ -87,11 +98,18 @@ class Accelerable(Protocol):
     def sampler_settings(self) -> dict[str, Any]: ...
 
     @property
+    def normalizer(self) -> Any: ...
+
+    @property
     def alpha_bar(self) -> np.ndarray: ...
 
     def fingerprint(self, sampler: Mapping[str, Any] | None = None) -> str: ...
 
     def with_sampler(self, sampler: Any, steps: int | None = None) -> Any: ...
+
+    def with_n_action_steps(self, n: int) -> Any: ...
+
+    def from_step(self, step: int) -> Any: ...
 
     def check(self, obs: Observation, noise: Noise) -> None: ...
 

@@ -114,6 +114,11 @@ class DiffusionPolicy(Encoding):
         return self._twin(replace(self.config, sampler=sampler))
 
     @property
+    def first_action(self) -> int:
+        """Index in the trajectory of the first action that is executed."""
+        return self.config.first_action
+
+    @property
     def longest_chunk(self) -> int:
         """The most actions that one query predicts from the newest observation on."""
         if self.config.pred_action_steps_only:
@@ -127,6 +132,22 @@ class DiffusionPolicy(Encoding):
             ValueError: the horizon has no room for them.
         """
         return self._twin(replace(self.config, n_action_steps=n))
+
+    def from_step(self, step: int) -> DiffusionPolicy:
+        """A policy that shares these weights and whose queries begin with a step of this one's.
+
+        Its list of timesteps is the rest of this one's; what it begins with is pure noise all the
+        same, unless its noise is `skipstep.starts.Started`.
+
+        Raises:
+            ValueError: the sampler has no such step.
+        """
+        if not 0 <= step < self.n_inference_steps:
+            last = self.n_inference_steps - 1
+            raise ValueError(f"step must be from 0 to {last} (the sampler's last), got {step}")
+        base, left = self.config.sampler, self.table.timesteps[step:].tolist()
+        order = {"order": min(base.order, len(left))} if base.kind == "dpmpp" else {}
+        return self.with_sampler(choose_sampler(base, timesteps=left, **order))
 
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
         with Undrawn():

@@ -170,6 +170,20 @@ def simulated_words(layers: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{part} ({n} layers)" for part, n in parts.most_common())
 
 
+def warm_words(warm: Mapping[str, Any]) -> str:
+    """How many queries begin near the last one's chunk, and what a query costs.
+
+    Example:
+        >>> warm_words({"from": 5, "rows": 200, "warm_rows": 190, "calls": 5.25})
+        '95.0% of queries from step 5 on; 5.25 network calls a query; latency is of such a query'
+    """
+    begun = share(warm["warm_rows"] / max(warm["rows"], 1))
+    return (
+        f"{begun} of queries from step {warm['from']} on; "
+        f"{warm['calls']:.4g} network calls a query; latency is of such a query"
+    )
+
+
 def quantisation_words(quantisation: Mapping[str, Any]) -> list[str]:
     """What result.json says of a quantisation, as lines."""
     layers = quantisation["layers"]

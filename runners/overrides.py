@@ -9,8 +9,14 @@ from collections.abc import Iterable
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-METHOD = ("cache", "quant", "sampler", "realtime")
-UNACCELERATED = ("cache=none", "quant=none", "sampler=checkpoint", "realtime.enabled=false")
+METHOD = ("cache", "quant", "sampler", "warm", "realtime")
+UNACCELERATED = (
+    "cache=none",
+    "quant=none",
+    "sampler=checkpoint",
+    "warm=none",
+    "realtime.enabled=false",
+)
 
 
 def key_of(word: str) -> str:

@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from skipstep.starts import row_noise
+
 from ..kernels.linear import linear
 from ..protocol import Noise, Transparent
 from ..quant.kernels import build, candidates
@@ -30,7 +32,7 @@ def draw_noise(policy: Transparent, batch: int, noise: Noise) -> Tensor:
         for i, needed in enumerate(draws):
             if needed:
                 target = rows[i, row]
-                torch.randn(target.shape, generator=generator, out=target)
+                target.copy_(row_noise(generator, target.shape))
     return drawn[:, :, : policy.n_live]
 
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Noise = torch.Generator | Sequence[torch.Generator]
+from skipstep.starts import RowNoise, row_noise
+
+Noise = torch.Generator | Sequence[RowNoise]
 
 
 def draw(noise: Noise, shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise (B, T, D): from one generator as a whole, or row by row."""
     if isinstance(noise, torch.Generator):
         return torch.randn(shape, generator=noise)
-    return torch.cat([torch.randn((1, *shape[1:]), generator=g) for g in noise])
+    return torch.cat([row_noise(row, (1, *shape[1:])) for row in noise])

@@ -15,6 +15,7 @@ from accel import (
     CachePlan,
     Quantized,
     Statistics,
+    WarmStarted,
     accelerated,
     collect,
     kernel_times,
@@ -79,8 +80,12 @@ def acceleration_of(job: Job) -> Acceleration:
     return Acceleration(plan, copy, calibration, statistics, warnings_of(job, plan, copy), kernels)
 
 
-def accelerate(job: Job, acceleration: Acceleration) -> AbstractContextManager[AcceleratedPolicy]:
+def accelerate(
+    job: Job, acceleration: Acceleration
+) -> AbstractContextManager[AcceleratedPolicy | WarmStarted]:
     """The job's policy, made cheaper by this."""
+    if job.warm is not None:
+        return accelerated(job.policy, job.cache, engine=job.engine, warm=job.warm)
     found = acceleration
     return accelerated(job.policy, found.plan, found.quantised, job.engine, kernels=found.kernels)
 

@@ -8,7 +8,7 @@ they do. A turn is what the intervals of ratios are drawn from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,21 @@ class LatencyConfig:
                 "latency.precision must be at least 0 (0 goes on to repeats or max_s) and below 1, "
                 f"got {self.precision}"
             )
+
+
+class WithinEpisode:
+    """A policy with a memory as it is asked in an episode, after the first query."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
+        self.obs_spec, self.encode, self.denoise = policy.obs_spec, policy.encode, policy.denoise
+        self.memory: list[dict[str, Any]] = [{}]
+
+    def act(self, obs: Any, noise: Sequence[torch.Generator]) -> torch.Tensor:
+        """One row, with what its last query left."""
+        actions: torch.Tensor = self.policy.act(obs, noise, self.memory)
+        return actions
 
 
 def measure(

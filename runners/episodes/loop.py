@@ -19,7 +19,7 @@ from skipstep.observations import Arrays, as_seen, each, n_rows, stacked, take
 
 from .clock import Clock
 from .episode import EpisodeResult, Slot, observe, result_of
-from .observed import sees_images, tensors
+from .observed import remembers, tensors
 from .realtime import Delays, Timeline
 from .trajectory import Recorder
 
@@ -30,7 +30,7 @@ class Acting(Protocol):
     """What is evaluated: a plain policy or an accelerated one.
 
     act: a tensor or a mapping of tensors, and a generator per row -> actions; one whose `obs_spec`
-        has images also takes `memory`, a dict per row.
+        has images, or that says `keeps_memory`, also takes `memory`, a dict per row.
     """
 
     n_obs_steps: int
@@ -255,5 +255,5 @@ def _query(policy: Acting, slots: list[Slot], rules: _Rules) -> np.ndarray:
     obs = as_seen(stacked([stacked(slot.history) for slot in slots]))
     for row, slot in enumerate(slots):
         slot.asked(take(obs, row), rules.room_for)
-    memory = [slot.memory for slot in slots] if sees_images(policy) else None
+    memory = [slot.memory for slot in slots] if remembers(policy) else None
     return act_padded(policy, obs, noise, rules.policy_batch, memory)

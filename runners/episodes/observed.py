@@ -20,6 +20,11 @@ def _tensor(array: Any) -> Tensor:
     return found if found.dtype == torch.uint8 else found.float()
 
 
+def remembers(policy: Any) -> bool:
+    """Whether a policy takes a `memory`: frames that it encoded, or the last chunk."""
+    return sees_images(policy) or bool(getattr(policy, "keeps_memory", False))
+
+
 def sees_images(policy: Any) -> bool:
     """Whether a policy has an encoder to feed, and so `encode`, `denoise` and a `memory`."""
     spec = getattr(policy, "obs_spec", None)

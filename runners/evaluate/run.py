@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from accel import CACHES, AcceleratedPolicy, accelerated
+from accel import CACHES, AcceleratedPolicy, WarmStarted, accelerated
 from skipstep.observations import Arrays, n_rows, take
 
 from ..acceleration.play import film, play_missing, save_time, unfilmed
 from ..acceleration.quantization import Acceleration, accelerate, acceleration_of, described
 from ..episodes.clock import Clock
-from ..episodes.latency import measure
+from ..episodes.latency import WithinEpisode, measure
 from ..episodes.loop import Acting, act_padded, query_noise
 from ..jobs.description import describe
 from ..jobs.job import Job
@@ -166,7 +166,8 @@ def latency_of(job: Job, fast: Acting, observations: Arrays) -> dict[str, Any] |
     """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
     assert job.plain is not None
     config, device = job.settings.latency, job.settings.device
-    same = job.cache.name == job.quant.name == "none"
+    fast = WithinEpisode(fast.uncounted()) if isinstance(fast, WarmStarted) else fast
+    same = job.cache.name == job.quant.name == "none" and job.warm is None
     if same and job.policy.config.sampler == job.plain.config.sampler:
         return measure(fast, job.plain, observations, config, device)
     with accelerated(job.plain, engine=job.plain_engine) as engine:

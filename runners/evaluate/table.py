@@ -21,6 +21,7 @@ from ..formatting import (
     stages_words,
     task_words,
     underlined,
+    warm_words,
     yes_no,
 )
 from ..studies.cost import stages_of
@@ -69,6 +70,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
     rows.append(("  as run here", flops_words(flops["query"], flops["executed_share"])))
     if encode := flops.get("encode"):
         rows.append(("  and before it", encode_words(encode)))
+    if warm := result["stats"].get("warm"):
+        rows.append(("warm", warm_words(warm)))
     if quantisation := result.get("quantisation"):
         rows += [("quant", words) for words in quantisation_words(quantisation)]
     if realtime := result.get("realtime"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from accel import CACHES, ENGINES, QUANTIZERS, resolve_engine
+from accel import CACHES, ENGINES, QUANTIZERS, WARM, resolve_engine
 from envs import Task
 from policies import DiffusionPolicy
 
@@ -18,6 +18,8 @@ from .checkpoint import check_simulator, load, policy_and_task, task_of
 from .delays import realtime_config
 from .settings import GROUPS, LoggerChoice, SamplerChoice, Settings, UserError, build, choose
 
+START = {"from": "start"}  # the setting's name is no name in Python
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -25,6 +27,7 @@ class Chosen:
 
     Attributes:
         policy, plain: None where something else than a policy acts.
+        warm: how queries use the last one; None: not at all.
         engine: with nothing left to the machine or the network.
         calibrates: a calibration is used whatever the cache.
     """
@@ -37,6 +40,7 @@ class Chosen:
     engine: Any
     plain_engine: Any
     sampler: SamplerChoice
+    warm: Any
     policy: DiffusionPolicy | None
     plain: DiffusionPolicy | None
     task: Task
@@ -89,6 +93,7 @@ def chosen_of(cfg: DictConfig, runner: Any, *, with_policy: bool, calibrates: bo
     cache, quant = choose(CACHES, cfg.cache, "cache"), choose(QUANTIZERS, cfg.quant, "quant")
     engine = plain_engine = choose(ENGINES, cfg.engine, "engine")
     sampler: SamplerChoice = build(SamplerChoice, cfg.sampler, "sampler")
+    warm = choose(WARM, {START.get(key, key): value for key, value in cfg.warm.items()}, "warm")
     policy = plain = None
     if with_policy:
         policy, task, checkpoint = policy_and_task(cfg.task, sampler, settings.device)
@@ -107,6 +112,7 @@ def chosen_of(cfg: DictConfig, runner: Any, *, with_policy: bool, calibrates: bo
         engine=engine,
         plain_engine=plain_engine,
         sampler=sampler,
+        warm=warm if warm.start else None,
         policy=policy,
         plain=plain,
         task=task,

@@ -46,6 +46,7 @@ def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None
     }
     method = _method(chosen)
     delayed = {"delays": delays.steps} if delays else {}
+    warm = {"warm": asdict(chosen.warm)} if chosen.warm else {}
     unaccelerated = {
         "policy": chosen.plain.fingerprint() if chosen.plain else None,
         "quant": {"name": "none"},
@@ -54,7 +55,7 @@ def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None
     }
     return Identity(
         method,
-        digest({**conditions, **method, **delayed}),
+        digest({**conditions, **method, **delayed, **warm}),
         digest({**conditions, **unaccelerated}),
     )
 

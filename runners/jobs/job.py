@@ -19,6 +19,7 @@ class Job:
 
     Attributes:
         loaded: None where something else than a policy acts.
+        warm: how queries use the last one; None: not at all.
         adapted: what had to be done to a saved plan to make it this policy's.
         plain: the checkpoint's own policy, with its own sampler, of whose FLOPs shares are; as many
             actions as `loaded`.
@@ -44,6 +45,7 @@ class Job:
     config: dict[str, Any]
     delays: Delays | None = None
     plain: DiffusionPolicy | None = None
+    warm: Any = None
     plain_engine: Any = None
 
     @property

@@ -20,6 +20,7 @@ from .delays import delays_of, realtime_config
 from .description import as_config
 from .identity import Identity, identify
 from .job import Job
+from .settings import UserError
 
 OfRunner = Mapping[str, Any]
 
@@ -65,6 +66,8 @@ def prepare_job(
     identity = identify(chosen, of_runner, None)
     beside = Path("multirun", chosen.settings.study, _name(chosen, identity, prefix))
     delays = delays_of(realtime_config(cfg.realtime), chosen.task.control_hz, beside)
+    if delays and chosen.warm:
+        raise UserError("realtime needs warm=none: a late chunk is shifted by more than it is long")
     if delays:
         chosen = chosen.under(delays)
         adapted = check_method(chosen)
@@ -88,6 +91,7 @@ def _job(
         quant=chosen.quant,
         engine=chosen.engine,
         sampler=chosen.sampler,
+        warm=chosen.warm,
         adapted=adapted,
         recipe=chosen.recipe,
         logger=chosen.logger,

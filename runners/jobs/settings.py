@@ -188,6 +188,7 @@ GROUPS = (
     "quant",
     "engine",
     "sampler",
+    "warm",
     "logger",
     "runner",
     "calibration",

@@ -14,7 +14,7 @@ from pathlib import Path
 from .yaml_comments import Setting, about, settings_in
 
 ASKED = ("--help", "-h")
-GROUPS = ("task", "cache", "quant", "sampler", "engine", "runner", "experiment", "logger")
+GROUPS = ("task", "cache", "quant", "sampler", "warm", "engine", "runner", "experiment", "logger")
 EXAMPLES = """\
 What an inference acceleration does to a diffusion policy: success with intervals, paired with the
 unaccelerated policy on the same seeds and noise, beside latency that is measured.

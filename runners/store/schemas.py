@@ -223,6 +223,7 @@ EVALUATION: Kind = record(
         "engine": record({}, {"name": TEXT}),
         "sampler": maybe(_SAMPLER),
         "realtime": maybe(record({})),
+        "warm": maybe(record({"start": COUNT})),
         "start_seed": WHOLE,
         "noise_seed": WHOLE,
     },

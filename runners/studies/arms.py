@@ -135,7 +135,18 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
     found["sampler"] = "" if plain == {_sampler(run)} else _sampler(run)
     delay = (run.config.get("realtime") or {}).get("delay_steps")
     found["realtime"] = f"delay {delay}" if delay else ""
+    found["warm"] = warm_label(run.config.get("warm"))
     return found | {k: str(run.config.get(k)) for k in ("threads", "policy_batch", "device")}
+
+
+def warm_label(config: Mapping[str, object] | None) -> str:
+    """Warm from 5; empty without."""
+    if not config:
+        return ""
+    words = [f"warm from {config['start']}"]
+    words += ["then noise"] if config.get("fill") == "noise" else []
+    words += [f"up to {config['jump']}"] if config.get("jump") else []
+    return " ".join(words)
 
 
 def quant_label(config: Mapping[str, object]) -> str:
@@ -199,7 +210,8 @@ def _said(key: str, value: str) -> str:
     """A setting in few words: "10 steps", "even", "ddim-16", "threads 2"."""
     spoken = {
         "cache.steps": f"{value} steps",
-        **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "realtime", "device"), value),
+        **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "realtime", "warm"), value),
+        "device": value,
     }
     return spoken.get(key, f"{_field(key)} {value}")
 
