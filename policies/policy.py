@@ -140,12 +140,17 @@ class DiffusionPolicy(Encoding):
         same, unless its noise is `skipstep.starts.Started`.
 
         Raises:
-            ValueError: the sampler has no such step.
+            ValueError: the sampler has no such step, or is one of flow matching.
         """
         if not 0 <= step < self.n_inference_steps:
             last = self.n_inference_steps - 1
             raise ValueError(f"step must be from 0 to {last} (the sampler's last), got {step}")
         base, left = self.config.sampler, self.table.timesteps[step:].tolist()
+        if base.is_flow:
+            raise ValueError(
+                f"sampler={base.kind} follows a velocity, whose steps are not a list of timesteps: "
+                "its queries begin with step 0"
+            )
         order = {"order": min(base.order, len(left))} if base.kind == "dpmpp" else {}
         return self.with_sampler(choose_sampler(base, timesteps=left, **order))
 

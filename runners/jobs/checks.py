@@ -61,6 +61,11 @@ def check_warm(chosen: Chosen) -> None:
         raise UserError(f"warm needs a runner of {allowed}, got runner={chosen.runner.name}")
     if start >= steps:
         raise UserError(f"warm.from must be below {steps}, the steps of the sampler, got {start}")
+    if chosen.policy is not None:
+        try:
+            chosen.policy.from_step(start)
+        except ValueError as error:
+            raise UserError(f"warm={chosen.warm.name}: {error}") from error
 
 
 def check_cache(

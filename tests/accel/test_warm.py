@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from accel import UniformConfig, WarmConfig, accelerated
 from accel.warm import KEY
-from policies import DiffusionPolicy, from_reference
+from policies import DiffusionPolicy, SamplerConfig, from_reference
 from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
 from tests.helpers.stock_unet import live_unet
 
@@ -141,6 +142,13 @@ def test_cells_and_flops_are_of_the_steps_that_ran(kind: str) -> None:
     assert computed[K:].max() == computed[K:].min() == stats["n_queries"] == 4
     assert stats["flops"] == round(whole / 4 + 3 * rest / 4)
     assert rest < whole
+
+
+def test_a_flow_is_refused() -> None:
+    sampler = SamplerConfig(kind="euler", steps=4, prediction_type="velocity")
+    with pytest.raises(ValueError, match="sampler=euler follows a velocity"):
+        flowing = DiffusionPolicy(replace(made().config, sampler=sampler))
+        flowing.from_step(1)
 
 
 def test_what_is_refused() -> None:
