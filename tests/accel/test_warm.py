@@ -146,8 +146,8 @@ def test_cells_and_flops_are_of_the_steps_that_ran(kind: str) -> None:
 
 def test_a_flow_is_refused() -> None:
     sampler = SamplerConfig(kind="euler", steps=4, prediction_type="velocity")
+    flowing = DiffusionPolicy(replace(made().config, sampler=sampler))
     with pytest.raises(ValueError, match="sampler=euler follows a velocity"):
-        flowing = DiffusionPolicy(replace(made().config, sampler=sampler))
         flowing.from_step(1)
 
 
