@@ -210,7 +210,8 @@ def _mean(shares: dict[str, float], costs: tuple[int, int]) -> float:
 
 def _share(stats: dict[str, Any]) -> np.ndarray:
     """(steps, sites) of cells that are computed in a query."""
-    return np.asarray(stats["computed"], dtype=np.float64) / max(stats["n_queries"], 1)
+    computed: np.ndarray = np.asarray(stats["computed"], dtype=np.float64)
+    return computed / max(int(stats["n_queries"]), 1)
 
 
 def _copied(noise: RowNoise) -> RowNoise:

@@ -151,8 +151,8 @@ class DiffusionPolicy(Encoding):
                 f"sampler={base.kind} follows a velocity, whose steps are not a list of timesteps: "
                 "its queries begin with step 0"
             )
-        order = {"order": min(base.order, len(left))} if base.kind == "dpmpp" else {}
-        return self.with_sampler(choose_sampler(base, timesteps=left, **order))
+        order = min(base.order, len(left)) if base.kind == "dpmpp" else None
+        return self.with_sampler(choose_sampler(base, timesteps=left, order=order))
 
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
         with Undrawn():

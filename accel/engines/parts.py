@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..families import family_of
-from ..protocol import Transparent
+from ..protocol import Accelerable, Transparent
 from ..quant.linear import QuantisedLinear
 
 MODULES = {  # of one layer of the main stack
@@ -31,7 +31,7 @@ def engine_name(layer: str, encoder_only: bool) -> str | None:
     return f"{match[1]}.{NAMES[match[2]]}" if match and match[2] in NAMES else None
 
 
-def name_of(policy: Transparent, layer: str) -> str | None:
+def name_of(policy: Any, layer: str) -> str | None:
     """What the engines call a quantised layer of a policy: as in `MODULES`, else as its module."""
     return engine_name(layer, policy.sizes.encoder_only) if _has_parts(policy) else layer
 
@@ -90,7 +90,7 @@ def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
     return {n: p for n, p in named.items() if isinstance(p, QuantisedLinear)}
 
 
-def _has_parts(policy: Transparent) -> bool:
+def _has_parts(policy: Accelerable) -> bool:
     """Whether the fused engine has a program of the policy's layers, by `MODULES`."""
     family = family_of(policy)
     return family.stack == "layers" and "fused" in family.engines

@@ -95,7 +95,7 @@ def accelerate(
         seen = _observations(policy, observations, f"quant={quant.name}", "statistics")
         statistics = _watched(policy, seen)
     with ExitStack() as stack:
-        fast = stack.enter_context(
+        fast: Any = stack.enter_context(
             accelerated(policy, cache, quant, engine, calibration, statistics)
         )
         return RobotPolicy(fast, seed, stack.pop_all())

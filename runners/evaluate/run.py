@@ -145,7 +145,11 @@ def _run(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, Any]:
 
 
 def _measured(
-    job: Job, store: RunStore, fast: AcceleratedPolicy, clock: Clock, previous: Mapping[str, Any]
+    job: Job,
+    store: RunStore,
+    fast: AcceleratedPolicy | WarmStarted,
+    clock: Clock,
+    previous: Mapping[str, Any],
 ) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
     """Latency, what the policy counted, and its quantised layers."""
     observations = store.observations()
