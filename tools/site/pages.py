@@ -20,8 +20,8 @@ def _settings() -> Iterator[str]:
 
     yield "# Settings\n"
     yield (
-        "What can be said on the command line, as conf/ has it: `python run.py task=lift n_episodes=100`. "
-        "A choice of a group brings its own settings.\n"
+        "What can be said on the command line, as conf/ has it: "
+        "`python run.py task=lift n_episodes=100`. A choice of a group brings its own settings.\n"
     )
     yield "## Of every run\n"
     yield from _table(ROOT / "conf/config.yaml", "")
@@ -62,8 +62,8 @@ def _library() -> Iterator[str]:
     import policies
 
     yield "# Library\n"
-    yield "In a checkout `skipstep.accel`, `skipstep.policies` and `skipstep.envs` are the same modules"
-    yield "as `accel`, `policies` and `envs`.\n"
+    yield "In a checkout `skipstep.accel`, `skipstep.policies` and `skipstep.envs` are the same"
+    yield "modules as `accel`, `policies` and `envs`.\n"
     for package in (accel, policies, envs):
         yield f"\n## {package.__name__}\n"
         yield f"{inspect.getdoc(package)}\n"
