@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: run setup test test-all check docs-check clean
+.PHONY: run setup test test-all check docs docs-check clean
 
 run: setup
 	$(BIN)/python run.py cache=uniform task=kitchen
@@ -33,6 +33,11 @@ check: setup docs-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict accel policies envs runners skipstep run.py
+
+# the documentation as a site: site/docs/index.html
+docs: setup
+	$(BIN)/pip install --quiet --editable '.[docs]' --constraint constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # tables of README.md and docs/ that differ from their studies (--write mends them), and long lines
 docs-check: setup
