@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--batch", type=int, nargs="*", default=[1, 8])
     words.add_argument("--rounds", type=int, default=10)
     words.add_argument("--steps", type=int, default=5, help="network calls of a query")
+    words.add_argument("--widest", type=int, default=2048, help="levels of no more channels")
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--out", type=Path, default=Path("multirun/unets"), help="folder")
     return words
@@ -136,6 +137,8 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(options.threads)
     before, rows = load(), []
     for size, dims in SIZES.items():
+        if max(dims or [0]) > options.widest:
+            continue
         policy = sized(dims, options.steps)
         for batch in options.batch:
             engines = row(policy, batch, options.rounds, options.threads)
