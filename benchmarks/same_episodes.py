@@ -1,6 +1,7 @@
 """Is an episode the same whatever is played beside it, and after the run was killed?
 
     python -m benchmarks.same_episodes --play       # all tasks, one after another: 15 minutes
+    python -m benchmarks.same_episodes --play --tasks libero    # where its packages are installed
     python -m benchmarks.same_episodes              # the table of what was played
 
 A small policy with drawn weights acts in each task: with one, three and four environments at a
@@ -33,7 +34,9 @@ WORLDS: dict[str, dict[str, Any]] = {  # task -> what its configuration needs
     **{name: {} for name in ("kitchen", "lift", "can", "square", "transport", "tool_hang")},
     "pusht": {"convention": "diffusion_policy", "obs": "keypoints"},
     "metaworld": {"env": "push-v3"},
+    "libero": {"suite": "libero_spatial", "index": 0, "obs": "low_dim"},
 }
+USUAL = [name for name in WORLDS if name != "libero"]  # whose packages come with .[sim]
 ARMS = {"n_envs=3": False, "n_envs=4": False, "killed, then n_envs=3": True}
 OWN = ("seconds", "attempts", "machine")  # of a record: when and where, not what
 HEADER = "| task | " + " | ".join(ARMS) + " |\n|---" + "|---" * len(ARMS) + "|"
@@ -178,7 +181,7 @@ def main() -> int:
     """Print the table, after playing where that was asked for; 1 where a record differs."""
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words.add_argument("--play", action="store_true", help="play them, which takes a while")
-    words.add_argument("--tasks", nargs="+", default=list(WORLDS), choices=list(WORLDS))
+    words.add_argument("--tasks", nargs="+", default=USUAL, choices=list(WORLDS))
     options = words.parse_args()
     for name in options.tasks if options.play else ():
         keep(list(play(name)), ROWS)
