@@ -356,6 +356,20 @@ def test_an_hdf5_claims_no_more_than_it_holds(tmp_path: Path) -> None:
         read_dataset([path], obs_keys=["object"])
 
 
+@pytest.mark.parametrize("name", ["data/demo_0", "data/demo_0/obs", "mask", "mask/train"])
+def test_a_huge_array_in_the_place_of_a_group_is_not_searched(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for demo in ("demo_0", "demo_1"):
+            file[f"data/{demo}/actions"] = np.zeros((4, 2))
+            file[f"data/{demo}/obs/object"] = np.zeros((4, 3))
+        file["mask/train"] = np.array(["demo_0"], "S")
+        del file[name]
+        file.create_dataset(name, (10**9, 7), "f8", chunks=(1000, 7))
+    with pytest.raises(DatasetError, match="must be a group|claims to hold|no obs/object|must hold"):
+        read_dataset([path], obs_keys=["object"])
+
+
 def test_an_hdf5_whose_data_is_an_array_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
