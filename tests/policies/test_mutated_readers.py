@@ -366,7 +366,9 @@ def test_a_huge_array_in_the_place_of_a_group_is_not_searched(name: str, tmp_pat
         file["mask/train"] = np.array(["demo_0"], "S")
         del file[name]
         file.create_dataset(name, (10**9, 7), "f8", chunks=(1000, 7))
-    with pytest.raises(DatasetError, match="must be a group|claims to hold|no obs/object|must hold"):
+    with pytest.raises(
+        DatasetError, match=r"must be a group|claims to hold|no obs/object|must hold"
+    ):
         read_dataset([path], obs_keys=["object"])
 
 

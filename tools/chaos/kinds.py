@@ -103,7 +103,7 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _make_lerobot(folder: Path) -> Path:
-    export_lerobot(unet(), folder / "lerobot")
+    export_lerobot(unet(), folder / "lerobot", state_dim=2)
     return folder / "lerobot"
 
 
@@ -176,7 +176,7 @@ def _layers() -> nn.Module:
 
 def _make_quantised(folder: Path) -> Path:
     model = _layers()
-    config = DuQuantConfig(include=".*", min_features=1, block=16, method="duquant")
+    config = DuQuantConfig(include=(".*",), min_features=1, block=16, method="duquant")
     statistics = collect(model, [(torch.randn(32, 32),)], 1)
     save_quantized(quantize(model, statistics, config), folder / "a.safetensors")
     return folder / "a.safetensors"
@@ -269,7 +269,8 @@ def _as_in_run(run: Any, before: Any, path: Path) -> str:
     for what in (run.result, run.config, *run.episodes.values()):
         if not all(math.isfinite(number) for number in _numbers(what)):
             return "a number is not finite"
-    lines = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
+    whole = (path / "episodes.jsonl").read_bytes().rpartition(b"\n")[0]  # the rest was cut off
+    lines = [json.loads(line) for line in whole.split(b"\n") if line]
     if sorted(run.episodes) != sorted({line["seed"] for line in lines}):
         return f"episodes are {sorted(run.episodes)}"
     if run.result and run.result != json.loads((path / "result.json").read_text()):
