@@ -10,7 +10,7 @@ from importlib import import_module
 
 from .records import RESULTS, keep, read, table
 
-CAMPAIGNS = ("files", "kills", "disk", "two", "clock", "server", "soak")
+CAMPAIGNS = ("files", "kills", "disk", "two", "server", "soak")
 
 
 def seeds(text: str) -> tuple[int, int]:
