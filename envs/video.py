@@ -52,10 +52,10 @@ BACKENDS = {  # $MUJOCO_GL -> what brings it
     "glx": "it needs a display, and apt-get install -y libglfw3; MUJOCO_GL=egl needs none",
     "disabled": "MUJOCO_GL=egl renders",
 }
-OF_OPENGL = ("/OpenGL/", "/glfw/", "gl_context", "mujoco_rendering", "renderers/context", "/egl/")
-OF_OPENGL += ("/osmesa/", "mujoco/renderer", "mujoco/rendering")
-
-
+OF_OPENGL = (
+    *("/OpenGL/", "/glfw/", "gl_context", "mujoco_rendering", "renderers/context", "/egl/"),
+    *("/osmesa/", "mujoco/renderer", "mujoco/rendering"),
+)
 TURNED_OFF = "SKIPSTEP_TURNED_OFF"  # in the environment: which of them cannot be loaded
 
 
