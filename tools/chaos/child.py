@@ -6,15 +6,17 @@ made it do: processes, calls of a pickle, connections, files that are written or
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import json
 import logging
 import random
 import resource
 import shutil
 import sys
-import sysconfig
 import time
+import typing
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,14 @@ RUNS = {
     *("pickle.find_class", "marshal.loads", "code.__new__", "function.__new__", "socket.connect"),
 }
 MOST_BYTES = 8 * 2**30  # of address space above what is there: the machine outlives the trial
-OF_IMPORTS = ("exec", "marshal.loads", "code.__new__")
-IMPORTERS = ("<frozen importlib", *sysconfig.get_paths().values())  # also named tuples
+CALLERS = {  # that run what the machine's own modules say, and nothing that a file says
+    ("<frozen importlib._bootstrap_external>", "_compile_bytecode"): "a module is imported",
+    ("<frozen importlib._bootstrap>", "_call_with_frames_removed"): "a module is imported",
+    (typing.__file__, "_evaluate"): "the annotations of a dataclass are read",
+    (collections.__file__, "namedtuple"): "a class of an imported module is made",
+    (dataclasses.__file__, "_create_fn"): "a class of an imported module is made",
+    (dataclasses.__file__, "add_fns_to_class"): "a class of an imported module is made",
+}
 _seen: list[str] | None = None
 _inside = ""
 
@@ -37,8 +45,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if _seen is None:
         return
     if event in RUNS:
-        caller = sys._getframe(1).f_code.co_filename
-        if not (event in OF_IMPORTS and caller.startswith(IMPORTERS)):
+        code = sys._getframe(1).f_code
+        if (code.co_filename, code.co_name) not in CALLERS:
+            caller = f"{code.co_name} of {code.co_filename}"
             _seen.append(f"{event} by {caller}: {str(arguments)[:80]}")
     elif event == "open" and isinstance(arguments[0], str):
         path, mode = arguments[0], arguments[1] or ""

@@ -91,7 +91,9 @@ def run_kind(kind: str, first: int, last: int, until: float = float("inf")) -> R
                     break
             code = child.end()
             if begun is not None:
-                died = "no answer in 20 s" if timed_out else f"it died (exit code {code})"
+                last_words = (Path(name) / "stderr").read_text(errors="replace")[-300:]
+                said = f"it died (exit code {code}): {last_words}"
+                died = "no answer in 20 s" if timed_out else said
                 row.count(begun, "finding", died)
                 seed = begun + 1
             elif seed < last and time.monotonic() < until:
