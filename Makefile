@@ -44,7 +44,7 @@ chaos: setup
 
 # the engine's C code under AddressSanitizer and UBSan
 sanitize: setup
-	$(BIN)/python -m tools.sanitize --seeds 0:200
+	$(BIN)/python -m tools.sanitize --seeds 0:200 --seconds 40
 
 clean:
 	rm -rf $(VENV) build *.egg-info

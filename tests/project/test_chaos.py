@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import random
+import typing
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from accel import FusedConfig, PlanError, UniformConfig, accelerated, resolve
+from accel.kernels.native import is_compiled
+from accel.plans.decisions import Threshold
 from skipstep.whole_files import write_whole
 from tools import sanitize
 from tools.chaos import child, soak
-from tools.chaos.kinds import KINDS, Kind
+from tools.chaos.__main__ import PAGE, tables
+from tools.chaos.kinds import KINDS, Kind, transformer
 from tools.chaos.mutations import GADGET, mutated
 from tools.chaos.records import Row, added, keep, read, table
+from tools.random_programs import child as programs
 
 FEW = 6
 
@@ -85,6 +95,37 @@ def test_the_gadget_would_run_where_a_pickle_is_believed(
     assert not Path("executed").exists()
 
 
+def _by(file: str, function: str) -> Callable[[Path], Any]:
+    """A reader in which a function of a file has something executed."""
+    text = f"def {function}(): audit('exec', 'x')"
+    found: dict[str, Any] = {"audit": child._audit}
+    exec(compile(text, file, "exec"), found)
+    return lambda path: found[function]()
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "allowed"),
+    [
+        (typing.__file__, "_evaluate", True),
+        ("<frozen importlib._bootstrap>", "_call_with_frames_removed", True),
+        (typing.__file__, "other", False),
+        (torch.__file__, "_evaluate", False),
+        ("<string>", "_call_with_frames_removed", False),
+    ],
+)
+def test_only_named_functions_may_execute_while_a_file_is_read(
+    file: str, function: str, allowed: bool, tmp_path: Path
+) -> None:
+    kind = Kind(lambda folder: folder, _by(file, function), (ValueError,), lambda *_: "")
+    outcome, said = child.trial(kind, tmp_path, None)
+    assert outcome == ("loaded as written" if allowed else "finding")
+    assert allowed or f"executed: exec by {function} of {file}" in said
+
+
+def test_the_page_has_the_recorded_tables() -> None:
+    assert tables() in PAGE.read_text()
+
+
 def test_a_seed_gives_the_same_damage_again() -> None:
     content = b'{"a": [1, 2, {"b": "c"}], "d": 1.5}'
     for suffix in (".json", ".yaml", ".bin"):
@@ -121,5 +162,51 @@ def test_short_episodes_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_random_programs_and_layers_agree_with_torch() -> None:
     """Those of the sanitizers, without them."""
-    assert sanitize.child(0, 8) == 0
+    if not is_compiled():
+        pytest.skip("there is no C compiler")
+    row = programs(0, 24)
+    assert row.outcomes["finding"] == 0, row.findings
+    assert {"as torch", "plan refused", "huge values"} <= set(row.outcomes)
     assert sanitize.widths()[0] == "C"
+
+
+N, U = 8, 6  # steps and sites of `transformer`
+FIRST = np.arange(N)[:, None] + np.zeros((1, U)) < 1
+NATIVE = FusedConfig(backend="native")
+
+
+def threshold(first: int = 0, always: tuple[int, ...] = (0,)) -> Threshold:
+    return Threshold("norm", first, 0.1, (1.0, 0.0), math.inf, True, always)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"mask": np.ones((N + 1, U), bool)}, "steps"),
+        ({"mask": np.ones((N - 1, U), bool)}, "steps"),
+        ({"mask": np.ones((N, U + 1), bool)}, "plan.mask must be bool"),
+        ({"mask": np.ones((N, U), np.int64)}, "plan.mask must be bool"),
+        ({"mask": np.zeros((N, U), bool)}, "before anything was computed"),
+        ({"mask": FIRST, "alpha": np.ones((N, U, 2))}, "uses 2 stored values, there are 1"),
+        ({"mask": FIRST, "alpha": np.full((N, U, 1), np.nan)}, "not finite"),
+        ({"mask": FIRST, "alpha": np.ones((N + 1, U, 1))}, "plan.alpha must be"),
+        ({"mask": FIRST, "bias": np.ones((N, U, 99, 99), np.float32)}, "bias"),
+        ({"mask": FIRST, "bias": np.ones((N, U, 1, 16), np.float32)}, "bias"),
+        ({"mask": FIRST, "decide": threshold(first=U)}, "plan.decide.first"),
+        ({"mask": FIRST, "decide": threshold(first=-1)}, "plan.decide.first"),
+        ({"mask": FIRST, "decide": threshold(always=(0, N))}, "plan.decide.always"),
+        ({"mask": FIRST, "decide": threshold(always=(0, -1))}, "plan.decide.always"),
+    ],
+)
+def test_a_plan_that_reaches_too_far_never_comes_to_the_engine(
+    part: dict[str, Any], said: str
+) -> None:
+    """C reads where a plan says: rows, sites and stored values that are not there are refused."""
+    policy = transformer()
+    made = resolve(policy, UniformConfig(steps=1))
+    obs = torch.zeros(1, policy.n_obs_steps, policy.obs_dim)
+    with (
+        pytest.raises(PlanError, match=said),
+        accelerated(policy, replace(made, **{"sampler": None, **part}), engine=NATIVE) as fast,
+    ):
+        fast.act(obs, [torch.Generator()])

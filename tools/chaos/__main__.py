@@ -7,17 +7,28 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
-from .records import RESULTS, keep, read, table
+from skipstep.whole_files import write_whole
 
+from .records import RESULTS, keep, read, seeds, table
+
+PAGE = RESULTS.parents[1] / "docs/results/chaos.md"
+BEGIN, END = "<!-- generated: python -m tools.chaos table -->\n", "<!-- end -->"
 CAMPAIGNS = ("files", "kills", "disk", "two", "server", "soak")
 
 
-def seeds(text: str) -> tuple[int, int]:
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise argparse.ArgumentTypeError(f"must be a:b with a below b, got {text!r}")
-    return int(first), int(last)
+def tables() -> str:
+    """Of all campaigns that are recorded, in Markdown."""
+    found = {name: read(RESULTS / f"{name}.json") for name in (*CAMPAIGNS, "sanitize")}
+    return "\n".join(f"**{n}**\n\n" + "\n".join(table(r)) + "\n" for n, r in found.items() if r)
+
+
+def _write_page() -> Path:
+    """Put the tables into the page."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    write_whole(PAGE, f"{before}{BEGIN}\n{tables()}\n{END}{rest.partition(END)[2]}")
+    return PAGE
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,12 +38,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=seeds, default=(0, 20), help="from a to before b")
     parser.add_argument("--seconds", type=float, default=540.0, help="begin no trial after that")
     parser.add_argument("--kinds", nargs="*", help="of `files`: these alone")
-    parser.add_argument("--keep", action="store_true", help="add the rows to results/chaos/")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="add the rows to results/chaos/; of `table`: write the page",
+    )
     given = parser.parse_args(argv)
     if given.campaign == "table":
-        for name in CAMPAIGNS:
-            if rows := read(RESULTS / f"{name}.json"):
-                print(f"**{name}**", "", *table(rows), "", sep="\n")
+        print(_write_page() if given.keep else tables())
         return 0
     run: Callable[..., list] = import_module(f"tools.chaos.{given.campaign}").run
     more = {"kinds": tuple(given.kinds)} if given.kinds else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,14 @@ from skipstep.whole_files import write_whole
 
 RESULTS = Path(__file__).resolve().parents[2] / "results/chaos"
 MOST_FINDINGS = 20  # that a row keeps in words
+
+
+def seeds(text: str) -> tuple[int, int]:
+    """Of a command line: "a:b" is from a to before b."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"must be a:b with a below b, got {text!r}")
+    return int(first), int(last)
 
 
 @dataclass
@@ -71,12 +80,13 @@ def keep(campaign: str, rows: Iterable[Row], folder: Path = RESULTS) -> Path:
                     f"{other.first}:{other.last} of {path}"
                 )
     rows_ = sorted([*known, *new], key=lambda row: (row.kind, row.first))
-    lines = ",\n".join(json.dumps(_plain(row)) for row in rows_)
+    lines = ",\n".join(json.dumps(plain(row)) for row in rows_)
     write_whole(path, f"[\n{lines}\n]\n")
     return path
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def plain(row: Row) -> dict[str, Any]:
+    """As JSON has it."""
     return {**vars(row), "outcomes": dict(sorted(row.outcomes.items()))}
 
 

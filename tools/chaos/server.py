@@ -1,7 +1,7 @@
 """A served policy under garbage, slow and vanishing clients, beside an honest one.
 
-What must hold: the honest client's answers are those of a server that nobody else asks, a bad
-request is answered with one sentence or its connection is closed, and the server ends with 0.
+What must hold: after each bad client an honest one gets actions of the right shape, all numbers; a
+bad request is answered with one line; the server ends with 0.
 """
 
 from __future__ import annotations
