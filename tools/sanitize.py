@@ -99,12 +99,14 @@ def main(argv: Sequence[str]) -> int:
     if given.child:
         print(json.dumps(plain(child(*given.seeds, given.seconds))))
         return 0
-    rows = [run_width(width, *given.seeds, given.seconds) for width in given.widths or widths()]
+    rows = []
+    for width in given.widths or widths():
+        rows.append(run_width(width, *given.seeds, given.seconds))
+        if given.keep:
+            print(keep("sanitize", rows[-1:]), flush=True)
     print("\n".join(table(rows)))
     findings = [f"{row.kind}: {said}" for row in rows for said in row.findings]
     print("\n".join(findings), file=sys.stderr)
-    if given.keep:
-        print(keep("sanitize", rows))
     return int(bool(findings))
 
 
