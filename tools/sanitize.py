@@ -70,7 +70,7 @@ def run_width(width: str, first: int, last: int, seconds: float) -> Row:
         done = subprocess.run(
             words, cwd=PROJECT, env=environment, capture_output=True, text=True, errors="replace"
         )
-    reports = [at for report in REPORT for at in _places(done.stderr, report)]
+    reports = [at for report in REPORT for at in places(done.stderr, report)]
     if done.returncode and not reports:
         raise RuntimeError(f"{width}: it ended with {done.returncode}: {done.stderr[-3000:]}")
     said = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
@@ -81,7 +81,7 @@ def run_width(width: str, first: int, last: int, seconds: float) -> Row:
     return row
 
 
-def _places(said: str, report: str) -> list[str]:
+def places(said: str, report: str) -> list[str]:
     """The lines that begin a report, and where it was."""
     lines = said.splitlines()
     return [" ".join(lines[i : i + 3])[:500] for i, line in enumerate(lines) if report in line]

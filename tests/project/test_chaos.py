@@ -210,3 +210,18 @@ def test_a_plan_that_reaches_too_far_never_comes_to_the_engine(
         accelerated(policy, replace(made, **{"sampler": None, **part}), engine=NATIVE) as fast,
     ):
         fast.act(obs, [torch.Generator()])
+
+
+def test_each_report_of_a_sanitizer_is_found_with_its_place() -> None:
+    said = """\
+x.c:3:5: runtime error: index 9 out of bounds
+    #0 0x1 in f x.c:3
+fine
+==1==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x2
+READ of size 4
+    #0 0x1 in g y.c:7
+"""
+    bounds, heap = (sanitize.places(said, report)[0] for report in reversed(sanitize.REPORT))
+    assert "x.c:3:5" in bounds
+    assert "heap-buffer-overflow" in heap
+    assert "y.c:7" in heap
