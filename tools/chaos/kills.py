@@ -83,7 +83,8 @@ def trial(calm: runs.Calm, folder: Path, seed: int, rows: dict[str, Row]) -> str
     try:
         _disturb(process, folder, rng, rows, seed)
         before = runs.episodes(folder)
-        lost = [s for s, record in before.items() if record != calm.episodes[s]]
+        ended_well = {s: record for s, record in before.items() if record["status"] == "ok"}
+        lost = [s for s, record in ended_well.items() if record != calm.episodes[s]]
         if process.poll() is None:
             runs.ended(process)
         again = runs.start(calm.command, folder)
