@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: run setup test test-all check docs docs-check clean
+.PHONY: run setup test test-all check docs docs-check chaos sanitize clean
 
 run: setup
 	$(BIN)/python run.py cache=uniform task=kitchen
@@ -42,6 +42,14 @@ docs: setup
 # tables of README.md and docs/ that differ from their studies (--write mends them), and long lines
 docs-check: setup
 	$(BIN)/python -m tools.docs_check
+
+# hostile files, killed processes, full disks, two at once, bad clients, many episodes: docs/results/chaos.md
+chaos: setup
+	for campaign in files kills disk two server soak; do $(BIN)/python -m tools.chaos $$campaign --seeds 0:4 || exit 1; done
+
+# the engine's C code under AddressSanitizer and UBSan
+sanitize: setup
+	$(BIN)/python -m tools.sanitize --seeds 0:200 --seconds 40
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -88,6 +88,8 @@ class AcceleratedPolicy:
                 f"the model would be called {self.policy.n_inference_steps} times a query, "
                 f"the plan has {self.plan.n_steps} steps: the policy's sampler was changed"
             )
+        if not len(cond):  # which no program is compiled for
+            return cond.new_empty(0, self.n_action_steps, self.action_dim)
         actions: Tensor = self._engine.denoise(cond, noise)
         self.n_queries += 1
         return actions

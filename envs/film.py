@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .task import Task
-from .video import write_video
+from .video import rendering_words, write_video
 
 Frame = NDArray[np.uint8]
 INK, STRIP = (235, 235, 235), (24, 26, 30)
@@ -20,7 +20,9 @@ LINES = 3
 
 
 class Film:
-    """Frames of an episode, from its reset on.
+    """Frames of an episode, from its reset on, which become a video when it ends.
+
+    What fails in it after the first frame ends the film, never the episode.
 
     Args:
         path: of the mp4.
@@ -32,16 +34,36 @@ class Film:
     def __init__(self, path: Path, task: Task, seed: int, who: str = "") -> None:
         self.path, self.task, self.seed, self.who = path, task, seed, who
         self.frames: list[Frame] = []
+        self.failure = ""
 
-    def add(self, frame: Frame, info: Mapping[str, Any]) -> None:
+    def add(self, frame: Any, info: Mapping[str, Any]) -> None:
         """(H, W, 3) after the reset, and after each step with what it said."""
         words = captions(self.task, self.seed, self.who, len(self.frames), info)
         self.frames.append(captioned(frame, words))
 
-    def write(self) -> str:
-        """Write the film; its path."""
-        write_video(self.path, self.frames, self.task.control_hz)
-        return str(self.path)
+    def look_at(self, env: Any, info: Mapping[str, Any]) -> None:
+        """Take a frame of what the environment shows, after a step that said this."""
+        if self.frames:
+            try:
+                self.add(env.render(), info)
+            except Exception as error:
+                self._fail(error)
+
+    def ended(self, done: bool) -> tuple[str | None, str]:
+        """The file that was written if the episode is over, and why there is none, said once."""
+        written = None
+        if done and self.frames:
+            try:
+                write_video(self.path, self.frames, self.task.control_hz)
+                written = str(self.path)
+            except Exception as error:
+                self._fail(error)
+            self.frames = []
+        said, self.failure = self.failure, ""
+        return written, said
+
+    def _fail(self, error: Exception) -> None:
+        self.frames, self.failure = [], rendering_words(error)
 
 
 def captions(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing import parent_process
@@ -22,7 +25,7 @@ from .film import Film
 from .frames import Frames, Seen
 from .motion import Motion
 from .task import EnvError, FloatArray, Task
-from .video import load_av
+from .video import load_av, rendering_words, turn_off_what_cannot_be_loaded
 
 if TYPE_CHECKING:
     from .task import Env
@@ -61,6 +64,7 @@ class Event:
         model: the simulator's model, after a reset, if the pool records.
         error: the worker's traceback, or how it ended.
         video: the file written, when the episode is over and a video was asked for.
+        no_film: why there will be none, once, where a video was asked for.
     """
 
     slot: int
@@ -74,6 +78,7 @@ class Event:
     model: str = ""
     error: str | None = None
     video: str | None = None
+    no_film: str = ""
 
 
 class Host:
@@ -91,10 +96,25 @@ class Host:
         self.film: Film | None = None
 
     def reset(self, seed: int, video: Path | None, who: str = "") -> Event:
-        env = self._env_for(rendering=video is not None)
-        self.film = None if video is None else Film(video, self.task, seed, who)
+        """Begin an episode; where it cannot be filmed, it begins without a film."""
+        no_film = ""
+        if video is not None:
+            try:
+                with warnings.catch_warnings(action="ignore"):  # glfw's, before it fails
+                    return self._begun(seed, Film(video, self.task, seed, who))
+            except Exception as error:
+                sys.unraisablehook = lambda _: None  # of renderers that were half made
+                no_film = str(error) if isinstance(error, EnvError) else rendering_words(error)
+                with contextlib.suppress(Exception):  # of what failed already
+                    self.close()
+        return replace(self._begun(seed, None), no_film=no_film)
+
+    def _begun(self, seed: int, film: Film | None) -> Event:
+        env = self._env_for(rendering=film is not None)
+        self.film = film
         obs, info = env.reset(seed=seed)
-        self._shoot(env, info)
+        if film:
+            film.add(env.render(), info)
         motion = Motion.stack([self.task.motion(env)])
         seen = Seen(self.spec, 1, self.images)
         seen.add(self._checked(obs))
@@ -112,7 +132,7 @@ class Host:
         states: list[FloatArray] = []
         moments: list[Motion] = []
         info: dict[str, Any] = {}
-        done, written = False, None
+        done = False
         for action in actions:
             obs, reward, terminated, truncated, info = self.env.step(action)
             seen.add(self._checked(obs))
@@ -120,12 +140,12 @@ class Host:
             moments.append(self.task.motion(self.env))
             if self.record:
                 states.append(self.task.state(self.env))
-            self._shoot(self.env, info)
+            if self.film:
+                self.film.look_at(self.env, info)
             done = bool(terminated or truncated)
             if done:
                 break
-        if done and self.film is not None:
-            written, self.film = self.film.write(), None
+        written, no_film = self.film.ended(done) if self.film else (None, "")
         event = Event(
             self.slot,
             "chunk",
@@ -135,13 +155,14 @@ class Host:
             info,
             Motion.stack(moments),
             video=written,
+            no_film=no_film,
         )
         return replace(event, states=np.asarray(states, np.float64)) if self.record else event
 
     def close(self) -> None:
-        if self.env is not None:
-            self.env.close()
-            self.env = None
+        env, self.env = self.env, None
+        if env is not None:
+            env.close()
 
     def _checked(self, obs: Arrays) -> Arrays:
         """An observation that is what the task says.
@@ -164,17 +185,13 @@ class Host:
                     load_av()
                 self.env = self.task.make_env(render=rendering)
             except Exception as error:
-                text = f"cannot build task {self.task.name!r}: {type(error).__name__}: {error}"
-                failure = EnvError(text)
+                failure = EnvError(
+                    f"cannot build task {self.task.name!r}: {rendering_words(error)}"
+                )
                 failure.add_note(traceback.format_exc())
                 raise failure from None
             self.rendering = rendering
         return self.env
-
-    def _shoot(self, env: Env, info: Mapping[str, Any]) -> None:
-        if self.film is not None:
-            frame: Any = env.render()
-            self.film.add(frame, info)
 
 
 def _exit_with_parent() -> None:
@@ -206,6 +223,7 @@ def serve(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(ONE_THREAD)
+    turn_off_what_cannot_be_loaded()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     for name in plugins:
         import_module(name)

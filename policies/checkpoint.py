@@ -23,6 +23,7 @@ from .config import PolicyConfig, TaskInfo
 from .encoders.config import EncoderConfig
 from .families import family_in
 from .family import UnsupportedPolicy
+from .folder_digest import DIGEST, check_folder_digest, save_settings
 from .lerobot.folder import find_lerobot, read_lerobot
 from .policy import DiffusionPolicy
 from .reference.files import read_file
@@ -85,6 +86,8 @@ def load_policy(
             policy = DiffusionPolicy(config)
         policy.load_state_dict(checked(policy, state))
         check_scales(policy.normalizer)
+        if (found / CONFIG).is_file():
+            check_folder_digest(read_yaml(found / CONFIG), found / WEIGHTS)
     except RuntimeError as error:  # load_state_dict names keys and shapes, all of them, on lines
         raise CheckpointError(f"{found}: {shorten(str(error), MESSAGE)}") from error
     except KeyError as error:
@@ -132,7 +135,7 @@ def save_policy(
     settings = {"schema": SCHEMA, **policy.config.settings()}
     writers: dict[str, Callable[[Path], None]] = {
         WEIGHTS: lambda p: save_file(state, p),
-        CONFIG: lambda p: OmegaConf.save(OmegaConf.create(settings), p),
+        CONFIG: lambda p: save_settings(settings, p, folder / WEIGHTS),
     }
     for name, write in writers.items():
         with replacing(folder / name) as temporary:
@@ -192,6 +195,7 @@ def _read_folder(folder: Path, weights: str, trust: bool) -> tuple[PolicyConfig,
         raise CheckpointError(f"{folder / CONFIG}: schema must be {SCHEMA}")
     sizes = family_in(raw).sizes
     raw.pop("family", None)
+    raw.pop(DIGEST, None)
     parts: dict[str, Any] = {
         **{"network": sizes, "sampler": SamplerConfig, "task": TaskInfo},
         "encoder": EncoderConfig,

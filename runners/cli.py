@@ -27,7 +27,7 @@ from .commands import COMMANDS, RUNS, WORDS, run_command
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
-from .launch.ends import no_room_in_one_line, terminated_as_interrupted
+from .launch.ends import ended_in_one_line, terminated_as_interrupted
 from .launch.helping import help_text, wants_help
 from .launch.mistakes import check_words
 from .launch.prepared import Prepared
@@ -185,7 +185,7 @@ def _run_job(cfg: DictConfig, folder: Path) -> None:
     job = PREPARED.take(cfg)
     runner = runner_of(job.runner.name)
     try:
-        with no_room_in_one_line():
+        with ended_in_one_line():
             result = runner.run(job, folder)
     except StoreError as error:  # Hydra would show a traceback and end with 1
         print(f"error: {error}", file=sys.stderr)

@@ -64,9 +64,10 @@ def _check_decide(plan: CachePlan, decide: Threshold) -> None:
             f"plan.decide.first must be a site from 0 to {len(plan.sites) - 1} with all sites "
             f"before it computed, got {decide.first}"
         )
-    if max(decide.always) >= len(plan.mask):
+    beyond = [step for step in decide.always if not 0 <= step < len(plan.mask)]
+    if beyond:
         raise PlanError(
-            f"plan.decide.always must be steps below {len(plan.mask)}, got {max(decide.always)}"
+            f"plan.decide.always must be steps from 0 to {len(plan.mask) - 1}, got {beyond[0]}"
         )
 
 

@@ -37,18 +37,23 @@ def read_robomimic(path: Path, wanted: Wanted) -> Iterator[Episode]:
         if not isinstance(file.get("data"), h5py.Group):
             raise DatasetError(f"{path}: no group data, so not a robomimic dataset")
         masks = {
-            side: {str(n, "utf-8") if isinstance(n, bytes) else str(n) for n in file["mask"][side]}
+            side: {
+                str(n, "utf-8") if isinstance(n, bytes) else str(n)
+                for n in np.atleast_1d(_stored(str(path), file["mask"], side))
+            }
             for side in ("train", "valid")
-            if "mask" in file and side in file["mask"]
+            if side in _group(str(path), file, "mask", there=False)
         }
         both = masks.get("train", set()) & masks.get("valid", set())
         if both:
             raise DatasetError(f"{path}: {sorted(both)[0]} is in mask/train and in mask/valid")
         environment = environment_in(file["data"].attrs)
         demos = sorted(file["data"], key=_number)
-        _warn(path, file["data"][demos[0]] if demos else {}, wanted)
+        _warn(path, _group(str(path), file["data"], demos[0]) if demos else {}, wanted)
         for demo in demos:
-            episode = _episode(f"{path}: {demo}", file["data"][demo], wanted, film)
+            group = _group(str(path), file["data"], demo)
+            _group(f"{path}: {demo}", group, "obs", there=False)
+            episode = _episode(f"{path}: {demo}", group, wanted, film)
             episode.split, episode.environment = _side(demo, masks), environment
             yield episode
 
@@ -58,23 +63,38 @@ def _episode(name: str, group: Any, wanted: Wanted, film: Film) -> Episode:
     for field in ("actions", *(f"obs/{key}" for key in (*keys, *wanted.numbers))):
         if field not in group:
             raise DatasetError(f"{name}: no {field} in it, it holds {', '.join(_held(group))}")
-    parts = [(f"obs/{key}", _numbers(name, group, f"obs/{key}")) for key in keys]
+    parts = [(f"obs/{key}", _stored(name, group, f"obs/{key}")) for key in keys]
     obs = join(name, parts) if parts else np.empty((len(group["actions"]), 0))
     return Episode(
         name,
         obs,
-        join(name, [("actions", _numbers(name, group, "actions"))]),
+        join(name, [("actions", _stored(name, group, "actions"))]),
         fields=fields_of(list(zip(keys, (v for _, v in parts), strict=True))),
         arrays={
-            key: join(name, [(f"obs/{key}", _numbers(name, group, f"obs/{key}"))])
+            key: join(name, [(f"obs/{key}", _stored(name, group, f"obs/{key}"))])
             for key in wanted.numbers
         },
         clips={image: _clip(name, group, image, wanted, film) for image in wanted.images},
     )
 
 
-def _numbers(name: str, group: Any, key: str) -> NDArray[Any]:
-    """An array of a demonstration, whose size is compared with what is stored of it first."""
+def _group(name: str, parent: Any, key: str, there: bool = True) -> Any:
+    """What holds names; an array in its place is as long to search as it claims to be.
+
+    Args:
+        name: of the parent, for the message.
+        parent: holds it.
+        key: what it is called.
+        there: whether it must be there; if not, and it is not, it holds nothing.
+    """
+    held = parent[key] if there or key in parent else {}
+    if not hasattr(held, "keys"):
+        raise DatasetError(f"{name}: {key} must be a group, it is an array")
+    return held
+
+
+def _stored(name: str, group: Any, key: str) -> NDArray[Any]:
+    """An array, whose size is compared with what is stored of it first."""
     held = group[key]
     if not hasattr(held, "shape"):
         raise DatasetError(f"{name}: {key} must hold numbers, it is a group")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from skipstep.observations import Arrays, each, n_rows, stacked, take
 from .embodied import Gathered
 from .realtime import Timeline
 from .trajectory import Recorder, Trajectory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Slot:
 
 def observe(slot: Slot, event: Event) -> None:
     """Take what a worker says into its episode."""
+    if event.no_film:
+        log.warning("seed %d has no film: %s", slot.seed, event.no_film)
     if event.kind != "error":
         slot.gathered.answer(event)
         if slot.recorder:

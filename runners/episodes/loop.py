@@ -168,7 +168,7 @@ class _Episodes:
     ) -> None:
         self.policy, self.task, self.pool = policy, task, pool
         self.rules, self.clock = rules, clock
-        self.queue = deque((seed, 1) for seed in seeds)
+        self.queue = deque((seed, 1, True) for seed in seeds)
         self.slots: dict[int, Slot] = {}
         self.waiting: deque[int] = deque()
 
@@ -192,7 +192,7 @@ class _Episodes:
         """Give a worker the next seed, if there is one."""
         if not self.queue:
             return
-        seed, attempt = self.queue.popleft()
+        seed, attempt, filmed = self.queue.popleft()
         rules = self.rules
         self.slots[index] = Slot(
             seed,
@@ -202,7 +202,7 @@ class _Episodes:
             recorder=Recorder() if rules.record else None,
             timeline=_timeline(self.task, rules.delays, rules.noise_seed, seed),
         )
-        self.pool.reset(index, seed, rules.video_of(seed), rules.who)
+        self.pool.reset(index, seed, rules.video_of(seed) if filmed else None, rules.who)
 
     def _act(self) -> None:
         """Ask the policy once, for as many as its batch has room for."""
@@ -238,8 +238,8 @@ class _Episodes:
             return None
         del self.slots[event.slot]
         again = event.kind == "error" and slot.attempt < ATTEMPTS
-        if again:
-            self.queue.appendleft((slot.seed, slot.attempt + 1))
+        if again:  # without a film where it did not begin: rendering may have ended the process
+            self.queue.appendleft((slot.seed, slot.attempt + 1, bool(slot.history)))
         self._start(event.slot)
         return None if again else slot
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel.calibration.calibration import MIN_QUERIES
@@ -199,7 +199,12 @@ GROUPS = (
 
 
 def build(cls: type, values: Any, where: str) -> Any:
-    """A typed config object from a node; unknown keys, wrong types and ranges are refused."""
+    """A typed config object from a node; unknown keys, wrong types and ranges are refused.
+
+    Its `${...}` are what they stand for in the whole configuration.
+    """
+    if isinstance(values, DictConfig):
+        values = OmegaConf.create(OmegaConf.to_container(values, resolve=True))
     if wrong := number_for_boolean(cls, values, where):
         raise UserError(wrong)
     try:

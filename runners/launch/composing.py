@@ -28,7 +28,13 @@ def compose_checked(overrides: Sequence[str]) -> DictConfig:
     """
     _check_words(overrides)
     try:
-        return compose("config", list(overrides), return_hydra_config=True)
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        if cfg.hydra.job.chdir:
+            raise UserError(
+                "hydra.job.chdir must be false, got true: paths, of settings and of what runs "
+                "share, are relative to the folder in which the command is given"
+            )
+        return cfg
     except MissingConfigException as error:
         if not error.options:
             raise

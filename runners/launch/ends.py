@@ -1,4 +1,4 @@
-"""How runs end that did not come to their end: told to, or without room on the disk."""
+"""How runs end that did not come to their end: told to, or for what the machine has not."""
 
 from __future__ import annotations
 
@@ -34,17 +34,24 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class NoRoomError(CompactHydraException):
-    """The disk takes no more: one line, exit code 1."""
+class EndedError(CompactHydraException):
+    """What the machine has too little of, or has not: one line, exit code 1."""
 
 
 @contextmanager
-def no_room_in_one_line() -> Iterator[None]:
-    """What fails within for a full disk says so, and how to go on, without a traceback."""
+def ended_in_one_line() -> Iterator[None]:
+    """A full disk, and a world that cannot be made, say so without a traceback.
+
+    The traceback of the latter is in the run's folder.
+    """
     try:
         yield
     except Exception as error:
         if words := disk_words(error):
             again = "run the same command again, when there is room, to go on"
-            raise NoRoomError(f"{words}; {again}") from error
+            raise EndedError(f"{words}; {again}") from error
+        from envs import EnvError  # a command that runs nothing needs no tasks
+
+        if isinstance(error, EnvError):
+            raise EndedError(" ".join(str(error).split())) from error
         raise

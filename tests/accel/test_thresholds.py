@@ -371,5 +371,5 @@ def test_a_plan_that_decides_holds_together(policy: DiffusionPolicy) -> None:
     assert plan.decide is not None
     with pytest.raises(PlanError, match=r"plan.decide.first must be a site from 0 to 5"):
         replace(plan, decide=replace(plan.decide, first=6))
-    with pytest.raises(PlanError, match=r"plan.decide.always must be steps below 10, got 10"):
+    with pytest.raises(PlanError, match=r"plan.decide.always must be steps from 0 to 9, got 10"):
         replace(plan, decide=replace(plan.decide, always=(0, 10)))

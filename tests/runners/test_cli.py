@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.cli import run
+from runners.cli import run, validate
 from tests.helpers.places import FIXTURES
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
@@ -111,6 +111,10 @@ MISTAKES = {
     "realtime=3": "realtime.enabled must be true, false or null, got 3",
     "calibration.force=1": "calibration.force must be true or false, got 1",
     "quant=8": "quant must be one of duquant, none, rtn, smooth, got 8",
+    "hydra.job.chdir=true": "hydra.job.chdir must be false, got true",
+    "-m hydra.job.chdir=true": "hydra.job.chdir must be false, got true",
+    "cache=uniform cache.steps=${sampler.stepz}": "Interpolation key 'sampler.stepz' not found",
+    "cache=uniform cache.steps=${study}": "cache.steps must be a whole number, got 'main'",
 }
 
 
@@ -136,6 +140,16 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert MISTAKES[command] in refused(command.split(), capsys)
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_setting_of_one_group_may_stand_for_one_of_another(multirun: list[str]) -> None:
+    words = [*multirun, "cache=uniform", "cache.steps=${sampler.steps}", "sampler=ddim"]
+    (launch,) = validate([*words, "sampler.steps=20"])
+    (same,) = validate(
+        [*multirun, "cache=uniform", "cache.steps=20", *words[-1:], "sampler.steps=20"]
+    )
+    assert launch.folders == same.folders
 
 
 def test_a_truncated_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,9 @@ def test_the_last_shard_makes_what_one_process_makes(
         assert f"{done} of 8 episodes, in shards" in capsys.readouterr().out
         assert not (folder_of("three") / "result.json").exists()
     assert fake_episodes.run(monkeypatch, *RUN, "study=three", "shard=2/3") == 0
-    assert "success" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "success" in said
+    assert ["files", str(folder_of("three"))] in [line.split() for line in said.splitlines()]
     assert content("three") == content("one")
     config = [(folder_of(study) / "config.yaml").read_text() for study in ("one", "three")]
     assert config[0].replace("study: one", "study: three") == config[1]
