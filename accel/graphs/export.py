@@ -57,7 +57,7 @@ def export_graph(
     """
     path = Path(path)
     format = checked_format(to, path, batch, fast.quantised is not None)
-    check_fixed(fast)
+    check_fixed(fast.plan.method.partition(" ")[0], fast.plan.decide is not None)
     obs = observations(fast.policy, batch, seed=0)
     inputs = given(obs, query_noise(fast.policy, range(batch)), fast.policy.obs_spec.single)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api import AcceleratedPolicy
+from ..caches import CACHES
 from ..engines.deciding import session
 from ..engines.sessions import bias_of
 from ..families import family_of
@@ -28,16 +29,12 @@ class Query(nn.Module):
     Args:
         fast: open, with a plan that is fixed before the run.
 
-    Raises:
-        PlanError: the plan decides at run time.
-
     Attributes:
         names: of the arrays of an observation, in the order of the arguments.
     """
 
     def __init__(self, fast: AcceleratedPolicy) -> None:
         super().__init__()
-        check_fixed(fast)
         self.plan = fast.plan
         self.policy: Any = copy.deepcopy(fast.runs).cpu().eval()
         self.names = tuple(self.policy.obs_spec)
@@ -93,17 +90,17 @@ def at_step(branch: Any, step: int) -> Any:
     return lambda site, compute: branch(step, site, compute)
 
 
-def check_fixed(fast: AcceleratedPolicy) -> None:
-    """Refuse a plan that no graph can hold.
+def check_fixed(name: str, decides: bool) -> None:
+    """Refuse a cache that no graph can hold.
 
     Raises:
         PlanError: it decides at run time.
     """
-    if fast.plan.decide is not None:
+    if decides:
+        fixed = ", ".join(other for other, method in CACHES.items() if not method.decides)
         raise PlanError(
-            f"cache={fast.plan.method.partition(' ')[0]} decides at run time which steps compute, "
-            "and a graph is fixed before the run: export another cache (uniform, bac, hash_ab, "
-            "interval, deepcache, taylor, plan), or none"
+            f"cache={name} decides at run time which steps compute, and a graph is fixed before "
+            f"the run: cache must be one of {fixed}"
         )
 
 
