@@ -52,7 +52,8 @@ def export_graph(
 
     Raises:
         ValueError: another format or suffix, a package that is not installed, a quantised policy in
-            a format without codes, or a graph that does something else; nothing is then written.
+            a format without codes, a network that it cannot write, or a graph that does something
+            else; nothing is then written.
             PlanError: a cache that decides at run time.
     """
     path = Path(path)
@@ -63,10 +64,14 @@ def export_graph(
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         graph = Path(folder, path.name)
-        format.write(Query(fast), tuple(inputs.values()), list(inputs), graph)
+        try:
+            format.write(Query(fast), tuple(inputs.values()), list(inputs), graph)
+        except RuntimeError as error:  # of the exporter, for an operation that it does not know
+            said = str(error).partition("\n")[0]
+            raise ValueError(f"to={to} cannot write this network: {said}") from error
         found = check(fast, graph, format, batch)
-        said = sidecar(fast, path, to, inputs, found)
-        graph.with_suffix(".json").write_text(json.dumps(said, indent=1) + "\n")
+        content = json.dumps(sidecar(fast, path, to, inputs, found), indent=1)
+        graph.with_suffix(".json").write_text(content + "\n")
         files = []
         for suffix in (*format.beside, ".json", format.suffix):
             os.replace(graph.with_suffix(suffix), path.with_suffix(suffix))

@@ -112,7 +112,7 @@ def load_openvino(path: Path) -> Run:
 
 @contextmanager
 def _slow_path() -> Iterator[None]:
-    """torch's fused attention, which no other runtime has, switched off."""
+    """Fused attention of torch, which no other runtime has, switched off."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

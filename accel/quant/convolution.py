@@ -79,7 +79,8 @@ def _over_time(x: Tensor, conv: nn.Conv1d | QuantisedConv1d) -> Tensor:
     (taps,), (stride,), padding = conv.kernel_size, conv.stride, conv.padding
     assert not isinstance(padding, str)
     padded = F.pad(x.transpose(1, 2), (0, 0, padding[0], padding[0]))
-    return padded.unfold(1, taps, stride).transpose(2, 3).flatten(2)
+    length = padded.shape[1] - taps + 1
+    return torch.stack([padded[:, i : i + length : stride] for i in range(taps)], 2).flatten(2)
 
 
 class QuantisedConv2d(QuantisedLinear):

@@ -27,6 +27,7 @@ from accel.plans.decisions import Threshold
 from accel.plans.sites import sites_of
 from policies import DiffusionPolicy, from_reference
 from tests.helpers.quant_data import small_policy as wider_policy
+from tests.helpers.seeing import image_policy
 from tests.helpers.stock import small_policy
 from tests.helpers.stock_unet import live_unet
 
@@ -168,11 +169,16 @@ def test_codes_stay_codes_and_give_the_quantised_policys_actions(
     assert (ours - theirs).abs().max() < 1e-3
     graph = package.load(tmp_path / "graph.onnx").graph
     assert operator in {node.op_type for node in graph.node}
-    weights = {layer.name: layer.shape for layer in copy.layers}
-    stored = {tuple(i.dims) for i in graph.initializer if i.data_type == package.TensorProto.FLOAT}
-    assert not {s for n, k in weights.values() for s in ((n, k), (k, n))} & stored
+    sizes = {"codes": 0, "floats": 0}
+    for tensor in graph.initializer:
+        kinds = package.TensorProto.UINT8, package.TensorProto.INT8
+        sizes["codes" if tensor.data_type in kinds else "floats"] += int(np.prod(tensor.dims))
+    n_codes = sum(n * k for n, k in (layer.shape for layer in copy.layers))
+    assert n_codes <= sizes["codes"] <= n_codes + 1  # and the zero point
+    parameters = sum(p.numel() for p in policy.parameters())
+    assert sizes["floats"] < parameters - 0.9 * n_codes
     said = json.loads((tmp_path / "graph.json").read_text())["quant"]
-    assert set(said["layers"]) == set(weights)
+    assert set(said["layers"]) == {layer.name for layer in copy.layers}
 
 
 @onnx
@@ -182,6 +188,18 @@ def test_convolutions_of_codes(tmp_path: Path) -> None:
         made = export_graph(fast, tmp_path / "graph.onnx")
     assert made.checked is not None
     assert made.checked.error < made.checked.limit
+
+
+@onnx
+def test_images_are_inputs_by_name(tmp_path: Path) -> None:
+    policy = image_policy()
+    with accelerated(policy, engine="reference") as fast:
+        made = export_graph(fast, tmp_path / "graph.onnx")
+    assert made.checked is not None
+    assert made.checked.error < 1e-4
+    inputs = json.loads((tmp_path / "graph.json").read_text())["inputs"]
+    assert [i["name"] for i in inputs] == [*policy.obs_spec, "noise"]
+    assert inputs[0]["dtype"] == "uint8"
 
 
 @onnx
