@@ -66,7 +66,7 @@ def export_graph(
         graph = Path(folder, path.name)
         try:
             format.write(Query(fast), tuple(inputs.values()), list(inputs), graph)
-        except RuntimeError as error:  # of the exporter, for an operation that it does not know
+        except (RuntimeError, TypeError) as error:  # an operation that cannot be traced
             said = str(error).partition("\n")[0]
             raise ValueError(f"to={to} cannot write this network: {said}") from error
         found = check(fast, graph, format, batch)
