@@ -77,7 +77,7 @@ def test_what_is_refused_is_one_line(
 def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
     source = str(PROJECT / "checkpoints/kitchen")
     words = ["--to", "onnx", source, str(tmp_path / "kitchen.onnx"), "sampler=ddpm"]
-    assert exporting.run([*words, "sampler.steps=1"]) == 0
+    assert exporting.run([*words, "sampler.steps=2"]) == 0
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, check=False
     )
