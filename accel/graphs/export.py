@@ -54,8 +54,14 @@ def export_graph(
         ValueError: another format or suffix, a package that is not installed, a quantised policy in
             a format without codes, a network that it cannot write, or a graph that does something
             else; nothing is then written.
-            PlanError: a cache that decides at run time.
+            PlanError: a cache that decides at run time. TypeError: no accelerated policy, or one that
+            begins near its last chunk.
     """
+    if not isinstance(fast, AcceleratedPolicy):
+        raise TypeError(
+            "export_graph takes what accelerated(policy, ...) gives without warm=, got "
+            f"{type(fast).__name__}"
+        )
     path = Path(path)
     format = checked_format(to, path, batch, fast.quantised is not None)
     check_fixed(fast.plan.method.partition(" ")[0], fast.plan.decide is not None)

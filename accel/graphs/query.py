@@ -59,9 +59,9 @@ class Query(nn.Module):
         x, last = next(drawn), list[Tensor]()
         given = policy.config.network.obs_as_cond
         with session(policy, self.plan, bias_of(self.plan, policy.device)) as branch:
-            for s, timestep in enumerate(table.timesteps):
+            for s, timestep in enumerate(table.timesteps.tolist()):
                 x = self._inpainted(x, cond)
-                time = torch.full((x.shape[0],), int(timestep))
+                time = torch.full((x.shape[0],), timestep)
                 out = policy.model(x, time, cond if given else None, at_step(branch, s))
                 x = table.step(s, x, out, next(drawn) if table.draws[s] else None, last)
         actions: Tensor = policy.normalizer.unnormalize("action", x[..., : policy.action_dim])

@@ -121,6 +121,7 @@ def test_a_graph_does_what_the_policy_does(
         *(unet(v) for v in ("local", "in-painting", "global, scaled")),
         transformer().with_sampler("dpmpp", 3, order=2),
         transformer().with_sampler("ddim", 3),
+        transformer().with_sampler("dpmpp", 3, stochastic=True),
     ],
     ids=lambda policy: f"{policy.sizes.family}-{policy.n_inference_steps}",
 )
@@ -266,6 +267,8 @@ def deciding(policy: DiffusionPolicy) -> CachePlan:
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = transformer()
+    with pytest.raises(TypeError, match="without warm=, got DiffusionPolicy"):
+        export_graph(policy, tmp_path / "a.onnx")  # type: ignore[arg-type]
     monkeypatch.setattr("accel.graphs.formats.find_spec", lambda name: None)
     with accelerated(policy) as fast:
         for to, name, batch, words in (
