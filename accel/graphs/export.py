@@ -54,8 +54,8 @@ def export_graph(
         ValueError: another format or suffix, a package that is not installed, a quantised policy in
             a format without codes, a network that it cannot write, or a graph that does something
             else; nothing is then written.
-            PlanError: a cache that decides at run time. TypeError: no accelerated policy, or one that
-            begins near its last chunk.
+            PlanError: a cache that decides at run time. TypeError: no accelerated policy, or one
+            that begins near its last chunk.
     """
     if not isinstance(fast, AcceleratedPolicy):
         raise TypeError(
