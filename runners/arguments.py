@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 def guarded(parser: Parser, words: Sequence[str], does: Callable[[argparse.Namespace], int]) -> int:
     """What `does` returns; 2, and one line, where the user made a mistake."""
     try:
-        return does(parser.parse_args(list(words)))
+        return does(parser.parse_intermixed_args(list(words)))
     except (UserError, OSError, ValueError) as error:
         print(f"error: {UserError(error)}", file=sys.stderr)
         return 2

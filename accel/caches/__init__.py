@@ -30,10 +30,18 @@ CACHES: dict[str, Method] = {
     "deepcache": Method(DeepCacheConfig, resolve_deepcache, blocks=resolve_deepcache),
     "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity, blocks=resolve_taylor),
     "teacache": Method(
-        TeaCacheConfig, resolve_teacache, ("probe", "response"), blocks=resolve_teacache
+        TeaCacheConfig,
+        resolve_teacache,
+        ("probe", "response"),
+        blocks=resolve_teacache,
+        decides=True,
     ),
     "first_block": Method(
-        FirstBlockConfig, resolve_first_block, ("depth_change",), blocks=first_block_of_blocks
+        FirstBlockConfig,
+        resolve_first_block,
+        ("depth_change",),
+        blocks=first_block_of_blocks,
+        decides=True,
     ),
     "plan": Method(SavedPlanConfig, resolve_saved, identity=saved_identity),
 }

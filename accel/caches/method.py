@@ -21,6 +21,7 @@ class Method(NamedTuple):
     identity: (config, policy) -> what of the config changes an action, besides the calibration.
     blocks: as `resolve`, for the blocks of a model that is no policy (see `attach`); another
         function where it needs no calibration there, None where the method is not offered.
+    decides: whether its plans decide at run time which steps compute.
     """
 
     config: type
@@ -28,6 +29,7 @@ class Method(NamedTuple):
     needs: tuple[str, ...] = ()
     identity: Callable[[Any, Accelerable], dict[str, Any]] = lambda config, policy: asdict(config)
     blocks: Callable[..., CachePlan] | None = None
+    decides: bool = False
 
     @property
     def calibrated(self) -> bool:

@@ -71,15 +71,16 @@ def _over_image(x: Tensor, conv: nn.Conv2d | QuantisedConv2d) -> Tensor:
     """(B, C, H, W) -> (B, places, C * height * width)."""
     padding = conv.padding
     assert not isinstance(padding, str)
-    return F.unfold(x, conv.kernel_size, conv.dilation, padding, conv.stride).mT
+    return F.unfold(x, conv.kernel_size, conv.dilation, padding, conv.stride).transpose(1, 2)
 
 
 def _over_time(x: Tensor, conv: nn.Conv1d | QuantisedConv1d) -> Tensor:
     """(B, C, T) -> (B, places, kernel * C)."""
     (taps,), (stride,), padding = conv.kernel_size, conv.stride, conv.padding
     assert not isinstance(padding, str)
-    padded = F.pad(x.mT, (0, 0, padding[0], padding[0]))
-    return padded.unfold(1, taps, stride).mT.flatten(2)
+    padded = F.pad(x.transpose(1, 2), (0, 0, padding[0], padding[0]))
+    length = padded.shape[1] - taps + 1
+    return torch.stack([padded[:, i : i + length : stride] for i in range(taps)], 2).flatten(2)
 
 
 class QuantisedConv2d(QuantisedLinear):
@@ -109,7 +110,7 @@ class QuantisedConv2d(QuantisedLinear):
             for i in range(2)
         )
         out = super().forward(_over_image(x, self))
-        return out.mT.reshape(len(x), self.out_features, height, width).contiguous()
+        return out.transpose(1, 2).reshape(len(x), self.out_features, height, width).contiguous()
 
 
 class QuantisedConv1d(QuantisedLinear):
@@ -132,7 +133,7 @@ class QuantisedConv1d(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, N, T') in the dtype of x."""
-        return super().forward(_over_time(x, self)).mT.contiguous()
+        return super().forward(_over_time(x, self)).transpose(1, 2).contiguous()
 
 
 KINDS: dict[type, type[QuantisedLinear]] = {nn.Conv1d: QuantisedConv1d, nn.Conv2d: QuantisedConv2d}

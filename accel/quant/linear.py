@@ -187,15 +187,20 @@ def integer(layer: QuantisedLinear, x: Tensor) -> Tensor:
     return integer_product(codes, layer.weight_codes()).float() * scale * layer.scale
 
 
-def simulated(layer: QuantisedLinear, x: Tensor) -> Tensor:
-    """(T, width) -> (T, N): the same formula, or one without integers, in floating point."""
+def rounded(layer: QuantisedLinear, x: Tensor) -> Tensor:
+    """(T, width) -> (T, width): what the codes of the inputs stand for, in floating point."""
     spec = layer.spec
     if spec.activation_bits < OFF and spec.activation == "asymmetric":
-        x = asymmetric(x, spec.activation_bits, spec.activation_clip)
-    elif spec.activation_bits < OFF:
+        return asymmetric(x, spec.activation_bits, spec.activation_clip)
+    if spec.activation_bits < OFF:
         codes, scale = token_codes(x, spec.activation_bits, spec.activation_clip)
-        x = codes * scale
-    return x @ (layer.weight_codes() * layer.scale[:, None]).T
+        return codes * scale
+    return x
+
+
+def simulated(layer: QuantisedLinear, x: Tensor) -> Tensor:
+    """(T, width) -> (T, N): the same formula, or one without integers, in floating point."""
+    return rounded(layer, x) @ (layer.weight_codes() * layer.scale[:, None]).T
 
 
 PRODUCTS: dict[str, Callable[[QuantisedLinear, Tensor], Tensor]] = {

@@ -16,7 +16,7 @@ from .resnet import trunk
 
 def center(size: int, cropped: int) -> int:
     """Where a crop from the center begins; halves become even numbers, as in torchvision."""
-    return round((size - cropped) / 2)
+    return round((int(size) - cropped) / 2)
 
 
 def center_crop(images: Tensor, size: list[int]) -> Tensor:

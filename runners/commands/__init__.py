@@ -18,7 +18,7 @@ COMMANDS = {  # name -> module, what it does
     ),
     "export": (
         "runners.commands.exporting",
-        "a policy of ours to diffusion_policy or LeRobot: export my_policy out.ckpt",
+        "a policy to diffusion_policy, LeRobot, ONNX, OpenVINO: export my_policy out.ckpt",
     ),
     "bench": ("runners.commands.bench", "how fast queries are here, in each engine"),
     "doctor": ("runners.commands.doctor", "what this machine has, and what is missing"),

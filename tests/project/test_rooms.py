@@ -23,7 +23,7 @@ ORDER = {
         ["caches"],
         ["forecast_noise", "chosen"],
         ["api", "attach"],
-        ["robot"],
+        ["robot", "graphs"],
     ],
     "policies": [
         ["typed"],
