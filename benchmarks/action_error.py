@@ -211,7 +211,8 @@ def drawn(rows: Sequence[Row], sampler: str) -> Drawing:
         if points:
             plot.path(points, fill="none", stroke=colour, stroke_width=1.5)
         for (px, py), (_, error, steps) in zip(points, found, strict=True):
-            plot.badge(px, py, steps, colour, f"{arm}, S = {steps}: {error:.4f}")
+            plot.dot(px, py, colour, f"{arm}, S = {steps}: {error:.4f}")
+            plot.text(px, py - 9, str(steps), "middle")
     return plot
 
 

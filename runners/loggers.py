@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ PLACES = {  # where W&B keeps what it would put under $HOME: a run's folder hold
     "WANDB_CACHE_DIR": "wandb/cache",
     "WANDB_ARTIFACT_DIR": "wandb/artifacts",
 }
+PLAN_DRAWING = "runners.show.drawings:plan_grid"  # of a room above, imported when it is asked for
 COLUMNS = (*EPISODE_COLUMNS, *embodied_summary.METRICS)
 
 
@@ -148,9 +150,10 @@ class WandbLogger(NullLogger):
     def pictures(self, title: str, plan: Any, latency: Mapping[str, Any] | None) -> None:
         import wandb
 
-        from .show.drawings import plan_grid
         from .svg import picture
 
+        module, _, name = PLAN_DRAWING.partition(":")
+        plan_grid = getattr(import_module(module), name)
         said = f"{plan.mask.mean():.1%} of cells computed"
         drawn = picture(f"Plan of {title}", [(said, plan_grid(plan))])
         self.run.log({"plan": wandb.Html(drawn, inject=False)})

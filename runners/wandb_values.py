@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .formatting import task_words
-from .jobs.versions import versions
 from .machine import cpu
 from .studies import embodied as embodied_summary
 from .studies.arms import arm_words
@@ -51,9 +50,9 @@ def run_name(config: Mapping[str, Any], job_type: str, folder: str) -> str:
     return f"{name} {arm_words(config)}" + (f" noise {seed}" if seed else "")
 
 
-def wandb_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def wandb_config(config: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
     """A job's settings, and what its numbers depend on besides them."""
-    return {**config, "versions": versions(), "cpu": cpu()}
+    return {**config, "versions": dict(versions), "cpu": cpu()}
 
 
 def summary_values(result: Mapping[str, Any]) -> dict[str, Any]:

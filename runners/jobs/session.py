@@ -46,7 +46,7 @@ def run_unless_done(
 @contextmanager
 def logged(job: Any, folder: Path, kind: str, *tags: str) -> Iterator[NullLogger]:
     """The job's logger; what fails within it is logged as failed."""
-    told = wandb_run(job, kind, *tags), wandb_config(job.config)
+    told = wandb_run(job, kind, *tags), wandb_config(job.config, versions())
     logger = LOGGERS[job.logger.name](folder, *told)
     exit_code = 1
     try:

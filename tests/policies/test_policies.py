@@ -151,7 +151,7 @@ def test_the_table_equals_diffusers_for_every_setting() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kind": "euler"}, "sampler.kind must be one of ddpm, ddim, dpmpp, got 'euler'"),
+        ({"kind": "pndm"}, "sampler.kind must be one of ddpm, ddim, dpmpp, euler, rk4, got 'pndm'"),
         ({"steps": 0}, "sampler.steps must be from 1 to 100"),
         ({"steps": 101}, "got 101"),
         ({"variance_type": "learned"}, "sampler.variance_type must be one of"),

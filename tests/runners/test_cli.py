@@ -81,7 +81,7 @@ MISTAKES = {
     "runner=train task=pusht task.obs=pixels": "task.obs must be one of auto, keypoints, state, c",
     "runner=train task=pusht task.image_size=big": "task.image_size must be a whole number or null",
     "-m cache=uniform cache.steps=10,0": "cache.steps must be at least 1, got 0",
-    "sampler=null": "sampler must be one of checkpoint, ddim, ddpm, dpmpp, got null",
+    "sampler=null": "sampler must be one of checkpoint, ddim, ddpm, dpmpp, euler, rk4, got null",
     "cache=null": "cache must be one of bac, deepcache, first_block, hash_ab",
     "task=null": f"task must be one of {TASKS}, got null",
     "quant=null": "quant must be one of duquant, none, rtn, smooth, got null",

@@ -477,7 +477,7 @@ def test_init_of_a_policy_that_sees_something_else_is_refused(
 
 
 SETTINGS = {
-    "runner.family=mlp": "runner.family must be null or one of transformer, unet, got 'mlp'",
+    "runner.family=mlp": "runner.family must be null or one of transformer, unet, dit, got 'mlp'",
     "runner.n_layer=3": "runner.n_layer is of runner.family=transformer, this training is of "
     "runner.family=unet",
     "runner.encoder.crop_ratio=0": "runner.encoder.crop_ratio must be above 0 and at most 1, got 0",

@@ -15,6 +15,7 @@ from accel.quant import native_linear
 from runners.cli import run
 from runners.formatting import quantisation_words
 from runners.report.page import markdown, parts
+from runners.report.top import top
 from runners.studies.comparisons import ReportConfig, findings
 from runners.studies.study import read_study
 from tests.helpers.places import FIXTURES, PROJECT
@@ -208,7 +209,8 @@ def test_a_report_tells_quantised_arms_apart_and_shows_them(tmp_path: Path) -> N
     assert "duquant W4A8" in arms[uniform[1].name].label
     assert "block" not in arms[uniform[0].name].label
     assert "duquant" not in arms[STARTER_RUN].label
-    text = markdown("t", "", parts(read, list(arms.values()), 0.05, study / "report"))
+    found = list(arms.values())
+    text = markdown(top(read, found, 0.05), parts(read, found, 0.05, study / "report"))
     (row,) = [line for line in text.splitlines() if "W4A8 |" in line]
     for words in (
         "| 1 duquant, 1 rtn | 1.00% to 3.00% | 12.0 | 3.1 | 0.26x | 90% | 2 native |",

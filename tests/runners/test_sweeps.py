@@ -70,6 +70,7 @@ def test_the_unaccelerated_sweep_keeps_everything_but_the_method() -> None:
         "cache=none",
         "quant=none",
         "sampler=checkpoint",
+        "warm=none",
         "realtime.enabled=false",
     ]
 

@@ -12,6 +12,7 @@ import pytest
 
 from accel import UniformConfig, resolve
 from policies import load_policy
+from runners.jobs.versions import versions
 from runners.loggers import PLACES, WandbLogger
 from runners.wandb_values import name_of, wandb_config
 from tests.helpers import wandb_file
@@ -36,7 +37,7 @@ def test_all_of_a_run_is_in_its_folder(home: Path, tmp_path: Path) -> None:
     plan = resolve(policy, UniformConfig(steps=9))
     folder = tmp_path / "run"
     folder.mkdir()
-    logger = WandbLogger(folder, RUN, wandb_config({"cache": {"name": "uniform"}}))
+    logger = WandbLogger(folder, RUN, wandb_config({"cache": {"name": "uniform"}}, versions()))
     assert os.environ["WANDB_DATA_DIR"] == str(folder / "wandb/data")
     logger.episode(RECORD, 1.0)
     logger.pictures("kitchen uniform S=9", plan, {"samples_ms": {"accelerated": [1.0, 2.0, 2.5]}})
