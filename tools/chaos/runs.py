@@ -18,7 +18,16 @@ from policies import DiffusionPolicy, PolicyConfig, SamplerConfig, TaskInfo, Une
 PROJECT = Path(__file__).resolve().parents[2]
 N_EPISODES, LONGEST_S = 16, 150.0
 OF_THE_HOUR = ("seconds", "attempts", "machine")
-MEASURED = ("stats", "wall_s", "time", "peak_memory_mb", "latency", "machines", "command")
+MEASURED = (
+    "stats",
+    "wall_s",
+    "time",
+    "peak_memory_mb",
+    "latency",
+    "machines",
+    "command",
+    "finished",
+)
 
 
 def random_policy(folder: Path) -> Path:
