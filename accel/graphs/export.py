@@ -78,7 +78,7 @@ def export_graph(
         found = check(fast, graph, format, batch)
         content = json.dumps(sidecar(fast, path, to, inputs, found), indent=1)
         graph.with_suffix(".json").write_text(content + "\n")
-        files = []
+        files: list[Path] = []
         for suffix in (*format.beside, ".json", format.suffix):
             os.replace(graph.with_suffix(suffix), path.with_suffix(suffix))
             files.insert(0, path.with_suffix(suffix))

@@ -65,7 +65,8 @@ def _graph(said: argparse.Namespace) -> list[str]:
     from accel import CACHES
     from accel.graphs import FORMATS as GRAPHS
     from accel.graphs import export_graph
-    from accel.graphs.export import check_fixed, checked_format
+    from accel.graphs.export import checked_format
+    from accel.graphs.query import check_fixed
     from accel.robot import accelerate
     from policies import load_policy
 
