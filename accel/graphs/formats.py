@@ -92,9 +92,7 @@ def write_openvino(
     ov: Any = import_module("openvino")
     with warnings.catch_warnings(), _slow_path(), torch.no_grad():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            query, inputs, check_trace=False
-        )
+        traced = torch.jit.trace(query, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         model = ov.convert_model(traced, example_input=inputs)
     for port, name, tensor in zip(model.inputs, names, inputs, strict=True):
         port.get_tensor().set_names({name})

@@ -98,8 +98,7 @@ class IntegerOperator(Operator):
         spec = layer.spec
         codes, scale = token_codes(x, spec.activation_bits, spec.activation_clip)
         bytes_ = (codes.to(torch.int32) + ZERO).to(torch.uint8)
-        multiply: Any = _MatMulInteger.apply
-        sums: Tensor = multiply(bytes_, self.shifted, self.zero)
+        sums: Tensor = _MatMulInteger.apply(bytes_, self.shifted, self.zero)  # type: ignore[no-untyped-call]
         return sums.to(torch.float32) * scale * layer.scale
 
 
@@ -114,8 +113,7 @@ class FloatOperator(Operator):
 
     def of_codes(self, layer: QuantisedLinear, x: Tensor) -> Tensor:
         if layer.spec.weight_bits < OFF:
-            unpack: Any = _Dequantise.apply
-            weight: Tensor = unpack(self.unpacked, layer.scale)
+            weight: Tensor = _Dequantise.apply(self.unpacked, layer.scale)  # type: ignore[no-untyped-call]
         else:
             weight = self.unpacked * layer.scale[:, None]
         return rounded(layer, x) @ weight.T

@@ -58,7 +58,7 @@ def forecasts(policy: DiffusionPolicy) -> CachePlan:
     """As of hash_ab: steps of its own at every site, two slots, and of transformers a bias."""
     sites, rng = sites_of(policy), np.random.default_rng(0)
     mask = rng.random((STEPS, len(sites))) < 0.5
-    mask[:2] = True
+    mask[:2], mask[-1, ::2] = True, False
     bias = None
     if policy.sizes.family == "transformer":
         live = policy.n_live + policy.sizes.encoder_only
