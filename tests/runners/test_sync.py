@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from omegaconf import OmegaConf
 
 from runners import sync
@@ -102,6 +103,7 @@ def test_no_key_and_no_study_are_mistakes(
 ) -> None:
     monkeypatch.setenv("HOME", str(study))  # no W&B key of this user
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.teardown()  # in an offline session that an earlier test left, a key is not asked for
     assert sync.run([str(study)]) == 2
     assert sync.run([str(study / "none")]) == 2
     lines = capsys.readouterr().err.splitlines()
