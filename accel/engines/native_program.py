@@ -14,9 +14,8 @@ from ..kernels.native import Part, library, one_thread, portions, together
 from ..kernels.packed import Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
-from ..quant.kernels import NATIVE, bias_of, candidates, refusal, weight_of
+from ..quant.kernels import packed
 from ..quant.linear import QuantisedLinear
-from ..quant.native_linear import pack
 from .deciding import assembled, rule_of
 from .inputs import Memory, draw_noise
 from .parts import LINEARS, layers_of, norm_of, parts_of
@@ -88,13 +87,8 @@ class NativeProgram:
         """Pack a site's linear; a quantised one for its kernel, native or (as a weight) fp32."""
         part = self.parts_of[name]
         if isinstance(part, QuantisedLinear):
-            kernel = self.chosen.get(name) or next(iter(candidates(part, NATIVE)), "native")
-            if reason := refusal(kernel, part, NATIVE):
-                raise ValueError(f"kernel {kernel!r} cannot run layer {name}: {reason}")
-            self.kernels[name] = kernel
-            if kernel == "native":
-                return pack(self.packed, part)
-            return self.packed.linear(weight_of(part), bias_of(part))
+            coded, self.kernels[name] = packed(self.packed, part, self.chosen.get(name), name)
+            return coded
         linear = self.packed.linear(*part)
         self.kernels[name] = "half_native" if linear.half else "fp32_native"
         return linear

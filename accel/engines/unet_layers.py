@@ -9,9 +9,8 @@ import torch
 
 from ..kernels.operations import COPY, PLUS, Operation, Rows, convolve, moved, norm, taps
 from ..kernels.packed import Linear, Packed
-from ..quant.kernels import NATIVE, bias_of, candidates, weight_of
+from ..quant.kernels import packed
 from ..quant.linear import QuantisedLinear
-from ..quant.native_linear import pack
 
 
 class Layers:
@@ -69,10 +68,7 @@ class Layers:
         if not isinstance(conv, QuantisedLinear):
             return self.packed.linear(taps(conv.weight, x.ld), conv.bias)
         assert x.ld == x.channels, "quantised convolutions have rows without gaps"
-        kernel = self.kernels.get(conv) or candidates(conv, NATIVE)[0]
-        if kernel == "native":
-            return pack(self.packed, conv)
-        return self.packed.linear(weight_of(conv), bias_of(conv))
+        return packed(self.packed, conv, self.kernels.get(conv), conv.name)[0]
 
     def convolve(self, into: list[Operation], conv: Any, x: Rows, to: Rows) -> None:
         """Of stride 1, from as many positions as it has taps."""

@@ -149,9 +149,7 @@ def quantised(layer: QuantisedLinear, module: nn.Module) -> QuantisedLinear:
         return layer
     made = kind(layer.spec)
     made.source_dtype, made.executor = layer.source_dtype, layer.executor
-    with torch.no_grad():
-        for name, value in layer._buffers.items():
-            made._buffers[name] = value
+    made._buffers.update(layer._buffers)
     for name in ("kernel_size", "dilation", "padding", "stride"):
         setattr(made, name, getattr(module, name))
     return made

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..kernels.linear import linear
+from ..kernels.packed import Linear, Packed
 from .config import OFF
 from .linear import QuantisedLinear
-from .native_linear import NativeFloat, NativeLinear, unsupported
+from .native_linear import NativeFloat, NativeLinear, pack, unsupported
 from .transform import rotate
 
 Kernel = Callable[[Tensor], Tensor]
@@ -95,6 +96,28 @@ def candidates(layer: QuantisedLinear, table: Mapping[str, Entry] = KERNELS) -> 
     kinds = ("integer", "weight") if free else ("integer",)
     able = (n for n, entry in table.items() if entry.kind in kinds)
     return [name for name in able if refusal(name, layer, table) is None]
+
+
+def packed(
+    memory: Packed, layer: QuantisedLinear, kernel: str | None, name: str
+) -> tuple[Linear, str]:
+    """A quantised layer as native.c runs it, and by which kernel: native, or (as a weight) fp32.
+
+    Args:
+        memory: holds what the structure points to.
+        layer: of a policy.
+        kernel: in `NATIVE`; None: the first that runs the layer.
+        name: of the layer, for the message.
+
+    Raises:
+        ValueError: the kernel cannot run the layer.
+    """
+    kernel = kernel or next(iter(candidates(layer, NATIVE)), "native")
+    if reason := refusal(kernel, layer, NATIVE):
+        raise ValueError(f"kernel {kernel!r} cannot run layer {name}: {reason}")
+    if kernel == "native":
+        return pack(memory, layer), kernel
+    return memory.linear(weight_of(layer), bias_of(layer)), kernel
 
 
 def build(
