@@ -21,7 +21,7 @@ from .plans.flops import encode_flops
 from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import Quantized, Statistics
-from .warm import WarmConfig, WarmStarted
+from .warm import WarmConfig, WarmStarted, check_warm
 
 log = logging.getLogger(__name__)
 
@@ -220,14 +220,7 @@ def _warmed(
     policy: Accelerable, cache: Any, quant: Any, engine: Any, warm: WarmConfig
 ) -> Iterator[WarmStarted]:
     """Both kinds of queries, accelerated; each predicts as far as the horizon reaches."""
-    for what, asked in (("cache", cache), ("quant", quant)):
-        if getattr(asked, "name", "none") != "none":
-            raise ValueError(f"warm={warm.name} needs {what}=none, got {what}={asked.name}")
-    if warm.start >= policy.n_inference_steps:
-        raise ValueError(
-            f"warm.from must be below {policy.n_inference_steps}, the steps of the sampler, "
-            f"got {warm.start}"
-        )
+    check_warm(policy, warm, cache, quant)
     far = policy.with_n_action_steps(policy.longest_chunk)
     with (
         accelerated(far, engine=engine) as full,

@@ -61,6 +61,23 @@ class NoWarmConfig:
 WARM: dict[str, type] = {"none": NoWarmConfig, "chunk": WarmConfig}
 
 
+def check_warm(policy: Accelerable, config: WarmConfig, cache: Any, quant: Any) -> None:
+    """Refuse a warm start beside what does not go with it.
+
+    Raises:
+        ValueError: a cache, a quantisation, or a sampler without such a step.
+    """
+    for what, asked in (("cache", cache), ("quant", quant)):
+        if getattr(asked, "name", "none") != "none":
+            raise ValueError(f"warm={config.name} needs {what}=none, got {what}={asked.name}")
+    if config.start >= policy.n_inference_steps:
+        raise ValueError(
+            f"warm.from must be below {policy.n_inference_steps}, the steps of the sampler, "
+            f"got {config.start}"
+        )
+    policy.from_step(config.start)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What an episode's memory keeps of its last query.

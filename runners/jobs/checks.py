@@ -8,11 +8,14 @@ from accel import CACHES, check_plan, resolve
 from accel.plans.able import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
+from accel.warm import check_warm
 from policies import DiffusionPolicy
 
 from .calibration_choice import Recipe, check_recipe
 from .chosen import Chosen
 from .settings import UserError
+
+WARM_RUNNERS = ("evaluate", "collect")
 
 
 def check_method(chosen: Chosen) -> tuple[str, ...]:
@@ -34,7 +37,10 @@ def check_method(chosen: Chosen) -> tuple[str, ...]:
     if policy is None:
         return ()
     if chosen.warm is not None:
-        check_warm(chosen)
+        check_warm(policy, chosen.warm, chosen.cache, chosen.quant)
+        if name not in WARM_RUNNERS:
+            allowed = ", ".join(WARM_RUNNERS)
+            raise UserError(f"warm needs a runner of {allowed}, got runner={name}")
     if chosen.uses_calibration:
         cache = f"cache={chosen.cache.name}"
         check_branches(policy, f"runner={name}" if chosen.calibrates else cache)
@@ -45,27 +51,6 @@ def check_method(chosen: Chosen) -> tuple[str, ...]:
     if chosen.quantizes:
         check_quant(policy, chosen.quant, recipe)
     return check_cache(policy, chosen.cache, recipe, chosen.engine)
-
-
-WARM_RUNNERS = ("evaluate", "collect")
-
-
-def check_warm(chosen: Chosen) -> None:
-    """Refuse a warm start beside what does not go with it."""
-    start, steps = chosen.warm.start, chosen.policy.n_inference_steps if chosen.policy else 0
-    for group in ("cache", "quant"):
-        if (name := getattr(chosen, group).name) != "none":
-            raise UserError(f"warm={chosen.warm.name} needs {group}=none, got {group}={name}")
-    if chosen.runner.name not in WARM_RUNNERS:
-        allowed = ", ".join(WARM_RUNNERS)
-        raise UserError(f"warm needs a runner of {allowed}, got runner={chosen.runner.name}")
-    if start >= steps:
-        raise UserError(f"warm.from must be below {steps}, the steps of the sampler, got {start}")
-    if chosen.policy is not None:
-        try:
-            chosen.policy.from_step(start)
-        except ValueError as error:
-            raise UserError(f"warm={chosen.warm.name}: {error}") from error
 
 
 def check_cache(
