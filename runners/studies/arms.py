@@ -84,7 +84,8 @@ def timing_label(config: Mapping[str, Any]) -> str:
     """
     cache, quant = config["cache"], quant_label(config["quant"])
     cached = "" if cache["name"] == "none" else f"{cache['name']} S = {cache.get('steps')}"
-    return ", ".join(w for w in (sampler_label(config["sampler"]), cached, quant) if w)
+    words = (sampler_label(config["sampler"]), cached, quant, warm_label(config.get("warm")))
+    return ", ".join(filter(None, words))
 
 
 def arm_words(config: Mapping[str, Any]) -> str:
@@ -95,12 +96,15 @@ def arm_words(config: Mapping[str, Any]) -> str:
         'hash_ab S=10'
         >>> arm_words({"cache": {"name": "none"}, "sampler": {"kind": "ddpm", "steps": 100}})
         'ddpm-100'
+        >>> arm_words({"sampler": {"kind": "ddpm", "steps": 10}, "warm": {"start": 5}})
+        'ddpm-10, warm from 5'
     """
     cache = dict(config.get("cache") or {})
     name = str(cache.get("name") or "none")
     cached = f"{name} S={cache['steps']}" if "steps" in cache else name
     words = [cached] if name != "none" else []
     words += [quant_label(config.get("quant") or {}), sampler_label(config.get("sampler") or {})]
+    words.append(warm_label(config.get("warm")))
     return ", ".join(filter(None, words)) or name
 
 
