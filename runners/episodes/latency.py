@@ -61,12 +61,17 @@ class WithinEpisode:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
         self.n_obs_steps, self.n_action_steps = policy.n_obs_steps, policy.n_action_steps
-        self.obs_spec, self.encode, self.denoise = policy.obs_spec, policy.encode, policy.denoise
+        self.obs_spec, self.encode = policy.obs_spec, policy.encode
         self.memory: list[dict[str, Any]] = [{}]
 
     def act(self, obs: Any, noise: Sequence[torch.Generator]) -> torch.Tensor:
         """One row, with what its last query left."""
         actions: torch.Tensor = self.policy.act(obs, noise, self.memory)
+        return actions
+
+    def denoise(self, cond: torch.Tensor, noise: Sequence[torch.Generator]) -> torch.Tensor:
+        """The same for an observation that was encoded."""
+        actions: torch.Tensor = self.policy.denoise(cond, noise, self.memory)
         return actions
 
 
