@@ -30,14 +30,8 @@ def on_files(files: Any, config: Any) -> Any:
     for name, make in MADE.items():
         files.append(File.generated(config, name, content=make()))
     for path in sorted(linked()):
-        files.append(File.generated(config, f"{COPIES}/{path}", content=path_bytes(path)))
+        files.append(File.generated(config, f"{COPIES}/{path}", content=(ROOT / path).read_bytes()))
     return files
-
-
-def path_bytes(path: str) -> bytes | str:
-    """A file's content; a page's with its links as they lead from its copy."""
-    content = (ROOT / path).read_bytes()
-    return content.decode() if path.endswith(".md") else content
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
