@@ -9,12 +9,12 @@ import numpy as np
 
 from ..formatting import rate, short
 from ..html import legend
-from ..placing import LINE_PX, NAME_PX
 from ..studies.comparisons import Arm
 from ..studies.cost import Latency
 from ..svg import Drawing, Scale, log_scale
 from .colours import PLAIN
 from .forest import LETTERS
+from .placing import LINE_PX, NAME_PX
 from .scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Point, draw_points, unnamed, zoomed
 
 

@@ -7,9 +7,9 @@ from textwrap import wrap
 
 from ..formatting import points
 from ..metrics import Paired
-from ..placing import LINE_PX, NAME_PX
 from ..studies.comparisons import Arm
 from ..svg import Drawing, Scale
+from .placing import LINE_PX, NAME_PX
 
 WIDTH, TOP, PAD = 420.0, 30.0, 9.0
 LETTERS = 23  # of a line of a name

@@ -57,9 +57,7 @@ def said(arm: Arm) -> str:
         costs = f"{speed(arm.speed.times, arm.speed.interval)}, "
     elif arm.flops.share is not None:
         costs = f"{share(arm.flops.share)} of the FLOPs, "
-    paired = arm.versus.success
-    change = numbers(paired).replace(" [", " points [", 1)
-    return f"{arm.label} on {arm.stratum}: {costs}{change} on {paired.n} pairs"
+    return f"{arm.label} on {arm.stratum}: {costs}{_change(arm)} on {arm.versus.success.n} pairs"
 
 
 def judged(arm: Arm, margin: float) -> str:
@@ -68,6 +66,12 @@ def judged(arm: Arm, margin: float) -> str:
     found = ["a loss is detected"] if arm.versus.loss_detected else []
     found += [f"non-inferior at {within(margin)}"] if arm.versus.noninferiority.shown else []
     return " and ".join(found) or f"undecided at {within(margin)}"
+
+
+def _change(arm: Arm) -> str:
+    """+9 points [+6, +13]."""
+    assert arm.versus
+    return numbers(arm.versus.success).replace(" [", " points [", 1)
 
 
 def within(margin: float) -> str:
@@ -103,9 +107,5 @@ def _none(here: Sequence[Arm], stratum: str, margin: float) -> str:
 def _elsewhere(best: Arm, compared: Sequence[Arm], margin: float) -> str:
     """The same method where it was also tried: a good arm of one task may lose on another."""
     others = [arm for arm in compared if arm.label == best.label and arm is not best]
-    lines = []
-    for arm in others:
-        assert arm.versus
-        change = numbers(arm.versus.success).replace(" [", " points [", 1)
-        lines.append(f"{arm.stratum} {change}, {judged(arm, margin)}")
+    lines = [f"{arm.stratum} {_change(arm)}, {judged(arm, margin)}" for arm in others]
     return f"The same elsewhere: {'; '.join(lines)}." if lines else ""

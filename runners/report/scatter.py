@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ..formatting import rate, speed, times
-from ..placing import Box, placed
 from ..studies.comparisons import Arm, pareto
 from ..studies.speeds import Speed
 from ..svg import Drawing, Scale, log_scale
+from .placing import Box, placed
 
 WIDTH, LEFT, RIGHT = 420.0, 44.0, 12.0
 TOP, BOTTOM, HEIGHT = 26.0, 300.0, 342.0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from skipstep.plain_files import read_json
 from skipstep.whole_files import write_whole
 
 FILE = "asked.json"  # of a study's folder: {command: [names of runs]}
@@ -30,7 +31,7 @@ def asked_for(study: Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, list[str]]:
     """What is noted; a damaged file counts as absent: the next sweep writes it anew."""
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         return {str(command): [str(name) for name in names] for command, names in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}

@@ -5,11 +5,12 @@ Milliseconds of different runs are of different hours of a machine; ratios withi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from skipstep.plain_files import read_json
 
 from ..errors import UserError
 from ..store.reading import Run
@@ -38,11 +39,9 @@ def read_together(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
-        tasks = {str(task): dict(arms) for task, arms in found.items()}
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        return {str(task): dict(arms) for task, arms in read_json(path).items()}
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} must hold times by task and arm: {error}") from error
-    return tasks
 
 
 def speed_of(

@@ -57,7 +57,7 @@ ORDER = {
     ],
     "runners": [
         ["errors", "metrics", "formatting", "overrides", "machine"],
-        ["statistics", "html", "plugins", "places", "arguments", "placing", "progress"],
+        ["statistics", "html", "plugins", "places", "arguments", "progress"],
         ["svg"],
         ["store"],
         ["studies"],

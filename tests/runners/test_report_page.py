@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from runners.formatting import points
-from runners.placing import Box, placed, text_box
 from runners.report.build import run, write_report, write_site
 from runners.report.colours import colours, distinct, luminance
 from runners.report.forest import WIDTH, differences
 from runners.report.headline import headline
 from runners.report.index import studies_here
+from runners.report.placing import Box, placed, text_box
 from runners.report.scatter import success_by_speed
 from runners.studies.asked import FILE, note_asked
 from runners.studies.comparisons import ReportConfig
