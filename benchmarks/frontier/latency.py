@@ -29,6 +29,7 @@ from runners import cli
 from runners.acceleration.quantization import accelerate, acceleration_of
 from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import compare
+from runners.errors import UserError
 from runners.jobs.job import Job
 from runners.machine import cpu, load
 from runners.studies.arms import timing_label
@@ -41,10 +42,13 @@ REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
-def job_of(task: str, overrides: tuple[str, ...]) -> Job:
-    """The checked job of an arm."""
+def job_of(task: str, overrides: tuple[str, ...]) -> Job | None:
+    """The checked job of an arm; None where the task's policy cannot run it (bac on a UNet)."""
     words = ["experiment=frontier", f"task={task}", "logger=none", *overrides]
-    job: Job = cli.job_of(words)
+    try:
+        job: Job = cli.job_of(words)
+    except UserError:
+        return None
     return job
 
 
@@ -53,12 +57,17 @@ def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
     played = {timing_label(kept.run().config) for kept in kept_runs() if task_of(kept) == task}
     for arm in ARMS:
         job = job_of(task, arm.overrides)
+        if job is None:
+            continue
         if not arm.overrides:
             yield REFERENCE, partial(act, stock_policy(job.policy))
         if timing_label(job.config) not in played:
             continue
+        played.discard(timing_label(job.config))
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
         yield timing_label(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
+    if played:
+        raise SystemExit(f"played, and not to be timed: {', '.join(sorted(played))}")
 
 
 def observations(task: str) -> np.ndarray:
