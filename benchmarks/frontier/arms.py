@@ -51,6 +51,17 @@ def cached(name: str, steps: int, *more: str, question: str = "caches") -> Arm:
     return Arm(f"{name} S = {steps}", (f"cache={name}", f"cache.steps={steps}", *more), question)
 
 
+def warm(steps: int, start: int, **settings: object) -> Arm:
+    """Few steps, of which a query that follows another computes those from `start` on."""
+    chosen = (f"warm.{name}={value}" for name, value in settings.items())
+    words = ", ".join([f"warm from {start}", *(f"{k} {v}" for k, v in settings.items())])
+    return Arm(
+        f"ddpm-{steps} trailing, {words}",
+        ("sampler=ddpm", f"sampler.steps={steps}", "warm=chunk", f"warm.from={start}", *chosen),
+        "warm",
+    )
+
+
 PLAIN = Arm("unaccelerated", (), "steps")
 TEN = ("sampler=ddpm", "sampler.steps=10")
 W8A8 = ("quant=duquant",)
@@ -95,4 +106,10 @@ WHY = [
     Arm("ddpm-5 trailing fixed_large", (*LARGE, "sampler.steps=5"), "ablation"),
     Arm("ddpm-100 fixed_large", LARGE, "ablation"),
 ]
-ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY]
+WARM = [
+    *(few("ddpm", n) for n in (1, 2)),  # what costs as much as a warm query of one or two calls
+    *(warm(5, k) for k in (4, 3, 2, 1)),
+    *(warm(10, k) for k in (9, 8, 7, 5)),
+    *(warm(5, k, fill="noise") for k in (4, 3)),
+]
+ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY, *WARM]

@@ -27,6 +27,7 @@ from benchmarks.rounds import interleave
 from benchmarks.stock import act, stock_policy
 from runners import cli
 from runners.acceleration.quantization import accelerate, acceleration_of
+from runners.episodes.latency import WithinEpisode
 from runners.episodes.loop import query_noise
 from runners.episodes.two_clocks import compare
 from runners.errors import UserError
@@ -65,6 +66,8 @@ def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
             continue
         played.discard(timing_label(job.config))
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
+        if job.warm is not None:
+            fast = WithinEpisode(fast)
         yield timing_label(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
     if played:
         raise SystemExit(f"played, and not to be timed: {', '.join(sorted(played))}")

@@ -76,6 +76,12 @@ def kept_runs() -> list[Published]:
     return published(RESULTS / STUDIES / f"{STUDY}.yaml")
 
 
+def calls(run: Run) -> str:
+    """Network calls of a query; of a warm start the mean over full and warm queries."""
+    warm = run.result.get("stats", {}).get("warm")
+    return f"{warm['calls']:.2f}" if warm else str(run.config["sampler"]["steps"])
+
+
 def task_of(kept: Published) -> str:
     return kept.name.partition("_")[0]
 
@@ -114,7 +120,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             ]
         cells = [
             row.label,
-            str(row.run.config["sampler"]["steps"]),
+            calls(row.run),
             share(row.share),
             row.speed,
             rates(row.n_success / max(row.n, 1), wilson(row.n_success, row.n)),
