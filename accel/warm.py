@@ -22,6 +22,7 @@ from skipstep.starts import RowNoise, Started
 from .protocol import Accelerable, Memories, Noise, Observation
 
 KEY = "chunk"  # in an episode's memory
+EXECUTED = "executed"  # there too: actions since the last query; without, `n_action_steps`
 FILLS = ("repeat", "noise")
 
 
@@ -85,12 +86,10 @@ class Chunk:
     Attributes:
         actions: (n, action_dim) normalised, from the first executed one to the horizon's end.
         seen: (cond_dim,) the newest observation, normalised.
-        executed: how many of the actions were executed before this one's query was over.
     """
 
     actions: Tensor
     seen: Tensor
-    executed: int
 
 
 class WarmStarted:
@@ -127,7 +126,8 @@ class WarmStarted:
         """Observations -> (B, n_action_steps, action_dim); arguments as the policy's.
 
         memory: one dict a row, kept by whoever runs the episode and emptied at its reset; None: a
-            full query. A row's noise is then a generator of its own.
+            full query. A row's noise is then a generator of its own. Who executes another number
+            of actions than `n_action_steps` between two queries says so in it: `EXECUTED`.
         """
         self.policy.check(obs, noise)
         return self.denoise(self.encode(obs, memory), noise, memory)
@@ -147,7 +147,7 @@ class WarmStarted:
         is_warm = torch.tensor([chunk is not None for chunk in last])
         self.rows["warm"] += int(is_warm.sum())
         self.rows["full"] += len(is_warm) - int(is_warm.sum())
-        started = [self._begun(row, chunk) for row, chunk in zip(noise, last, strict=True)]
+        started = [self._begun(*row) for row in zip(noise, last, memory, strict=True)]
         if is_warm.all():
             actions = self.tail.denoise(cond, started)
         elif not is_warm.any():
@@ -168,13 +168,13 @@ class WarmStarted:
         change = float((seen - chunk.seen).square().mean().sqrt())
         return chunk if change <= self.config.jump else None
 
-    def _begun(self, noise: RowNoise, chunk: Chunk | None) -> RowNoise:
+    def _begun(self, noise: RowNoise, chunk: Chunk | None, kept: dict[str, Any]) -> RowNoise:
         if chunk is None or isinstance(noise, Started):
             return noise
         sizes, n = self.policy.sizes, len(chunk.actions)
         length = self.policy.n_tokens - int(sizes.encoder_only)
         first = self.policy.first_action
-        place = torch.arange(length) - first + chunk.executed
+        place = torch.arange(length) - first + int(kept.get(EXECUTED, self.n_action_steps))
         guess = torch.zeros(length, sizes.input_dim)
         guess[:, : self.action_dim] = chunk.actions[place.clamp(0, n - 1)]
         known = place < n if self.config.fill == "noise" else torch.ones(length, dtype=torch.bool)
@@ -183,7 +183,7 @@ class WarmStarted:
     def _keep(self, memory: Sequence[dict[str, Any]], cond: Tensor, actions: Tensor) -> None:
         normalised = self.policy.normalizer.normalize("action", actions)
         for row, kept in enumerate(memory):
-            kept[KEY] = Chunk(normalised[row], cond[row, -1].clone(), self.n_action_steps)
+            kept[KEY] = Chunk(normalised[row], cond[row, -1].clone())
 
     def uncounted(self) -> WarmStarted:
         """The same engines, whose queries `stats` of this one does not count."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accel.warm import EXECUTED
 from envs import EnvPool, Event, Task
 from skipstep.observations import Arrays, as_seen, each, n_rows, stacked, take
 
@@ -213,7 +214,9 @@ class _Episodes:
             slots = [self.slots[index] for index in batch]
             chunks = _query(self.policy, slots, rules)
         for index, slot, actions in zip(batch, slots, chunks, strict=True):
-            self.pool.step(index, self._executed(slot, actions))
+            executed = self._executed(slot, actions)
+            slot.memory[EXECUTED] = len(executed)
+            self.pool.step(index, executed)
 
     def _executed(self, slot: Slot, actions: np.ndarray) -> np.ndarray:
         """What the simulator is to do of the policy's answer, noted where it is gathered."""

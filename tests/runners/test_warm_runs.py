@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from accel import WarmConfig, accelerated
+from accel.warm import EXECUTED
 from runners.cli import validate
 from runners.episodes.latency import WithinEpisode
 from runners.episodes.loop import query_noise
+from runners.episodes.realtime import Delays
 from runners.errors import UserError
 from runners.studies.arms import warm_label
 from tests.helpers import fake_episodes
@@ -35,6 +38,29 @@ def test_episodes_do_not_depend_on_what_is_played_beside_them() -> None:
     assert 0 < shares["warm_rows"] < shares["rows"]
     with accelerated(toy_policy()) as policy:
         assert facts(run(policy, toy(), 3)) != alone
+
+
+def test_late_chunks_begin_with_earlier_ones_too() -> None:
+    """With delays the robot goes on for another number of steps than a chunk has."""
+    delays = Delays((0, 1, 3), "some")
+    with accelerated(toy_policy(), warm=WarmConfig(start=2)) as policy:
+        alone = facts(run(policy, toy(), 1, delays=delays))
+        assert facts(run(policy, toy(delay_s=0.01), 3, delays=delays)) == alone
+        assert facts(run(policy, toy(), 1)) != alone
+
+
+def test_a_guess_is_shifted_by_what_the_memory_says() -> None:
+    policy = toy_policy()
+    obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator
+    found = []
+    with accelerated(policy, warm=WarmConfig(start=2)) as warm:
+        for said in ({}, {EXECUTED: policy.n_action_steps}, {EXECUTED: 1}):
+            memory: list[dict[str, Any]] = [{}]
+            warm.act(obs, [noise().manual_seed(0)], memory)
+            memory[0] |= said
+            found.append(warm.act(obs, [noise().manual_seed(1)], memory))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_a_timed_query_is_a_warm_one_and_is_not_counted() -> None:
@@ -92,7 +118,6 @@ def test_labels() -> None:
         (["warm=chunk", "warm.from=-1"], "warm.from must be a whole number of at least 0, got -1"),
         (["warm=chunk", "warm.fill=x"], "warm.fill must be one of repeat, noise, got 'x'"),
         (["warm=chunk", "warm.jump=0"], "warm.jump must be null or above 0"),
-        (["warm=chunk", "realtime.latency_ms=90"], "realtime needs warm=none"),
         (["warm=chunk", "runner=serve"], "warm needs a runner of evaluate, collect"),
         (["warm.from=2"], "warm.from: unknown key"),
     ],
