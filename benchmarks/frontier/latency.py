@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -43,34 +43,37 @@ REFERENCE = "as the reference implementation runs it"
 Query = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
-def job_of(task: str, overrides: tuple[str, ...]) -> Job | None:
-    """The checked job of an arm; None where the task's policy cannot run it (bac on a UNet)."""
+def job_of(task: str, overrides: tuple[str, ...]) -> Job:
+    """The checked job of an arm."""
     words = ["experiment=frontier", f"task={task}", "logger=none", *overrides]
-    try:
-        job: Job = cli.job_of(words)
-    except UserError:
-        return None
+    job: Job = cli.job_of(words)
     return job
+
+
+def jobs_of(task: str) -> Iterator[Job]:
+    """The checked jobs of all arms that the task's policy can run (bac on a UNet it cannot)."""
+    for arm in ARMS:
+        with suppress(UserError):
+            yield job_of(task, arm.overrides)
 
 
 def arms_of(task: str, stack: ExitStack) -> Iterator[tuple[str, Query]]:
     """(label, query) of the reference implementation and of every arm that was played."""
     played = {timing_label(kept.run().config) for kept in kept_runs() if task_of(kept) == task}
-    for arm in ARMS:
-        job = job_of(task, arm.overrides)
-        if job is None:
-            continue
-        if not arm.overrides:
-            yield REFERENCE, partial(act, stock_policy(job.policy))
+    yield REFERENCE, partial(act, stock_policy(job_of(task, ()).policy))
+    for job in jobs_of(task):
         if timing_label(job.config) not in played:
             continue
         played.discard(timing_label(job.config))
         fast = stack.enter_context(accelerate(job, acceleration_of(job)))
-        if job.warm is not None:
-            fast = WithinEpisode(fast)
-        yield timing_label(job.config), lambda obs, noise, fast=fast: fast.act(obs, [noise])
+        yield timing_label(job.config), query_of(fast if job.warm is None else WithinEpisode(fast))
     if played:
         raise SystemExit(f"played, and not to be timed: {', '.join(sorted(played))}")
+
+
+def query_of(policy: Any) -> Query:
+    """One query of one row."""
+    return lambda obs, noise: policy.act(obs, [noise])
 
 
 def observations(task: str) -> np.ndarray:

@@ -20,7 +20,6 @@ from .delays import delays_of, realtime_config
 from .description import as_config
 from .identity import Identity, identify
 from .job import Job
-from .settings import UserError
 
 OfRunner = Mapping[str, Any]
 
