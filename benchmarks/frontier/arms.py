@@ -109,7 +109,9 @@ WHY = [
 WARM = [
     *(few("ddpm", n) for n in (1, 2)),  # what costs as much as a warm query of one or two calls
     *(warm(5, k) for k in (4, 3, 2, 1)),
-    *(warm(10, k) for k in (9, 8, 7, 5)),
-    *(warm(5, k, fill="noise") for k in (4, 3)),
+    *(warm(4, k) for k in (3, 2, 1)),
+    *(warm(3, k) for k in (2, 1)),
+    *(warm(10, k) for k in (8, 7, 5)),
+    warm(5, 3, fill="noise"),
 ]
 ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY, *WARM]
