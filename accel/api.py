@@ -198,7 +198,7 @@ def accelerated(
         )
     if sampler is not None or steps is not None:
         policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
-    if warm is not None and warm.start:
+    if warm is not None and warm.active:
         with _warmed(policy, cache, quant, engine, warm) as begun:
             yield begun
         return

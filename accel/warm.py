@@ -10,7 +10,7 @@ several levels of noise; here one level is chosen, and a full query falls in whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ from torch import Tensor
 
 from skipstep.starts import RowNoise, Started
 
+from .joining import JOINS, weights
 from .protocol import Accelerable, Memories, Noise, Observation
 
 KEY = "chunk"  # in an episode's memory
 EXECUTED = "executed"  # there too: actions since the last query; without, `n_action_steps`
+COMMITTED = "committed"  # there too: actions of the last chunk still to be executed; without, none
 FILLS = ("repeat", "noise")
 
 
@@ -35,12 +37,15 @@ class WarmConfig:
     fill: what follows the last chunk's end: its last action (repeat), or pure noise.
     jump: root mean square change of the newest normalised observation since the last query, above
         which a query is a full one; None: never.
+    join: what of a chunk is held to the last one while it is denoised, see `joining.weights`:
+        none, the committed actions (hard), or less and less of those after them too (soft).
     """
 
     name: str = "chunk"
     start: int = 1
     fill: str = "repeat"
     jump: float | None = None
+    join: str = "none"
 
     def __post_init__(self) -> None:
         if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
@@ -49,6 +54,18 @@ class WarmConfig:
             raise ValueError(f"warm.fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
         if self.jump is not None and not self.jump > 0:
             raise ValueError(f"warm.jump must be null or above 0, got {self.jump}")
+        if self.join not in JOINS:
+            raise ValueError(f"warm.join must be one of {', '.join(JOINS)}, got {self.join!r}")
+
+    @property
+    def active(self) -> bool:
+        """Whether a query depends on the last one."""
+        return self.start > 0 or self.join != "none"
+
+    def settings(self) -> dict[str, Any]:
+        """All of them; `join` only where something is held, as before it was there."""
+        found = asdict(self)
+        return found if self.join != "none" else {k: v for k, v in found.items() if k != "join"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,7 @@ class NoWarmConfig:
 
     name: str = "none"
     start: int = 0
+    active: bool = False
 
 
 WARM: dict[str, type] = {"none": NoWarmConfig, "chunk": WarmConfig}
@@ -162,7 +180,7 @@ class WarmStarted:
 
     def _last(self, kept: dict[str, Any], seen: Tensor) -> Chunk | None:
         """The last chunk, where this query may begin near it."""
-        chunk: Chunk | None = kept.get(KEY) if self.config.start else None
+        chunk: Chunk | None = kept.get(KEY) if self.config.active else None
         if chunk is None or self.config.jump is None:
             return chunk
         change = float((seen - chunk.seen).square().mean().sqrt())
@@ -174,11 +192,14 @@ class WarmStarted:
         sizes, n = self.policy.sizes, len(chunk.actions)
         length = self.policy.n_tokens - int(sizes.encoder_only)
         first = self.policy.first_action
-        place = torch.arange(length) - first + int(kept.get(EXECUTED, self.n_action_steps))
+        shift = int(kept.get(EXECUTED, self.n_action_steps))
+        place = torch.arange(length) - first + shift
         guess = torch.zeros(length, sizes.input_dim)
         guess[:, : self.action_dim] = chunk.actions[place.clamp(0, n - 1)]
         known = place < n if self.config.fill == "noise" else torch.ones(length, dtype=torch.bool)
-        return Started(noise, guess, known, self.signal, self.sigma)
+        weight = weights(self.config.join, place, n, shift, int(kept.get(COMMITTED, 0)))
+        known = known if self.config.start else torch.zeros_like(known)
+        return Started(noise, guess, known, self.signal, self.sigma, weight)
 
     def _keep(self, memory: Sequence[dict[str, Any]], cond: Tensor, actions: Tensor) -> None:
         normalised = self.policy.normalizer.normalize("action", actions)

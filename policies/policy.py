@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skipstep.holding import held_by
 from skipstep.observations import each, n_rows
 
 from .config import PolicyConfig
@@ -265,6 +266,7 @@ class DiffusionPolicy(Encoding):
         denoiser = self.model if network is None else network
         shape = (len(cond), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
+        held = held_by(noise, self.alpha_bar, self.action_dim)
         last: list[Tensor] = []
         for s, timestep in enumerate(table.timesteps.tolist()):
             self._inpaint(x, cond)
@@ -276,6 +278,7 @@ class DiffusionPolicy(Encoding):
             )
             z = draw(noise, shape).to(self.device) if table.draws[s] else None
             x = table.step(s, x, out, z, last)
+            x = x if held is None else held.apply(s, x)
         self._inpaint(x, cond)
         return x
 

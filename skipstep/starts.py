@@ -18,7 +18,9 @@ class Started:
         known: (T,) bool, the positions that have a guess; the others begin as pure noise.
         signal, sigma: how much of the guess and of noise the first draw has: sqrt(alpha-bar) and
             sqrt(1 - alpha-bar) of the sampler's step.
-        begun: whether there was a first draw.
+        weight: (T,) how much of each position is held to the guess all through the query, 0 to 1;
+            None: nothing is, see `skipstep.holding`.
+        first: (T, D), the noise of the first draw; None before it.
     """
 
     generator: torch.Generator
@@ -26,14 +28,15 @@ class Started:
     known: Tensor
     signal: float
     sigma: float
-    begun: bool = False
+    weight: Tensor | None = None
+    first: Tensor | None = None
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
         """(..., T, D) of one row."""
         noise = torch.randn(shape, generator=self.generator)
-        if self.begun:
+        if self.first is not None:
             return noise
-        self.begun = True
+        self.first = noise.reshape(noise.shape[-2:])
         mixed = self.signal * self.guess + self.sigma * noise
         return torch.where(self.known[:, None], mixed, noise)
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipstep.holding import held_by
+
 from ..kernels.native import Part, library, one_thread, portions, together
 from ..kernels.packed import Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
@@ -58,6 +60,7 @@ class NativeProgram:
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
         drawn = draw_noise(self.policy, self.batch, noise)
+        held = held_by(noise, self.policy.alpha_bar, self.policy.action_dim)
         x = drawn[0].contiguous()
         if self.memory is not None:
             with one_thread():
@@ -70,6 +73,7 @@ class NativeProgram:
                 keys[:, :, rows].contiguous() if keys.ndim > 1 else keys,
                 drawn[1:, rows].contiguous(),
                 nobs[rows].contiguous(),
+                None if held is None else held.of(rows, self.policy.n_live),
             )
             for part, rows in zip(self.parts, self.rows, strict=True)
         ]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipstep.holding import Held, held_by
+
 from ..kernels.cuda import Graph, tf32
 from ..kernels.linear import linear
 from ..plans.plan import CachePlan
@@ -58,13 +60,14 @@ class TorchProgram:
         the first call: noise is drawn on the CPU and copied once.
         """
         drawn = draw_noise(self.policy, self.batch, noise).to(nobs.device)
-        if nobs.device.type != "cuda" or not self.blocks.captured:
-            return self._query(nobs, drawn)
+        held = held_by(noise, self.policy.alpha_bar, self.policy.action_dim)
+        if nobs.device.type != "cuda" or not self.blocks.captured or held:
+            return self._query(nobs, drawn, held)
         if self.graph is None:
             self.graph = Graph(self._query, nobs, drawn)
         return self.graph(nobs, drawn)
 
-    def _query(self, nobs: Tensor, drawn: Tensor) -> Tensor:
+    def _query(self, nobs: Tensor, drawn: Tensor, held: Held | None = None) -> Tensor:
         x = drawn[0].clone()
         if self.memory is not None:
             self.memory.observe(None if self.inpaint else nobs)
@@ -77,6 +80,7 @@ class TorchProgram:
                 out = self._network(s, x)
                 noise = drawn[s + 1] if self.table.draws[s] else None
                 x = self.table.step(s, x, out, noise, last)
+                x = x if held is None else held.apply(s, x)
         if self.inpaint:
             x[:, : self.policy.n_obs_steps, self.policy.action_dim :] = nobs
         return x

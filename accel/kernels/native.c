@@ -27,7 +27,7 @@ typedef struct {
 
 typedef struct {
   int32_t dim, heads, hidden, live, lead, width, memory, layers, batch, steps, n_sites;
-  int32_t observed, observed_from; /* in-painting: steps and first column, or 0 */
+  int32_t observed, observed_from; /* in-painting: steps, or 0; columns that are actions */
   const int32_t *sees, *sees_memory; /* (tokens,) how many leading keys a token attends to */
   const Site *sites;
   Linear embed, head;
@@ -189,6 +189,15 @@ static void sample(const Net *n, int s, float *x, const float *out, int ldo, con
     }
 }
 
+/* Replace a part of the actions by known ones, see skipstep/holding.py. */
+static void hold(const Net *n, float *x, const float *known, const float *weight) {
+  const int actions = n->observed_from;
+  for (int64_t r = 0; r < (int64_t)n->batch * n->live; r++)
+    for (int i = 0; i < actions; i++)
+      x[r * n->width + i] =
+          fmaf(weight[r], known[r * actions + i], (1 - weight[r]) * x[r * n->width + i]);
+}
+
 static void inpaint(const Net *n, float *x, const float *obs) {
   const int known = n->width - n->observed_from;
   for (int b = 0; b < n->batch; b++)
@@ -240,10 +249,11 @@ static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *s
  *
  * trace: (steps,) 1 where DECIDE let the step be computed.
  * keys: (2, layers, batch, heads, memory, dim / heads) of this query; noise: (steps, batch, live,
- * width); obs: (batch, observed, width - observed_from) for in-painting.
+ * width); obs: (batch, observed, width - observed_from) for in-painting; known: (steps, batch, live,
+ * observed_from) and weight (batch, live) of actions that are held, or null.
  */
 void query(const Net *n, float *x, const float *keys, const float *noise, const float *obs,
-           float *scratch, int32_t *trace) {
+           float *scratch, int32_t *trace, const float *known, const float *weight) {
   const int64_t size = stream_floats(n), kv = (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
   const int64_t rows = (int64_t)n->batch * (n->live + n->lead);
   Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
@@ -289,6 +299,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
       linear(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
              w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE, w.codes);
     sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width, w.last);
+    if (known) hold(n, x, known + (int64_t)s * n->batch * n->live * n->observed_from, weight);
   }
   if (n->observed) inpaint(n, x, obs);
 }

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skipstep.holding import Held
+
 from .compiled import Code, CompileError, load
 from .packed import ADD, GELU, STORE, Packed
 
@@ -140,6 +142,9 @@ class Part:
         self.scratch = torch.zeros(loaded.scratch_floats(self.net, n_slots))
         self.trace = torch.zeros(net.steps, dtype=torch.int32)
 
-    def __call__(self, x: Tensor, keys: Tensor, noise: Tensor, obs: Tensor) -> None:
+    def __call__(
+        self, x: Tensor, keys: Tensor, noise: Tensor, obs: Tensor, held: Held | None = None
+    ) -> None:
         pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch, self.trace))
-        self.call(self.net, *pointers)
+        kept = (None, None) if held is None else (held.table, held.weight)
+        self.call(self.net, *pointers, *(t if t is None else c_void_p(t.data_ptr()) for t in kept))

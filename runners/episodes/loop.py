@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.warm import EXECUTED
+from accel.warm import COMMITTED, EXECUTED
 from envs import EnvPool, Event, Task
 from skipstep.observations import Arrays, as_seen, each, n_rows, stacked, take
 
@@ -154,6 +154,11 @@ class _Rules:
     room_for: Callable[[Arrays], float]
     stepped: Callable[[int], None]
 
+    @property
+    def committed(self) -> int:
+        """Actions of a chunk that are executed while the next query is thought about."""
+        return self.delays.lead if self.delays else 0
+
 
 class _Episodes:
     """Episodes in a pool: those that wait for a worker, that run, and that wait for the policy."""
@@ -215,7 +220,7 @@ class _Episodes:
             chunks = _query(self.policy, slots, rules)
         for index, slot, actions in zip(batch, slots, chunks, strict=True):
             executed = self._executed(slot, actions)
-            slot.memory[EXECUTED] = len(executed)
+            slot.memory |= {EXECUTED: len(executed), COMMITTED: rules.committed}
             self.pool.step(index, executed)
 
     def _executed(self, slot: Slot, actions: np.ndarray) -> np.ndarray:

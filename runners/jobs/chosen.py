@@ -112,7 +112,7 @@ def chosen_of(cfg: DictConfig, runner: Any, *, with_policy: bool, calibrates: bo
         engine=engine,
         plain_engine=plain_engine,
         sampler=sampler,
-        warm=warm if warm.start else None,
+        warm=warm if warm.active else None,
         policy=policy,
         plain=plain,
         task=task,

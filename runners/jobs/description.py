@@ -35,7 +35,7 @@ def as_config(chosen: Chosen, identity: Identity, delays: Delays | None) -> dict
         "calibration": method.get("calibration"),
         **({"statistics": method["statistics"]} if "statistics" in method else {}),
         **({"realtime": delays.record()} if delays else {}),
-        **({"warm": asdict(chosen.warm)} if chosen.warm else {}),
+        **({"warm": chosen.warm.settings()} if chosen.warm else {}),
         "fingerprint": identity.fingerprint,
     }
 

@@ -46,7 +46,7 @@ def identify(chosen: Chosen, of_runner: Mapping[str, Any], delays: Delays | None
     }
     method = _method(chosen)
     delayed = {"delays": delays.steps} if delays else {}
-    warm = {"warm": asdict(chosen.warm)} if chosen.warm else {}
+    warm = {"warm": chosen.warm.settings()} if chosen.warm else {}
     unaccelerated = {
         "policy": chosen.plain.fingerprint() if chosen.plain else None,
         "quant": {"name": "none"},

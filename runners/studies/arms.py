@@ -150,6 +150,7 @@ def warm_label(config: Mapping[str, object] | None) -> str:
     words = [f"warm from {config['start']}"]
     words += ["then noise"] if config.get("fill") == "noise" else []
     words += [f"up to {config['jump']}"] if config.get("jump") else []
+    words += [f"{config['join']} join"] if config.get("join", "none") != "none" else []
     return " ".join(words)
 
 

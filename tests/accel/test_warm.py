@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from accel import UniformConfig, WarmConfig, accelerated
-from accel.warm import KEY
+from accel.engines.backend import FusedConfig
+from accel.joining import weights
+from accel.warm import COMMITTED, EXECUTED, KEY
 from policies import DiffusionPolicy, SamplerConfig, from_reference
 from tests.helpers.stock import OBS, TO, VARIANTS, live_policy
 from tests.helpers.stock_unet import live_unet
@@ -157,6 +159,7 @@ def test_what_is_refused() -> None:
         ({"start": -1}, "warm.from must be a whole number of at least 0, got -1"),
         ({"fill": "zeros"}, "warm.fill must be one of repeat, noise, got 'zeros'"),
         ({"jump": 0.0}, "warm.jump must be null or above 0, got 0.0"),
+        ({"join": "x"}, "warm.join must be one of none, hard, soft, got 'x'"),
     ):
         with pytest.raises(ValueError, match=words):
             WarmConfig(**settings)
@@ -166,3 +169,49 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words), accelerated(policy, **more):
             pass
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_decided_stays(kind: str, engine: str) -> None:
+    """The first actions of a chunk that is held to the last one are the last one's."""
+    policy, kept = made(kind), memories(2)
+    runs = FusedConfig(backend="torch") if engine == "torch" and kind in VARIANTS else engine
+    if runs == "torch":
+        pytest.skip("UNets have no program in torch")
+    with accelerated(policy, engine=runs, warm=WarmConfig(start=0, join="hard")) as warm:
+        warm.act(seen(2), noise(2), kept)
+        for row, n_done in zip(kept, (1, 2), strict=True):
+            row |= {EXECUTED: n_done, COMMITTED: 1}
+        last = [row[KEY].actions for row in kept]
+        actions = warm.act(seen(2, 2), noise(2, 2), kept)
+    found = policy.normalizer.normalize("action", actions)
+    with accelerated(policy, engine="reference", warm=WarmConfig(start=0, join="hard")) as plain:
+        again = memories(2)
+        plain.act(seen(2), noise(2), again)
+        for row, n_done in zip(again, (1, 2), strict=True):
+            row |= {EXECUTED: n_done, COMMITTED: 1}
+        expected = plain.act(seen(2, 2), noise(2, 2), again)
+    for row, n_done in enumerate((1, 2)):
+        torch.testing.assert_close(found[row, 0], last[row][n_done], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        actions, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
+
+
+def test_what_was_executed_is_held_and_what_is_not_committed_is_free() -> None:
+    held = weights("hard", torch.arange(6) + 1, 8, 3, 0)
+    assert held is not None
+    assert held.tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_a_soft_join_lets_go_little_by_little() -> None:
+    place = torch.arange(12)
+    held = weights("soft", place - 1, 8, 3, 2)
+    assert held is not None
+    assert held[place < 1].tolist() == [0]  # before the last chunk
+    assert held[1:6].tolist() == [1] * 5  # executed, and committed
+    assert (held[5:9].diff() < 0).all()
+    assert 0 < held[8] < 0.2
+    assert held[9:].tolist() == [0, 0, 0]  # after it
+    assert weights("none", place, 8, 3, 2) is None

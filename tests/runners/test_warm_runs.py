@@ -43,8 +43,12 @@ def test_episodes_do_not_depend_on_what_is_played_beside_them() -> None:
 def test_late_chunks_begin_with_earlier_ones_too() -> None:
     """With delays the robot goes on for another number of steps than a chunk has."""
     delays = Delays((0, 1, 3), "some")
+    with accelerated(toy_policy(), warm=WarmConfig(start=0, join="soft")) as policy:
+        joined = facts(run(policy, toy(), 1, delays=delays))
+        assert facts(run(policy, toy(delay_s=0.01), 3, delays=delays)) == joined
     with accelerated(toy_policy(), warm=WarmConfig(start=2)) as policy:
         alone = facts(run(policy, toy(), 1, delays=delays))
+        assert alone != joined
         assert facts(run(policy, toy(delay_s=0.01), 3, delays=delays)) == alone
         assert facts(run(policy, toy(), 1)) != alone
 
@@ -83,6 +87,8 @@ def test_a_run_without_it_is_what_it_was() -> None:
     assert folder_of("warm=none") == plain
     assert folder_of("warm=chunk", "warm.from=0") == plain
     warm = folder_of("warm=chunk", "warm.from=3")
+    assert folder_of("warm=chunk", "warm.from=3", "warm.join=none") == warm
+    assert folder_of("warm=chunk", "warm.from=0", "warm.join=soft") not in {plain, warm}
     assert (
         len({plain, warm, folder_of("warm=chunk"), folder_of("warm=chunk", "warm.fill=noise")}) == 4
     )
@@ -117,6 +123,7 @@ def test_labels() -> None:
         (["warm=chunk", "warm.from=500"], "warm.from must be below"),
         (["warm=chunk", "warm.from=-1"], "warm.from must be a whole number of at least 0, got -1"),
         (["warm=chunk", "warm.fill=x"], "warm.fill must be one of repeat, noise, got 'x'"),
+        (["warm=chunk", "warm.join=x"], "warm.join must be one of none, hard, soft, got 'x'"),
         (["warm=chunk", "warm.jump=0"], "warm.jump must be null or above 0"),
         (["warm=chunk", "runner=serve"], "warm needs a runner of evaluate, collect"),
         (["warm.from=2"], "warm.from: unknown key"),
