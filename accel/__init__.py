@@ -64,7 +64,7 @@ from .quant import (
     save_quantized,
     write_packs,
 )
-from .robot import RobotPolicy, accelerate
+from .robot import LivePolicy, RobotPolicy, accelerate
 from .warm import WARM, NoWarmConfig, WarmConfig, WarmStarted
 
 # older names, for scripts that have them
@@ -95,6 +95,7 @@ __all__ = [
     "HashAbConfig",
     "IntervalConfig",
     "LeftOut",
+    "LivePolicy",
     "LoudForecasts",
     "NoCacheConfig",
     "NoQuantConfig",

@@ -16,6 +16,7 @@ install()
 FROM = {
     "accelerate": "accel",
     "accelerated": "accel",
+    "WarmConfig": "accel",
     "load_policy": "policies",
     "from_reference": "policies",
     "make_task": "envs",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .live import LivePolicy
 from .make import accelerate
 from .policy import RobotPolicy
 
-__all__ = ["RobotPolicy", "accelerate"]
+__all__ = ["LivePolicy", "RobotPolicy", "accelerate"]

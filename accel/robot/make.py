@@ -22,7 +22,9 @@ from ..calibration.measure import calibrate
 from ..plans.plan import CachePlan
 from ..protocol import Accelerable
 from ..quant import QUANTIZERS, Quantized, Statistics, collect
+from ..warm import WARM
 from .inputs import read
+from .live import Hold, LivePolicy, holding
 from .policy import RobotPolicy
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,9 @@ def accelerate(
     calibration: Calibration | str | Path | None = None,
     statistics: Statistics | str | Path | None = None,
     seed: int | None = None,
+    warm: Any = None,
+    realtime: bool = False,
+    hold: Hold | None = None,
 ) -> RobotPolicy:
     """A policy, made cheaper, for a robot's program; close it, or use it as a context.
 
@@ -64,6 +69,12 @@ def accelerate(
         calibration: for a cache; or its file, as runner=calibrate writes it.
         statistics: for a quantisation; or their file.
         seed: of the noise of queries; None: another one each time.
+        warm: "chunk" or a `WarmConfig`: queries begin near the last one's chunk, or are joined to
+            it, until `reset`.
+        realtime: the robot goes on while the policy thinks: a `LivePolicy`, with `step`, `begin`
+            and `poll`.
+        hold: with `realtime`: the last action (B, action_dim) -> what is done where a chunk has
+            ended; None: the same action again, of policies whose actions are absolute.
 
     Raises:
         ValueError: an unknown name, or a method that needs observations and has none; says the way
@@ -80,6 +91,11 @@ def accelerate(
     """
     cache = _config(CACHES, cache, "cache")
     quant = _config(QUANTIZERS, quant, "quant")
+    warm = WARM[warm]() if warm in WARM else warm
+    if isinstance(warm, str):
+        raise ValueError(f"warm must be one of {', '.join(WARM)}, got {warm!r}")
+    if hold is not None and not realtime:
+        raise ValueError("hold= needs realtime=True: without, a chunk never ends before the next")
     if sampler is not None or steps is not None:
         policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
     if isinstance(calibration, str | Path):
@@ -95,10 +111,16 @@ def accelerate(
         seen = _observations(policy, observations, f"quant={quant.name}", "statistics")
         statistics = _watched(policy, seen)
     with ExitStack() as stack:
+        runs: Any = policy
+        if realtime:  # as far as the horizon reaches, for answers that come late
+            runs = runs.with_n_action_steps(runs.longest_chunk)
         fast: Any = stack.enter_context(
-            accelerated(policy, cache, quant, engine, calibration, statistics)
+            accelerated(runs, cache, quant, engine, calibration, statistics, warm=warm)
         )
-        return RobotPolicy(fast, seed, stack.pop_all())
+        if not realtime:
+            return RobotPolicy(fast, seed, stack.pop_all())
+        held, n = holding(policy, hold), policy.n_action_steps
+        return LivePolicy(fast, seed, stack.pop_all(), n, held)
 
 
 def _config(table: Mapping[str, Any], given: Any, setting: str) -> Any:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..api import AcceleratedPolicy
 from ..protocol import Noise
+from ..warm import WarmStarted
 from .inputs import Batch, read
 from .queues import Queues
 
@@ -45,7 +46,10 @@ class RobotPolicy:
     """
 
     def __init__(
-        self, fast: AcceleratedPolicy, seed: int | None, open_until_closed: ExitStack
+        self,
+        fast: AcceleratedPolicy | WarmStarted,
+        seed: int | None,
+        open_until_closed: ExitStack,
     ) -> None:
         self.fast, self._open = fast, open_until_closed
         self.n_obs_steps, self.n_action_steps = fast.n_obs_steps, fast.n_action_steps
@@ -55,6 +59,7 @@ class RobotPolicy:
         config = getattr(fast.policy, "config", None)
         self._aliases: Mapping[str, str] = getattr(config, "aliases", {})
         self._queues = Queues(self.n_obs_steps)
+        self._memory: list[dict[str, Any]] = []
         self._latencies: deque[float] = deque(maxlen=KEPT)
 
     def act(self, obs: Any, seed: int | None = None, noise: Noise | None = None) -> Any:
@@ -129,8 +134,13 @@ class RobotPolicy:
         return seen.returned(self._queues.actions.popleft())
 
     def reset(self) -> None:
-        """A new episode begins: `select_action` forgets what it saw and had still to do."""
+        """A new episode begins: what was seen and is still to be done is forgotten.
+
+        Call it also before `act` goes on with another episode where the policy was accelerated
+        with `warm`, whose queries begin near the last one's chunk.
+        """
         self._queues.reset()
+        self._memory.clear()
 
     @property
     def latency_ms(self) -> dict[str, float]:
@@ -149,7 +159,7 @@ class RobotPolicy:
         """Give back what the engine holds; asking it again is an error."""
         self._open.close()
 
-    def __enter__(self) -> RobotPolicy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -175,9 +185,21 @@ class RobotPolicy:
             seeds = [seed + row for row in range(n_rows)]
         return [torch.Generator().manual_seed(s) for s in seeds]
 
+    def _kept(self, n_rows: int) -> list[list[dict[str, Any]]]:
+        """The memory of each row, where the policy has one."""
+        if not getattr(self.fast, "keeps_memory", False):
+            return []
+        if self._memory and len(self._memory) != n_rows:
+            raise ValueError(
+                f"observations must have {len(self._memory)} rows as those before them, got "
+                f"{n_rows}: call reset() where a new episode begins"
+            )
+        self._memory = self._memory or [{} for _ in range(n_rows)]
+        return [self._memory]
+
     def _query(self, batch: Batch, noise: Noise) -> Tensor:
         start = time.perf_counter()
-        actions = self.fast.act(batch.observation(self.obs_spec), noise)
+        actions = self.fast.act(batch.observation(self.obs_spec), noise, *self._kept(batch.n_rows))
         if actions.is_cuda:
             torch.cuda.synchronize(actions.device)
         self._latencies.append((time.perf_counter() - start) * 1e3)

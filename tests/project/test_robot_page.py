@@ -15,6 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
 SAID = (
     r"\(8, 9\) \d+\.\d ms",
     r"(chunk after \d+\.\d ms\n){3}\{'last': .*, 'p50': .*, 'p95': .*, 'max': .*\}",
+    r"answers took \d+ steps at most; \d+ steps had no action",
     r"torch.Size\(\[1, 8, 9\]\)\ntorch.Size\(\[1, 9\]\)",
 )
 
