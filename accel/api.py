@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +21,7 @@ from .plans.flops import encode_flops
 from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import Quantized, Statistics
+from .quant.hashes import fingerprint
 from .warm import WarmConfig, WarmStarted, check_warm
 
 log = logging.getLogger(__name__)
@@ -167,8 +168,8 @@ def accelerated(
             None: the policy's own.
         steps: network calls of a query under that name (5 of ddpm are "trailing": evenly spaced
             from the noisiest timestep on); None: the policy's.
-        warm: queries with a memory begin near the last one's chunk, see `WarmConfig`; without cache
-            and quantisation.
+        warm: queries with a memory begin near the last one's chunk, see `WarmConfig`; without a
+            cache.
 
     Raises:
         TypeError: an unknown config, or steps beside a `SamplerConfig`. ValueError: an unknown
@@ -199,7 +200,9 @@ def accelerated(
     if sampler is not None or steps is not None:
         policy = policy.with_sampler("checkpoint" if sampler is None else sampler, steps)
     if warm is not None and warm.active:
-        with _warmed(policy, cache, quant, engine, warm) as begun:
+        check_warm(policy, warm, cache)
+        copy = quantized(policy, quant, statistics)
+        with _warmed(policy, copy, engine, kernels, warm) as begun:
             yield begun
         return
     plan = resolve(policy, cache, calibration)
@@ -217,13 +220,23 @@ def accelerated(
 
 @contextmanager
 def _warmed(
-    policy: Accelerable, cache: Any, quant: Any, engine: Any, warm: WarmConfig
+    policy: Accelerable,
+    copy: Quantized | None,
+    engine: Any,
+    kernels: Mapping[str, str] | None,
+    warm: WarmConfig,
 ) -> Iterator[WarmStarted]:
     """Both kinds of queries, accelerated; each predicts as far as the horizon reaches."""
-    check_warm(policy, warm, cache, quant)
-    far = policy.with_n_action_steps(policy.longest_chunk)
-    with (
-        accelerated(far, engine=engine) as full,
-        accelerated(far.from_step(warm.start), engine=engine) as tail,
-    ):
+    runs: Any = policy if copy is None else copy.model
+    far, far_runs = (p.with_n_action_steps(policy.longest_chunk) for p in (policy, runs))
+    begun = [(far, far_runs), (far.from_step(warm.start), far_runs.from_step(warm.start))]
+    copies = [
+        None if copy is None else replace(copy, model=model, fingerprint=fingerprint(plain))
+        for plain, model in begun
+    ]
+    queries = [
+        accelerated(plain, quant=quant, engine=engine, kernels=kernels)
+        for (plain, _), quant in zip(begun, copies, strict=True)
+    ]
+    with queries[0] as full, queries[1] as tail:
         yield WarmStarted(policy, full, tail, warm)

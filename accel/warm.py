@@ -80,15 +80,14 @@ class NoWarmConfig:
 WARM: dict[str, type] = {"none": NoWarmConfig, "chunk": WarmConfig}
 
 
-def check_warm(policy: Accelerable, config: WarmConfig, cache: Any, quant: Any) -> None:
+def check_warm(policy: Accelerable, config: WarmConfig, cache: Any) -> None:
     """Refuse a warm start beside what does not go with it.
 
     Raises:
-        ValueError: a cache, a quantisation, or a sampler without such a step.
+        ValueError: a cache, or a sampler without such a step.
     """
-    for what, asked in (("cache", cache), ("quant", quant)):
-        if getattr(asked, "name", "none") != "none":
-            raise ValueError(f"warm={config.name} needs {what}=none, got {what}={asked.name}")
+    if cache is not None and (name := getattr(cache, "name", "a plan")) != "none":
+        raise ValueError(f"warm={config.name} needs cache=none, got cache={name}")
     if config.start >= policy.n_inference_steps:
         raise ValueError(
             f"warm.from must be below {policy.n_inference_steps}, the steps of the sampler, "

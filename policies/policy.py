@@ -158,8 +158,8 @@ class DiffusionPolicy(Encoding):
     def _twin(self, config: PolicyConfig) -> DiffusionPolicy:
         with Undrawn():
             twin = DiffusionPolicy(config, None if self.encoder is None else shared(self.encoder))
-        for ours, theirs in ((twin.model, self.model), (twin.normalizer, self.normalizer)):
-            ours.load_state_dict(theirs.state_dict(), assign=True)
+        twin.model = shared(self.model)  # quantised layers too
+        twin.normalizer.load_state_dict(self.normalizer.state_dict(), assign=True)
         twin._fingerprints, twin.origin = self._fingerprints, self.origin
         return twin.to(self.device).train(self.training)
 

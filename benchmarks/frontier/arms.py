@@ -112,6 +112,6 @@ WARM = [
     *(warm(4, k) for k in (3, 2, 1)),
     *(warm(3, k) for k in (2, 1)),
     *(warm(10, k) for k in (8, 7, 5)),
-    warm(5, 3, fill="noise"),
+    Arm("ddpm-4 trailing, warm from 2, W8A8", (*warm(4, 2).overrides, *W8A8), "warm"),
 ]
 ARMS = [PLAIN, *FIRST, *SPACED, *CACHES, *ON_TOP, *QUANTISED, *WHY, *WARM]

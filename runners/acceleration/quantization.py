@@ -84,10 +84,11 @@ def accelerate(
     job: Job, acceleration: Acceleration
 ) -> AbstractContextManager[AcceleratedPolicy | WarmStarted]:
     """The job's policy, made cheaper by this."""
-    if job.warm is not None:
-        return accelerated(job.policy, job.cache, engine=job.engine, warm=job.warm)
     found = acceleration
-    return accelerated(job.policy, found.plan, found.quantised, job.engine, kernels=found.kernels)
+    plan = found.plan if job.warm is None else None  # a warm query has other steps
+    return accelerated(
+        job.policy, plan, found.quantised, job.engine, kernels=found.kernels, warm=job.warm
+    )
 
 
 def warnings_of(job: Job, plan: CachePlan, copy: Quantized) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def check_method(chosen: Chosen) -> tuple[str, ...]:
     if policy is None:
         return ()
     if chosen.warm is not None:
-        check_warm(policy, chosen.warm, chosen.cache, chosen.quant)
+        check_warm(policy, chosen.warm, chosen.cache)
         if name not in WARM_RUNNERS:
             allowed = ", ".join(WARM_RUNNERS)
             raise UserError(f"warm needs a runner of {allowed}, got runner={name}")

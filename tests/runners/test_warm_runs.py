@@ -119,7 +119,6 @@ def test_labels() -> None:
     ("words", "said"),
     [
         (["warm=chunk", "cache=uniform"], "warm=chunk needs cache=none, got cache=uniform"),
-        (["warm=chunk", "quant=rtn"], "warm=chunk needs quant=none, got quant=rtn"),
         (["warm=chunk", "warm.from=500"], "warm.from must be below"),
         (["warm=chunk", "warm.from=-1"], "warm.from must be a whole number of at least 0, got -1"),
         (["warm=chunk", "warm.fill=x"], "warm.fill must be one of repeat, noise, got 'x'"),
