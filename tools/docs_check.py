@@ -85,6 +85,7 @@ TABLES: dict[str, Callable[[Sequence[Arm]], Table]] = {
     "quantised": study_tables.quantised,
     "scores": study_tables.scores,
     "delays": study_tables.delays,
+    "joins": study_tables.joins,
 }
 
 

@@ -8,6 +8,9 @@ from runners.formatting import NOTHING, changes, p_value
 from runners.metrics import paired
 from runners.report.tables import Table
 from runners.studies.comparisons import Arm
+from runners.studies.embodied import METRICS, PairedMean, differences, means
+
+JOINTS = ("mean_chunk_jump", "mean_squared_joint_jerk_rad2_s6")  # what joining chunks is for
 
 
 def quantised(arms: Sequence[Arm]) -> Table:
@@ -57,3 +60,38 @@ def delays(arms: Sequence[Arm]) -> Table:
         rows.append((f"{delay:g}", cells))
     header = [f"{stratum}, {method}" for stratum, method in methods]
     return Table(["control delay, steps", *header], rows)
+
+
+def joins(arms: Sequence[Arm]) -> Table:
+    """Arms with delays: successes, jumps between chunks and joint jerk, with and without `warm`.
+
+    An arm with `warm` is compared with the one of the same delay without, seed by seed.
+    """
+    names = [name for name in JOINTS if any(name in means(a.run.ok.values()) for a in arms)]
+    plain = {(a.stratum, a.delay): a for a in arms if not a.run.config.get("warm")}
+    header = ["arm", "task", "control delay, steps", "success", "against without", "wins / losses"]
+    header += [word for n in names for word in (METRICS[n][0], "against without")]
+    rows = []
+    for arm in sorted(arms, key=lambda a: (a.stratum, a.delay, bool(a.run.config.get("warm")))):
+        base = plain.get((arm.stratum, arm.delay))
+        other = base if base is not arm else None
+        versus = paired(arm.run.success, other.run.success) if other else None
+        cells = [arm.stratum, f"{arm.delay:g}", f"{arm.n_success} of {arm.n}", *[NOTHING] * 2]
+        if versus:
+            change = changes(versus.difference, versus.difference_interval)
+            cells[-2:] = [change, f"{versus.wins} / {versus.losses}"]
+        own = means(arm.run.ok.values())
+        gaps = differences(arm.run.ok.values(), other.run.ok.values()) if other else {}
+        for name in names:
+            cells += [f"{own[name].mean:.3g}" if name in own else NOTHING, _gap(gaps.get(name))]
+        rows.append((arm.label, cells))
+    return Table(header, rows)
+
+
+def _gap(found: PairedMean | None) -> str:
+    if found is None:
+        return NOTHING
+    words = f"{found.difference:+.3g}"
+    return (
+        words if found.interval is None else words + " [{:+.3g}, {:+.3g}]".format(*found.interval)
+    )
