@@ -65,7 +65,8 @@ from .quant import (
     write_packs,
 )
 from .robot import LivePolicy, RobotPolicy, accelerate
-from .warm import WARM, NoWarmConfig, WarmConfig, WarmStarted
+from .warm import WarmStarted
+from .warm_config import WARM, NoWarmConfig, WarmConfig
 
 # older names, for scripts that have them
 Quantised = Quantized

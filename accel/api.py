@@ -22,7 +22,8 @@ from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
 from .quant import Quantized, Statistics
 from .quant.hashes import fingerprint
-from .warm import WarmConfig, WarmStarted, check_warm
+from .warm import WarmStarted
+from .warm_config import WarmConfig, check_warm
 
 log = logging.getLogger(__name__)
 

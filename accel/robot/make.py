@@ -22,7 +22,7 @@ from ..calibration.measure import calibrate
 from ..plans.plan import CachePlan
 from ..protocol import Accelerable
 from ..quant import QUANTIZERS, Quantized, Statistics, collect
-from ..warm import WARM
+from ..warm_config import WARM
 from .inputs import read
 from .live import Hold, LivePolicy, holding
 from .policy import RobotPolicy

@@ -8,7 +8,7 @@ from accel import CACHES, check_plan, resolve
 from accel.plans.able import check_branches, check_quantizable
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
-from accel.warm import check_warm
+from accel.warm_config import check_warm
 from policies import DiffusionPolicy
 
 from .calibration_choice import Recipe, check_recipe

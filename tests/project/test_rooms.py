@@ -22,6 +22,7 @@ ORDER = {
         ["calibration"],
         ["caches"],
         ["forecast_noise", "chosen", "joining"],
+        ["warm_config"],
         ["warm"],
         ["api", "attach"],
         ["robot", "graphs"],
