@@ -4,6 +4,9 @@ FOLDER holds run folders: multirun/<study>, or another checkout's. A run that re
 gets the episodes that are new; where the same seed ended otherwise it is refused by name and left
 as it is. What another study measured of the same run stays that study's. The same command again
 changes nothing.
+
+Another CPU rounds otherwise, so that a few episodes of the same run end otherwise there. With
+--replace a run that has all seeds of the kept one takes its place, and how many differ is said.
 """
 
 from __future__ import annotations
@@ -56,6 +59,31 @@ def joined(kept: Mapping[int, dict[str, Any]], new: Mapping[int, dict[str, Any]]
         film = there.get("video") or record.get("video")
         found[seed] = {**best, "video": film} if film else best
     return found
+
+
+def replaced(kept: Mapping[int, dict[str, Any]], new: Mapping[int, dict[str, Any]]) -> Records:
+    """The new episodes in the place of the kept ones, with films of those that ended alike.
+
+    Raises:
+        RefusedError: a kept seed is missing, or has no ending.
+    """
+    missing = sorted(seed for seed in kept if new.get(seed, {}).get("status") != "ok")
+    if missing:
+        raise RefusedError(f"seed {missing[0]}, which is kept, has no ending here")
+    found = {seed: dict(record) for seed, record in new.items()}
+    for seed, record in kept.items():
+        if record.get("video") and record["n_steps"] == new[seed]["n_steps"]:
+            found[seed]["video"] = record["video"]
+    return found
+
+
+def differing(kept: Mapping[int, dict[str, Any]], new: Mapping[int, dict[str, Any]]) -> str:
+    """Of how many seeds both have the length or the success of an episode differs."""
+    n = {
+        field: sum(record.get(field) != new[seed].get(field) for seed, record in kept.items())
+        for field in ("n_steps", "success")
+    }
+    return f"of {len(kept)} seeds {n['n_steps']} differ in length, {n['success']} in success"
 
 
 def check_ending(seed: int, kept: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -130,8 +158,10 @@ def take_over(source: Path, kept: Path, readers: Sequence[Path]) -> None:
             (kept / name).unlink(missing_ok=True)
 
 
-def keep(run: Run, study: str, results: Path = RESULTS) -> None:
+def keep(run: Run, study: str, results: Path = RESULTS, replaces: bool = False) -> None:
     """Put a finished run into results/, as one of this study.
+
+    Where `replaces`, its episodes take the place of the kept ones, see `replaced`.
 
     Raises:
         RefusedError: another run is kept under its name.
@@ -144,7 +174,9 @@ def keep(run: Run, study: str, results: Path = RESULTS) -> None:
     if kept.exists():
         n_kept = int(read_run(kept).config["n_episodes"])
         check_same(run, kept)
-    records = joined(there, run.episodes)
+    records = (replaced if replaces else joined)(there, run.episodes)
+    if replaces and there:
+        print(f"replaced: {run.name}: {differing(there, records)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     readers = []
     for other, listed in others_of(results, study, run.name):
@@ -168,6 +200,7 @@ def main(argv: Sequence[str], results: Path = RESULTS) -> int:
     words = argparse.ArgumentParser("python -m tools.keep_runs", None, __doc__)
     words.add_argument("folder", type=Path, help="with run folders, such as multirun/<study>")
     words.add_argument("--study", required=True, help="whose runs they are")
+    words.add_argument("--replace", nargs="*", default=(), help="names of runs that take the place")
     options = words.parse_args(argv)
     folders = [path for path in sorted(options.folder.glob("*")) if is_run(path)]
     if not folders:
@@ -179,7 +212,7 @@ def main(argv: Sequence[str], results: Path = RESULTS) -> int:
             print(f"left out: {run.name} is no finished evaluation")
             continue
         try:
-            keep(run, options.study, results)
+            keep(run, options.study, results, run.name in options.replace)
         except RefusedError as error:
             print(f"refused: {run.name}: {error}", file=sys.stderr)
             refused += 1

@@ -136,3 +136,35 @@ def test_what_is_published_is_kept_as_it_is(tmp_path: Path) -> None:
             assert [e["success"] for e in new.run().ok.values()][:n] == [
                 e["success"] for e in old.run().ok.values()
             ]
+
+
+def test_a_run_of_another_machine_takes_the_place_where_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    old = [record(s, n_steps=10 + s, video=f"videos/{s}.mp4" if s < 2 else None) for s in range(3)]
+    new = [record(s, n_steps=10 + max(s, 1)) for s in range(4)]
+    first, second = made(tmp_path / "first", old), made(tmp_path / "second", new)
+    assert main([str(first), "--study", "first"], results) == 0
+    assert main([str(second), "--study", "second"], results) == 1
+    assert "n_steps of seed 0 is 11, and 10 in the run that is kept" in capsys.readouterr().err
+    words = [str(second), "--study", "second", "--replace", RUN]
+    assert main(words, results) == 0
+    assert "of 3 seeds 1 differ in length, 0 in success" in capsys.readouterr().out
+    episodes = read_episodes(results / "runs" / RUN)
+    assert [episodes[s]["n_steps"] for s in range(4)] == [11, 11, 12, 13]
+    assert [episodes[s].get("video") for s in range(3)] == [None, "videos/1.mp4", None]
+    assert kept(results, "first") == (3, "first", "first")
+    assert kept(results, "second") == (4, "second", "second")
+    before = contents(results)
+    assert main(words, results) == 0
+    assert contents(results) == before
+
+
+def test_a_shorter_run_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    long = made(tmp_path / "long", [record(s) for s in range(4)])
+    short = made(tmp_path / "short", [record(s) for s in range(2)])
+    assert main([str(long), "--study", "long"], results) == 0
+    assert main([str(short), "--study", "short", "--replace", RUN], results) == 1
+    assert "seed 2, which is kept, has no ending here" in capsys.readouterr().err
