@@ -11,11 +11,11 @@ from unittest import mock
 from runners import cli
 
 
-def run_here(folder: Path, *words: str) -> str:
-    """Give the command in this folder; what it said, on both streams. It must succeed."""
+def run_here(folder: Path, *words: str, code: int = 0) -> str:
+    """Give the command in this folder; what it said, on both streams. It must end with `code`."""
     said = io.StringIO()
     with chdir(folder), redirect_stdout(said), redirect_stderr(said):
         with mock.patch.object(sys, "argv", ["run.py"]):
-            code = cli.run(words)
-    assert code == 0, said.getvalue()
+            ended = cli.run(words)
+    assert ended == code, said.getvalue()
     return said.getvalue()
