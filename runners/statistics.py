@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from .metrics import tango, tango_score
+from .metrics import mcnemar, tango, tango_score
 
 RESAMPLES = 2000
 MIN_DIFFERING = 5
@@ -57,7 +58,7 @@ def noninferiority(
         True
     """
     low, _ = tango(wins, losses, n, confidence)
-    p_value = float(scipy.stats.norm.sf(tango_score(wins, losses, n, -margin)))
+    p_value = float(scipy.special.ndtr(-tango_score(wins, losses, n, -margin)))
     return NonInferiority(margin, low > -margin, p_value)
 
 
@@ -69,6 +70,7 @@ def loss_detected(difference: float, p_holm: float, alpha: float = ALPHA) -> boo
     return difference < 0 and p_holm < alpha
 
 
+@cache
 def power(
     n: int, discordance: float, margin: float, difference: float = 0.0, confidence: float = 0.95
 ) -> float:
@@ -229,6 +231,5 @@ def pooled(strata: Sequence[tuple[int, int, int]]) -> Pooled:
     bounds = np.array([tango(*stratum) for stratum in strata])
     below, above = np.sqrt(((bounds - estimates[:, None]) ** 2).sum(axis=0)) / len(strata)
     mean = float(estimates.mean())
-    p_value = float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     interval = (mean - float(below), mean + float(above))
-    return Pooled(len(strata), n, wins, losses, p_value, mean, interval)
+    return Pooled(len(strata), n, wins, losses, mcnemar(wins, losses), mean, interval)

@@ -19,12 +19,14 @@ blocks and addresses may be longer. No torch, no simulator.
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from difflib import unified_diff
 from pathlib import Path
 
@@ -115,17 +117,29 @@ def table(name: str, source: Path, task: str | None) -> str:
 
 
 def made(command: str, root: Path) -> str:
-    """What the command of a block prints in the project's folder."""
+    """What the command of a block prints in the project's folder.
+
+    It runs in this process, as `python -m` would: two blocks of one study then import, and compute
+    what `power` keeps, once.
+    """
     words = shlex.split(command)
     if words[:2] != ["python", "-m"] or not OURS.match(" ".join(words[2:])):
         raise UserError(f"a generated table is made by python -m and a module here, got {command}")
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=root, env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise UserError(f"{command}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    said, wrong, before = io.StringIO(), io.StringIO(), sys.argv
+    code: object = 0
+    try:
+        sys.argv = words[2:]
+        # runpy warns of a module that is loaded already: this one
+        quiet = warnings.catch_warnings(action="ignore")
+        with chdir(root), redirect_stdout(said), redirect_stderr(wrong), quiet:
+            runpy.run_module(words[2], run_name="__main__")
+    except SystemExit as left:
+        code = left.code
+    finally:
+        sys.argv = before
+    if code:
+        raise UserError(f"{command}: {wrong.getvalue().strip()}")
+    return said.getvalue().strip()
 
 
 def check(root: Path, write: bool) -> list[str]:

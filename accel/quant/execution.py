@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from ..kernels.native import portions, together
 from .choice import exact
@@ -31,7 +32,7 @@ class Native:
         self.packed: NativeLinear | None = None
         self.key: tuple[Any, ...] = ()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @_disable_dynamo  # as torch.compiler.disable, which imports torch._dynamo at once: seconds
     def __call__(self, layer: QuantisedLinear, x: Tensor) -> Tensor:
         """(T, K) float32 -> (T, N)."""
         if x.device.type != "cpu" or layer.codes.device.type != "cpu":

@@ -21,6 +21,7 @@ from ..motion import EnergyMeter, Motion
 from ..pictures import observation_space
 from ..task import FloatArray, Task
 from .actions import pose_command
+from .compiling import compile_once
 from .observations import OBJECT
 
 if TYPE_CHECKING:
@@ -46,7 +47,18 @@ class RobosuiteEnv(gym.Env[Any, FloatArray]):
         self.n_steps = 0
         self.renders = render or task.view is not None
         self.plain = render and task.view is None  # nobody acts on the frames
+        if not self.renders:
+            compile_once(robosuite, lambda: self._use(robosuite))
         self.sim_env = self._made(robosuite)
+
+    def _use(self, robosuite: Any) -> None:
+        """Call what numba compiles: a world that is made, reset, acted in and left."""
+        before = np.random.get_state()
+        world = self._made(robosuite)
+        world.reset()
+        world.step(np.zeros(world.action_dim))
+        world.close()
+        np.random.set_state(before)
 
     def _made(self, robosuite: Any) -> Any:
         """The world in robosuite."""

@@ -70,6 +70,12 @@ def read_config(path: Path, kind: Kind = schemas.CONFIG) -> dict[str, Any] | Non
     return _mapping(path, read_yaml, kind)
 
 
+def check_config(path: Path, config: dict[str, Any], kind: Kind) -> None:
+    """Whether the settings that were read of this file are of a kind, too."""
+    with _named(path):
+        kind(config, "")
+
+
 def read_overrides(path: Path) -> list[str]:
     """The words of the command line, as Hydra noted them before the run began."""
     if not path.exists():

@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Published:
 
     def run(self) -> Run:
         """Read where it is: its folder is the run's."""
-        kept = read_run(self.folder)
+        kept = _read(self.folder, _state(self.folder))
         if kept.status == UNREADABLE:
             return kept
         try:
@@ -100,6 +101,20 @@ class Published:
                 write_episodes(target, self.episodes)
             elif (path := self.path(file)).exists():
                 copy_whole(path, target / file)
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file of the run does: (name, time of the change, size) of each."""
+    if not folder.is_dir():
+        return ()
+    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
+
+@lru_cache(maxsize=512)
+def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> Run:
+    """A run as it is in this state: several studies list the same one."""
+    return read_run(folder)
 
 
 def write_episodes(folder: Path, episodes: Mapping[int, Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .files import (
     DamagedFileError,
+    check_config,
     damaged_lines,
     read_config,
     read_lines,
@@ -112,8 +113,8 @@ def read_run(folder: Path) -> Run:
         config = read_config(folder / CONFIG) or {}
         run = Run(folder, config, {}, {}, "", trace[-1] if trace else "")
         evaluated = is_evaluation(run)
-        if evaluated:
-            read_config(folder / CONFIG, EVALUATION)
+        if evaluated and (folder / CONFIG).exists():
+            check_config(folder / CONFIG, config, EVALUATION)
         result = read_result(folder / RESULT, EVALUATED if evaluated else ANY_RESULT) or {}
         episodes = _recorded(folder, bool(result))
     except DamagedFileError as error:

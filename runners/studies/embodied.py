@@ -118,7 +118,7 @@ def t_interval(sample: ArrayLike, confidence: float = 0.95) -> Interval | None:
     if len(values) < 2:
         return None
     error = float(values.std(ddof=1)) / len(values) ** 0.5
-    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
+    reach = float(scipy.special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
     return float(values.mean()) - reach, float(values.mean()) + reach
 
 

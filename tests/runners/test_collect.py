@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from runners.collect.run import disturbance, episode_sigma
 from runners.episodes.loop import evaluate
 from runners.episodes.trajectory import Trajectory
 from tests.helpers import wandb_file
-from tests.helpers.places import PROJECT
+from tests.helpers.here import run_here
 from tests.helpers.toy import ToyTask
 from tests.runners import test_runs
 
@@ -109,10 +107,7 @@ def test_some_episodes_are_held_out(n: int, share: float, expected: int) -> None
 
 def collect(folder: Path, *overrides: str) -> Path:
     """The run folder of a collection by the command line."""
-    command = [sys.executable, str(PROJECT / "run.py"), *LIFT, *overrides]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "dataset" in done.stdout
+    assert "dataset" in run_here(folder, *LIFT, *overrides)
     (run_folder,) = (folder / "multirun/main").iterdir()
     return run_folder
 
@@ -393,11 +388,9 @@ def test_ctrl_c_leaves_whole_files_and_force_starts_anew(tmp_path: Path) -> None
 
 def test_no_success_is_a_failure_in_one_line(tmp_path: Path) -> None:
     short = ("n_episodes=1", "task.max_steps=5", "runner.noise=0")
-    command = [sys.executable, str(PROJECT / "run.py"), *LIFT, *short]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "nothing to write: 0 of 1 episodes succeeded" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = run_here(tmp_path, *LIFT, *short, code=1)
+    assert "nothing to write: 0 of 1 episodes succeeded" in said
+    assert "Traceback" not in said
     assert not list(tmp_path.rglob("dataset*"))
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.helpers import wandb_file
+from tests.helpers.here import run_here
 from tests.helpers.places import FIXTURES, PROJECT
 
 FIXTURE = FIXTURES / "kitchen_lowdim_transformer/latest.ckpt"
@@ -33,10 +34,9 @@ def command(*overrides: str) -> list[str]:
     return [sys.executable, str(PROJECT / "run.py"), *SMALL, *overrides]
 
 
-def run(folder: Path, *overrides: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*overrides), cwd=folder, capture_output=True, text=True)
-    assert done.returncode == expect, done.stderr
-    return done
+def run(folder: Path, *overrides: str) -> str:
+    """In this process; what it said."""
+    return run_here(folder, *SMALL, *overrides)
 
 
 def run_folder(root: Path) -> Path:
@@ -79,9 +79,11 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run with one env; its first episode is filmed."""
+    """An undisturbed run with one env, as a program; its first episode is filmed."""
     folder = tmp_path_factory.mktemp("calm")
-    (folder / "said").write_text(run(folder, "n_envs=1").stdout)
+    done = subprocess.run(command("n_envs=1"), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "said").write_text(done.stdout)
     return folder
 
 
@@ -153,8 +155,8 @@ def test_a_finished_run_is_recognised_and_extended(calm: Path, tmp_path: Path) -
     run(tmp_path, *few)
     written = (run_folder(tmp_path) / "episodes.jsonl").stat().st_mtime_ns
     again = run(tmp_path, *few)
-    assert "finished already" in again.stdout + again.stderr
-    assert "success" in again.stdout
+    assert "finished already" in again
+    assert "success" in again
     assert (run_folder(tmp_path) / "episodes.jsonl").stat().st_mtime_ns == written
     first = result(tmp_path)["time"]
     run(tmp_path, "n_episodes=5", "n_envs=2", "logger=none", "videos=0")
@@ -215,11 +217,11 @@ def test_the_wandb_file_holds_config_episodes_and_summary(calm: Path) -> None:
 
 
 def test_a_sweep_pairs_its_arms_with_the_baseline(tmp_path: Path) -> None:
-    done = run(
+    said = run(
         tmp_path, "-m", "cache=none,uniform", "n_episodes=2", "n_envs=1", "logger=none", "videos=0"
     )
-    assert "this is the baseline" in done.stdout
-    assert "on 2 seeds" in done.stdout
+    assert "this is the baseline" in said
+    assert "on 2 seeds" in said
     folders = sorted(p.name for p in (tmp_path / "multirun/main").iterdir() if p.is_dir())
     assert [name.rpartition("_")[0] for name in folders] == [
         "kitchen_none_none_s0",

@@ -14,7 +14,7 @@ from runners.store.folder import RunStore, StoreError
 from runners.store.names import MERGING
 from runners.store.shards import Shard, merge
 from tests.helpers import fake_episodes
-from tests.runners.test_runs import command
+from tests.runners.test_runs import command, run
 
 MEASURED = ("latency", "stats", "wall_s", "finished", "time", "peak_memory_mb", "command")
 RUN = ("cache=uniform", "n_episodes=8")
@@ -139,7 +139,7 @@ def test_shards_of_different_plans_are_refused(tmp_path: Path) -> None:
 
 def test_shards_that_run_at_once_make_what_one_process_makes(tmp_path: Path) -> None:
     words = ("n_episodes=6", "task.max_steps=10", "n_envs=1", "logger=none", "latency.repeats=1")
-    subprocess.run(command(*words, "study=one"), check=True, capture_output=True)
+    run(tmp_path, *words, "study=one")
     shards = [
         subprocess.Popen(
             command(*words, "study=three", f"shard={i}/3"),

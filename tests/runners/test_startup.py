@@ -11,7 +11,10 @@ from runners.jobs.runner import Runner
 from runners.registry import RUNNERS, runner_of
 from tests.helpers.places import PROJECT
 
-HEAVY = ("torch", "scipy", "mujoco", "robosuite", "gymnasium", "gymnasium_robotics", "wandb")
+HEAVY = (
+    *("torch", "torch._dynamo", "scipy", "scipy.stats"),
+    *("mujoco", "robosuite", "gymnasium", "gymnasium_robotics", "wandb"),
+)
 IMPORTED = f"""
 import sys
 from runners.cli import run

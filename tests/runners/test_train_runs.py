@@ -154,8 +154,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         *SMALL,
         "task=lift",
         f"runner.data={data}",
-        "runner.n_steps=250",
-        "runner.checkpoint_every=30",
+        "runner.n_steps=130",
+        "runner.checkpoint_every=20",
         "runner.val_every=45",
         "runner.log_every=7",
     ]
@@ -182,8 +182,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
     assert metrics(folders[0]) == metrics(folders[1])
     said = (folders[1] / "run.log").read_text()
-    assert "steps 1 to 250" in said
-    assert said.count(" to 250") == 2
+    assert "steps 1 to 130" in said
+    assert said.count(" to 130") == 2
     capfd.readouterr()
     assert run(options) == 0
     assert "finished already" in capfd.readouterr().out
@@ -191,7 +191,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path: Path) -> None:
     data = write_robomimic(tmp_path / "a.hdf5")
-    options = ["task=lift", f"runner.data={data}", "runner.n_steps=300", "runner.log_every=5"]
+    options = ["task=lift", f"runner.data={data}", "runner.n_steps=130", "runner.log_every=5"]
     command = [sys.executable, str(PROJECT / "run.py"), *SMALL, *options]
     command.append("runner.checkpoint_every=20")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -209,7 +209,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path: Path) 
     assert metrics(folder)
     load_policy(folder / "policy")
     assert run(command[2:]) == 0
-    assert metrics(folder)[-1]["step"] == 300
+    assert metrics(folder)[-1]["step"] == 130
     finished = load_file(folder / "policy/weights.safetensors")
     assert run([*command[2:], "force=true"]) == 0
     assert (folder / "previous/0/checkpoints/state.safetensors").exists()
