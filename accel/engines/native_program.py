@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.native import Part, library, one_thread, portions, together
+from ..kernels.native import Part, helped, library, one_thread, portions, together
 from ..kernels.packed import Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
@@ -39,17 +39,20 @@ class NativeProgram:
         loaded = library()
         assert loaded is not None
         self.policy, self.batch = policy, batch
-        self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
+        self.workers, divided = min(torch.get_num_threads(), batch), helped(batch)
+        with one_thread():
+            self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
         self.assembled, self.plan = assembled(plan, steps), plan
         self.packed = Packed(loaded, precision == "half")
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
-        self.workers = min(torch.get_num_threads(), batch)
         n_parts = batch if self.assembled.alone else self.workers
         self.rows = portions(batch, n_parts)
-        shared = self._shared()
+        with one_thread():
+            shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
-        self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
+        slots = self.assembled.n_slots
+        self.parts = [Part(loaded, net, slots, divided) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
         values = self.assembled.n_slots if self.assembled.alone else peak_values(steps)
         self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb

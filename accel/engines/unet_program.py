@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels.native import library, one_thread, portions, together
+from ..kernels.native import helped, library, one_thread, portions, together
 from ..kernels.operations import (
     CONVOLVE,
     MISH,
@@ -152,7 +152,7 @@ class UnetProgram:
     def _cut(self, operations: list[Operation]) -> list[Section]:
         loaded = self.packed.loaded
         return [
-            Section(loaded, operations, rows, scratch)
+            Section(loaded, operations, rows, scratch, helped(self.batch))
             for rows, scratch in zip(self.rows, self.scratch, strict=True)
         ]
 

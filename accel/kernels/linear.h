@@ -68,31 +68,43 @@ int64_t linear_floats(const Linear *l, int64_t rows) {
   return l->quant ? quantised_floats(l->quant, rows) : 0;
 }
 
-/* (batch, rows, inputs) -> (batch, rows, padded outputs) by weights that are no codes; a panel stays
- * in cache while all rows pass. */
-static inline __attribute__((always_inline)) void multiply(const Linear *l, int batch, int rows,
-                                                           const float *x, int64_t x_stride, int ldx,
-                                                           float *y, int64_t y_stride, int ldy,
-                                                           int then) {
-  for (int c = 0; c < l->outputs; c += PANEL) {
+/* A linear whose weights are no codes, and its rows. */
+typedef struct {
+  const Linear *l;
+  const Rows *rows;
+} Floats;
+
+/* Panels `from` to `to` of columns; a panel stays in cache while all rows pass. */
+static void panels(const void *what, int from, int to, int who) {
+  const Linear *l = ((const Floats *)what)->l;
+  const Rows *f = ((const Floats *)what)->rows;
+  for (int c = from * PANEL; c < to * PANEL; c += PANEL) {
     const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
-    for (int b = 0; b < batch; b++)
-      for (int r = 0; r < rows; r += ROWS) {
-        const int m = rows - r < ROWS ? rows - r : ROWS;
-        kernels[l->half][m](l->inputs, x + b * x_stride + (int64_t)r * ldx, ldx, w, l->bias + c,
-                            y + b * y_stride + (int64_t)r * ldy + c, ldy, then);
+    for (int b = 0; b < f->batch; b++)
+      for (int r = 0; r < f->rows; r += ROWS) {
+        const int m = f->rows - r < ROWS ? f->rows - r : ROWS;
+        kernels[l->half][m](l->inputs, f->x + b * f->x_stride + (int64_t)r * f->ldx, f->ldx, w,
+                            l->bias + c, f->y + b * f->y_stride + (int64_t)r * f->ldy + c, f->ldy,
+                            f->then);
       }
   }
 }
 
-/* (rows, inputs) -> (rows, padded outputs). */
-void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
-            float *scratch) {
+/* Rows through a layer. */
+static void apply(Work *work, const Linear *l, const Rows *f, float *scratch) {
   if (l->quant) {
-    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, 1, rows, x, 0, ldx, y, 0, ldy,
-              then, scratch);
+    quantised(work, l->quant, l->weight, l->bias, l->inputs, l->outputs, f, scratch);
     return;
   }
-  multiply(l, 1, rows, x, 0, ldx, y, 0, ldy, then);
+  const Floats what = {l, f};
+  share(work, panels, &what, (l->outputs + PANEL - 1) / PANEL,
+        (int64_t)f->batch * f->rows * l->inputs * l->outputs);
+}
+
+/* (rows, inputs) -> (rows, padded outputs), on one thread. */
+void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
+            float *scratch) {
+  Work alone = {0};
+  apply(&alone, l, &(Rows){1, rows, x, 0, ldx, y, 0, ldy, then}, scratch);
 }
 #endif

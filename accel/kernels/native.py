@@ -1,8 +1,8 @@
-"""The fused program in C: compiled by the machine's own compiler on first use, for one CPU thread.
+"""The fused program in C: compiled by the machine's own compiler on first use.
 
 At batch 1 a denoising step is some fifty small operations; one call per query leaves only their
 arithmetic. Rows of a batch never meet, so a batch is split over threads that do not wait for each
-other.
+other. The columns of one row's layers are divided with one more thread, see helper.h.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(
-    SOURCE.with_name(f"{name}.h") for name in ("vector", "rotation", "quantised", "linear", "unet")
+    SOURCE.with_name(f"{name}.h")
+    for name in ("vector", "helper", "rotation", "quantised", "linear", "unet")
 )
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 SYMBOLS = (
     *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
-    *("integers_work", "packing_depth", "packing_group", "packing_offset"),
+    *("integers_work", "packing_depth", "packing_group", "packing_offset", "helper_counts"),
 )
 
 
@@ -93,6 +94,20 @@ def _agrees(loaded: ctypes.CDLL) -> bool:
     return True
 
 
+def helper_counts() -> dict[str, int]:
+    """What the helper did since the library was loaded, see helper.h.
+
+    Returns:
+        pieces of the layers that were divided; those of_helper; how often it was left, since it was
+        held up or on the same CPU; and how often it was woken.
+    """
+    counts = (c_int64 * 4)()
+    loaded = library()
+    if loaded is not None:
+        loaded.helper_counts(counts)
+    return dict(zip(("pieces", "of_helper", "left", "wakes"), counts, strict=True))
+
+
 @cache
 def threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="skipstep")
@@ -118,6 +133,15 @@ def together(calls: Sequence[Callable[[], None]], workers: int) -> None:
         list(threads(workers).map(lambda call: call(), calls))
 
 
+def helped(batch: int) -> bool:
+    """Whether the columns of its layers are divided with another thread: a row that has `threads`.
+
+    On a single CPU two threads would take turns.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return batch == 1 and torch.get_num_threads() > 1 and (cpus or 1) > 1
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """With more, torch sums a row in an order that depends on its place in the batch."""
@@ -133,13 +157,16 @@ os.register_at_fork(after_in_child=threads.cache_clear)  # a child has the pool 
 
 
 class Part:
-    """The compiled query for some rows of a batch, with its own scratch memory."""
+    """The compiled query for some rows of a batch, with its own scratch memory.
 
-    def __init__(self, loaded: ctypes.CDLL, net: Any, n_slots: int) -> None:
-        self.call, self.net = loaded.query, ctypes.byref(net)
+    helped: see `helped`.
+    """
+
+    def __init__(self, loaded: ctypes.CDLL, net: Any, n_slots: int, helped: bool) -> None:
+        self.call, self.net, self.helped = loaded.query, ctypes.byref(net), helped
         self.scratch = torch.zeros(loaded.scratch_floats(self.net, n_slots))
         self.trace = torch.zeros(net.steps, dtype=torch.int32)
 
     def __call__(self, x: Tensor, keys: Tensor, noise: Tensor, obs: Tensor) -> None:
         pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch, self.trace))
-        self.call(self.net, *pointers)
+        self.call(self.net, *pointers, self.helped)

@@ -23,6 +23,17 @@ typedef float oct __attribute__((vector_size(32), aligned(4), may_alias));
 
 enum { STORE, GELU, ADD }; /* what follows a linear */
 
+/* What a linear is given: (batch, rows, inputs) -> (batch, rows, padded outputs). Rows may overlap. */
+typedef struct {
+  int batch, rows;
+  const float *x;
+  int64_t x_stride; /* between rows of the batch */
+  int ldx;          /* between rows */
+  float *y;
+  int64_t y_stride;
+  int ldy, then;
+} Rows;
+
 static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 static inline vec splat(float x) { return x - (vec){}; }
