@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.native import Part, helped, library, one_thread, portions, together
-from ..kernels.packed import Linear, Net, Packed, Site
+from ..kernels.packed import BFLOAT, HALF, SINGLE, Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import packed
@@ -22,6 +22,7 @@ from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
 
 OPS = {"sa": 0, "ca": 1, "ff": 2}
+STORED = {SINGLE: "fp32_native", HALF: "half_native", BFLOAT: "bf16_native"}
 
 
 class NativeProgram:
@@ -43,7 +44,7 @@ class NativeProgram:
         with one_thread():
             self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
         self.assembled, self.plan = assembled(plan, steps), plan
-        self.packed = Packed(loaded, precision == "half")
+        self.packed = Packed(loaded, precision)
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
         n_parts = batch if self.assembled.alone else self.workers
@@ -93,7 +94,7 @@ class NativeProgram:
             coded, self.kernels[name] = packed(self.packed, part, self.chosen.get(name), name)
             return coded
         linear = self.packed.linear(*part)
-        self.kernels[name] = "half_native" if linear.half else "fp32_native"
+        self.kernels[name] = STORED[linear.stored]
         return linear
 
     def _site(self, index: int, layer: Any, op: str) -> Site:

@@ -29,6 +29,7 @@
 enum {
   SPIN_NS = 50000,     /* the helper looks for work so long before it sleeps */
   LONG_NS = 20000,     /* a wait that is no part of dividing the work */
+  CROWD_NS = 100000,   /* what waking the helper costs where it has no CPU of its own */
   REPAY = 32,          /* query time without the helper, in waits */
   LOOKS = 64,          /* between two looks at the clock */
   MOST_PIECES = 65535, /* of a job, of which the ticket has 16 bits */
@@ -212,7 +213,7 @@ static void await(Work *w, int theirs) {
 static void share(Work *w, Pieces run, const void *what, int n, int64_t cost) {
   if (w->helps && READ(helper.crowded)) {
     WRITE(helper.crowded, 0);
-    leave(w, LONG_NS);
+    leave(w, CROWD_NS);
   }
   if (!w->helps || cost < LEAST || n < 2 || n > MOST_PIECES) {
     run(what, 0, n, 0);

@@ -110,9 +110,10 @@ static int wide_columns(const Net *n) {
 /* Keys of the longest attention. */
 static int score_floats(const Net *n) { return padded(most(n->live + n->lead, n->memory)); }
 
-/* Floats of the most demanding quantised linear. */
+/* Floats of the linear that needs most for its rounded inputs. */
 static int64_t code_floats(const Net *n, int64_t rows) {
-  int64_t floats = 0;
+  const int64_t ends[] = {linear_floats(&n->embed, rows), linear_floats(&n->head, rows)};
+  int64_t floats = ends[0] > ends[1] ? ends[0] : ends[1];
   for (const Site *u = n->sites; u < n->sites + n->n_sites; u++) {
     const int64_t in = linear_floats(&u->in, rows), out = linear_floats(&u->out, rows);
     floats = in > floats ? in : floats, floats = out > floats ? out : floats;

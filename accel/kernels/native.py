@@ -30,12 +30,13 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(
     SOURCE.with_name(f"{name}.h")
-    for name in ("vector", "helper", "rotation", "quantised", "linear", "unet")
+    for name in ("vector", "helper", "bfloat", "rotation", "quantised", "linear", "unet")
 )
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 SYMBOLS = (
     *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
     *("integers_work", "packing_depth", "packing_group", "packing_offset", "helper_counts"),
+    "bfloat_works",
 )
 
 
@@ -69,6 +70,19 @@ def half_works() -> bool:
     """Whether it loads weights of half precision."""
     loaded = library()
     return loaded is not None and bool(loaded.half_works())
+
+
+@cache
+def bfloat_cpu() -> bool:
+    """Whether this CPU says that it has the instruction for products of bfloat16."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " avx512_bf16" in info.read_text()
+
+
+def bfloat_works() -> bool:
+    """Whether the compiled code uses it; without, it does the same number by number."""
+    loaded = library()
+    return loaded is not None and bool(loaded.bfloat_works())
 
 
 def _agrees(loaded: ctypes.CDLL) -> bool:

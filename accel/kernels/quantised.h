@@ -297,37 +297,37 @@ static inline int group_width(const Quant *q) {
 /* Products of rows of codes, rotated back before the bias: by groups of columns that hold whole blocks
  * of the rotation, which stay in cache meanwhile. */
 static void turned(const void *what, int first, int last, int who) {
-  const Coded *k = what;
-  const Quant *q = k->q;
-  const Rows *f = k->rows;
+  const Coded k = *(const Coded *)what; /* copies, which no store to `y` can change */
+  const Quant *q = k.q;
+  const Rows f = *k.rows;
   const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
   const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
   const int group = group_width(q);
   float tile[ROWS * 512];
   for (int c = first * group; c < last * group; c += group)
-    for (int b = 0; b < f->batch; b++) for (int r = 0; r < f->rows; r += ROWS) {
-      const int m = f->rows - r < ROWS ? f->rows - r : ROWS, from = b * f->rows + r;
+    for (int b = 0; b < f.batch; b++) for (int r = 0; r < f.rows; r += ROWS) {
+      const int m = f.rows - r < ROWS ? f.rows - r : ROWS, from = b * f.rows + r;
       for (int p = 0; p < group; p += PANEL) {
         const vec *scale = (const vec *)(q->scale + c + p);
         ivec s[ROWS][2];
-        products[q->bits == 4][m](depth, k->codes + (int64_t)from * ld, ld,
-                                  k->weight + (c + p) / PANEL * panel, s);
+        products[q->bits == 4][m](depth, k.codes + (int64_t)from * ld, ld,
+                                  k.weight + (c + p) / PANEL * panel, s);
         for (int i = 0; i < m; i++)
           for (int h = 0; h < 2; h++)
             *(vec *)(tile + i * group + p + h * LANES) =
-                __builtin_convertvector(s[i][h] - offset * k->sums[from + i], vec) *
-                splat(k->scales[from + i]) * scale[h];
+                __builtin_convertvector(s[i][h] - offset * k.sums[from + i], vec) *
+                splat(k.scales[from + i]) * scale[h];
       }
       for (int i = 0; i < m; i++) {
-        float *t = tile + i * group, *o = f->y + b * f->y_stride + (int64_t)(r + i) * f->ldy + c;
+        float *t = tile + i * group, *o = f.y + b * f.y_stride + (int64_t)(r + i) * f.ldy + c;
         if (q->turn_kind == HADAMARD) hadamard(t, group, q->turn);
         else
-          multiply_blocks(t, k->outputs - c < group ? k->outputs - c : group, q->turn,
+          multiply_blocks(t, k.outputs - c < group ? k.outputs - c : group, q->turn,
                           q->back + c * q->turn);
         for (int j = 0; j < group; j += LANES) {
-          vec v = *(const vec *)(t + j) + *(const vec *)(k->bias + c + j);
-          if (f->then == GELU) v = gelu(v);
-          if (f->then == ADD) v += *(const vec *)(o + j);
+          vec v = *(const vec *)(t + j) + *(const vec *)(k.bias + c + j);
+          if (f.then == GELU) v = gelu(v);
+          if (f.then == ADD) v += *(const vec *)(o + j);
           *(vec *)(o + j) = v;
         }
       }
@@ -336,25 +336,25 @@ static void turned(const void *what, int first, int last, int who) {
 
 /* Products of rows of codes with panels; a panel stays in cache while all rows pass. */
 static void straight(const void *what, int first, int last, int who) {
-  const Coded *k = what;
-  const Quant *q = k->q;
-  const Rows *f = k->rows;
+  const Coded k = *(const Coded *)what; /* copies, which no store to `y` can change */
+  const Quant *q = k.q;
+  const Rows f = *k.rows;
   const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
   const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
-  const char *weight = k->weight + first * panel;
+  const char *weight = k.weight + first * panel;
   for (int c = first * PANEL; c < last * PANEL; c += PANEL, weight += panel) {
-    const vec *scale = (const vec *)(q->scale + c), *added = (const vec *)(k->bias + c);
-    for (int b = 0; b < f->batch; b++) for (int r = 0; r < f->rows; r += ROWS) {
-      const int m = f->rows - r < ROWS ? f->rows - r : ROWS, from = b * f->rows + r;
+    const vec *scale = (const vec *)(q->scale + c), *added = (const vec *)(k.bias + c);
+    for (int b = 0; b < f.batch; b++) for (int r = 0; r < f.rows; r += ROWS) {
+      const int m = f.rows - r < ROWS ? f.rows - r : ROWS, from = b * f.rows + r;
       ivec s[ROWS][2];
-      products[q->bits == 4][m](depth, k->codes + (int64_t)from * ld, ld, weight, s);
+      products[q->bits == 4][m](depth, k.codes + (int64_t)from * ld, ld, weight, s);
       for (int i = 0; i < m; i++) {
-        vec *o = (vec *)(f->y + b * f->y_stride + (int64_t)(r + i) * f->ldy + c);
+        vec *o = (vec *)(f.y + b * f.y_stride + (int64_t)(r + i) * f.ldy + c);
         for (int h = 0; h < 2; h++) {
-          ivec exact = s[i][h] - offset * k->sums[from + i];
-          vec v = __builtin_convertvector(exact, vec) * splat(k->scales[from + i]) * scale[h] + added[h];
-          if (f->then == GELU) v = gelu(v);
-          if (f->then == ADD) v += o[h];
+          ivec exact = s[i][h] - offset * k.sums[from + i];
+          vec v = __builtin_convertvector(exact, vec) * splat(k.scales[from + i]) * scale[h] + added[h];
+          if (f.then == GELU) v = gelu(v);
+          if (f.then == ADD) v += o[h];
           o[h] = v;
         }
       }

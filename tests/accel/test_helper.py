@@ -27,6 +27,7 @@ from accel import (
     collect,
     quantize,
 )
+from accel.engines import backend
 from accel.kernels import compiled, native
 from accel.quant.native_linear import works
 from benchmarks.busy import company
@@ -71,12 +72,14 @@ def of_helper() -> int:
 
 
 @contextmanager
-def on_both(policy: Any, plan: Any = None, quant: Any = None) -> Iterator[list[Callable[..., Any]]]:
+def on_both(
+    policy: Any, plan: Any = None, quant: Any = None, engine: FusedConfig = NATIVE
+) -> Iterator[list[Callable[..., Any]]]:
     """The policy on one thread and on two: what was built so stays so."""
-    with accelerated(policy, plan, quant, engine=NATIVE) as one:
+    with accelerated(policy, plan, quant, engine=engine) as one:
         with threads(1):
             one.act(*inputs(policy))
-        with accelerated(policy, plan, quant, engine=NATIVE) as two:
+        with accelerated(policy, plan, quant, engine=engine) as two:
             with threads(2):
                 two.act(*inputs(policy))
             yield [one.act, two.act]
@@ -156,6 +159,19 @@ def test_codes_have_the_bits_of_one_thread(network: str, config: Any) -> None:
         until_helped(policy, two, one(*inputs(policy)))
 
 
+@pytest.mark.parametrize("network", ["transformer", "unet"])
+def test_bfloat16_has_the_bits_of_one_thread(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the CPU has no such products, by what does the same number by number."""
+    monkeypatch.setattr(backend, "bfloat_cpu", lambda: True)
+    monkeypatch.setattr(native.library(), "bfloat_works", lambda: 1)
+    policy = small_policy()
+    if network == "unet":
+        policy = from_reference(live_unet("local", steps=3))
+    engine = FusedConfig(precision="bf16")
+    with on_both(policy, engine=engine) as (one, two):
+        until_helped(policy, two, one(*inputs(policy)))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_unets_have_the_bits_of_one_thread(variant: str) -> None:
     policy = from_reference(live_unet(variant, steps=4))
@@ -220,6 +236,7 @@ QUERIES = f"""
 import sys
 import torch
 from accel import accelerated
+from accel.engines import backend
 from accel.kernels import compiled, native
 from policies import load_policy
 
