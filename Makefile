@@ -47,7 +47,7 @@ docs-check: setup
 chaos: setup
 	for campaign in files kills disk two server soak; do $(BIN)/python -m tools.chaos $$campaign --seeds 0:4 || exit 1; done
 
-# the engine's C code under AddressSanitizer and UBSan
+# the engine's C code under AddressSanitizer and UBSan, and on two threads under ThreadSanitizer
 sanitize: setup
 	$(BIN)/python -m tools.sanitize --seeds 0:200 --seconds 40
 

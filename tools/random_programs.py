@@ -138,10 +138,13 @@ def _compared(found: Any, expected: Any) -> tuple[str, str]:
     return (AGREES, "") if error < FAR else (FINDING, f"{error:.2g} from torch")
 
 
-def child(first: int, last: int, seconds: float = float("inf")) -> Row:
-    """Do them all, until the time is over."""
+def child(first: int, last: int, seconds: float = float("inf"), threads: int = 1) -> Row:
+    """Do them all, on so many threads, until the time is over."""
+    import torch
+
     from accel.kernels.native import is_compiled
 
+    torch.set_num_threads(threads)
     assert is_compiled(), "there is no compiled code"
     row, seed, until = Row("", first, last), first, time.monotonic() + seconds
     while seed < last and time.monotonic() < until:

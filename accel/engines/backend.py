@@ -11,7 +11,7 @@ import torch
 
 from ..families import family_of
 from ..kernels.facts import known
-from ..kernels.native import half_works, is_compiled
+from ..kernels.native import bfloat_cpu, bfloat_works, half_works, is_compiled
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PRECISIONS = {  # who can run it, the faster one first
     "exact": ("native", "torch"),
     "half": ("native",),
-    "bf16": ("torch",),
+    "bf16": ("native", "torch"),
     "tf32": ("torch",),
 }
 TABLES: dict[str, Mapping[str, Entry]] = {"native": NATIVE, "torch": KERNELS}
@@ -42,7 +42,8 @@ class FusedConfig:
 
     backend: native (C, compiled on first use), torch, or auto: native where it can run.
     precision: exact is float32; half rounds the weights to half precision (native), bf16 weights
-        and inputs of linears to bfloat16 (torch), tf32 their inputs to 19 bits (torch on CUDA).
+        and inputs of linears to bfloat16 (native where the CPU multiplies it, else torch), tf32
+        their inputs to 19 bits (torch on CUDA).
     """
 
     name: str = "fused"
@@ -83,6 +84,9 @@ def unsupported(
         "no compiled code": not compiled,
         "this CPU loads no half precision": (
             precision == "half" and compiled and not known(half_works)
+        ),
+        "this CPU has no instruction for products of bfloat16 (avx512_bf16)": (
+            precision == "bf16" and compiled and not (bfloat_cpu() and known(bfloat_works))
         ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

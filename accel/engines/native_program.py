@@ -12,8 +12,8 @@ from torch import Tensor
 
 from skipstep.holding import held_by
 
-from ..kernels.native import Part, library, one_thread, portions, together
-from ..kernels.packed import Linear, Net, Packed, Site
+from ..kernels.native import Part, helped, library, one_thread, portions, together
+from ..kernels.packed import BFLOAT, HALF, SINGLE, Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import packed
@@ -24,6 +24,7 @@ from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
 
 OPS = {"sa": 0, "ca": 1, "ff": 2}
+STORED = {SINGLE: "fp32_native", HALF: "half_native", BFLOAT: "bf16_native"}
 
 
 class NativeProgram:
@@ -41,17 +42,20 @@ class NativeProgram:
         loaded = library()
         assert loaded is not None
         self.policy, self.batch = policy, batch
-        self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
+        self.workers, divided = min(torch.get_num_threads(), batch), helped(batch)
+        with one_thread():
+            self.memory = None if policy.sizes.encoder_only else Memory(policy, batch, kernels)
         self.assembled, self.plan = assembled(plan, steps), plan
-        self.packed = Packed(loaded, precision == "half")
+        self.packed = Packed(loaded, precision)
         self.kernels = {} if self.memory is None else dict(self.memory.kernels)
         self.chosen = kernels
-        self.workers = min(torch.get_num_threads(), batch)
         n_parts = batch if self.assembled.alone else self.workers
         self.rows = portions(batch, n_parts)
-        shared = self._shared()
+        with one_thread():
+            shared = self._shared()
         self.nets = [Net(batch=rows.stop - rows.start, **shared) for rows in self.rows]
-        self.parts = [Part(loaded, net, self.assembled.n_slots) for net in self.nets]
+        slots = self.assembled.n_slots
+        self.parts = [Part(loaded, net, slots, divided) for net in self.nets]
         tokens = policy.n_live + policy.sizes.encoder_only
         values = self.assembled.n_slots if self.assembled.alone else peak_values(steps)
         self.cache_bytes = values * 4 * batch * tokens * policy.sizes.n_emb
@@ -94,7 +98,7 @@ class NativeProgram:
             coded, self.kernels[name] = packed(self.packed, part, self.chosen.get(name), name)
             return coded
         linear = self.packed.linear(*part)
-        self.kernels[name] = "half_native" if linear.half else "fp32_native"
+        self.kernels[name] = STORED[linear.stored]
         return linear
 
     def _site(self, index: int, layer: Any, op: str) -> Site:

@@ -51,8 +51,8 @@ class FusedUnet:
         """As the policy's, for what its `encode` gave."""
         with torch.inference_mode():
             if len(cond) not in self._programs:
-                half = self.config.precision == "half"
-                program = UnetProgram(self.policy, len(cond), half, self._of_layer)
+                precision = self.config.precision
+                program = UnetProgram(self.policy, len(cond), precision, self._of_layer)
                 self._programs = {len(cond): program}
             network = self._programs[len(cond)]
             network.observe(cond)

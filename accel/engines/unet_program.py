@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels.native import library, one_thread, portions, together
+from ..kernels.native import helped, library, one_thread, portions, together
 from ..kernels.operations import (
     CONVOLVE,
     MISH,
@@ -40,7 +40,7 @@ class UnetProgram:
     Args:
         policy: with a UNet; its `model` has the reference implementation's names.
         batch: rows of every call.
-        half: weights are rounded to half precision; else those that lose nothing are stored in it.
+        precision: of the engine: exact, half or bf16.
         kernels: {quantised layer: kernel}, as in `Layers`.
     """
 
@@ -48,13 +48,13 @@ class UnetProgram:
         self,
         policy: Any,
         batch: int,
-        half: bool = False,
+        precision: str = "exact",
         kernels: Mapping[Any, str] | None = None,
     ) -> None:
         loaded = library()
         assert loaded is not None
         self.model, self.sizes, self.batch = policy.model, policy.sizes, batch
-        self.packed = Packed(loaded, half)
+        self.packed = Packed(loaded, precision)
         self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens, kernels)
         self.rows = portions(batch, min(torch.get_num_threads(), batch))
         self._build()
@@ -142,17 +142,19 @@ class UnetProgram:
     def _scratch(self, operations: list[Operation]) -> None:
         """As much as the one needs that needs most, for each part of the rows."""
         floats = self.packed.loaded.linear_floats
-        coded = [o for o in operations if o.kind == CONVOLVE and o.linear.quant]
+        convolved = [o for o in operations if o.kind == CONVOLVE]
         self.scratch = []
         for part in self.rows:
             n = part.stop - part.start
-            needs = (floats(ctypes.byref(o.linear), ctypes.c_int64(n * o.length)) for o in coded)
+            needs = (
+                floats(ctypes.byref(o.linear), ctypes.c_int64(n * o.length)) for o in convolved
+            )
             self.scratch.append(torch.zeros(max(3 * self.layers.widest, *needs, 0)))
 
     def _cut(self, operations: list[Operation]) -> list[Section]:
         loaded = self.packed.loaded
         return [
-            Section(loaded, operations, rows, scratch)
+            Section(loaded, operations, rows, scratch, helped(self.batch))
             for rows, scratch in zip(self.rows, self.scratch, strict=True)
         ]
 
@@ -187,9 +189,13 @@ class UnetProgram:
         start, to = self.observed, Place(self.seen.data_ptr(), len(bias), len(bias))
         observing = torch.nn.functional.pad(weight[:, embedded:], (0, start.ld - n_seen))
         nothing = torch.zeros(len(bias))
+        if self.packed.precision == "bf16":  # once a query: there is nothing to save
+            self.once = Packed(self.packed.loaded)
+        else:
+            self.once = self.packed
         self.seeing = self._cut(
             [
                 moved(MISH, start, start.place()),
-                convolve(self.packed.linear(observing, nothing), start.place(), to, 1),
+                convolve(self.once.linear(observing, nothing), start.place(), to, 1),
             ]
         )

@@ -1,6 +1,8 @@
 /* Linear layers with packed weights: what native.c and unet.c multiply with. */
 #ifndef SKIPSTEP_LINEAR_H
 #define SKIPSTEP_LINEAR_H
+#include "helper.h" /* before system headers */
+#include "bfloat.h"
 #include "quantised.h"
 
 #if defined(__AVX512F__)
@@ -14,10 +16,12 @@
 #endif
 #define FLOATS(p) *(const vec *)(p)
 
+enum { SINGLE, HALF, BFLOAT }; /* how weights are stored; BFLOAT rounds inputs as well */
+
 typedef struct {
-  const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros */
+  const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros; or pairs */
   const float *bias;
-  int32_t inputs, outputs, half; /* half: weights are stored in half precision */
+  int32_t inputs, outputs, stored; /* stored: one of the kinds below */
   const Quant *quant;            /* or null; then `weight` has codes, see quantised.h */
 } Linear;
 
@@ -42,12 +46,7 @@ int32_t half_works(void) { return HALF_WORKS; }
         s1[r] += a * w1;                                                                          \
       }                                                                                           \
     }                                                                                             \
-    for (int r = 0; r < M; r++) {                                                                 \
-      vec *o = (vec *)(y + r * ldy);                                                              \
-      if (then == GELU) s0[r] = gelu(s0[r]), s1[r] = gelu(s1[r]);                                 \
-      if (then == ADD) s0[r] += o[0], s1[r] += o[1];                                              \
-      o[0] = s0[r], o[1] = s1[r];                                                                 \
-    }                                                                                             \
+    for (int r = 0; r < M; r++) finish(s0[r], s1[r], y + r * ldy, then);                          \
   }
 #define KERNELS(NAME, TYPE, LOAD)                                                                 \
   KERNEL(NAME, TYPE, LOAD, 1) KERNEL(NAME, TYPE, LOAD, 2) KERNEL(NAME, TYPE, LOAD, 3)             \
@@ -58,41 +57,71 @@ typedef void (*Kernel)(int, const float *, int, const void *, const float *, flo
 KERNELS(full, float, FLOATS)
 #if HALF_WORKS
 KERNELS(half, uint16_t, HALVES)
-static const Kernel kernels[2][ROWS + 1] = {TABLE(full), TABLE(half)};
+static const Kernel kernels[3][ROWS + 1] = {TABLE(full), TABLE(half), TABLE(bfloat)};
 #else
-static const Kernel kernels[2][ROWS + 1] = {TABLE(full)};
+static const Kernel kernels[3][ROWS + 1] = {TABLE(full), {0}, TABLE(bfloat)};
 #endif
 
 /* Floats that `linear` needs for its scratch. */
 int64_t linear_floats(const Linear *l, int64_t rows) {
-  return l->quant ? quantised_floats(l->quant, rows) : 0;
+  if (l->quant) return quantised_floats(l->quant, rows);
+  return l->stored == BFLOAT ? rows * pairs_of(l->inputs) : 0;
 }
 
-/* (batch, rows, inputs) -> (batch, rows, padded outputs) by weights that are no codes; a panel stays
- * in cache while all rows pass. */
-static inline __attribute__((always_inline)) void multiply(const Linear *l, int batch, int rows,
-                                                           const float *x, int64_t x_stride, int ldx,
-                                                           float *y, int64_t y_stride, int ldy,
-                                                           int then) {
-  for (int c = 0; c < l->outputs; c += PANEL) {
-    const void *w = (const char *)l->weight + (int64_t)c * l->inputs * (l->half ? 2 : 4);
-    for (int b = 0; b < batch; b++)
-      for (int r = 0; r < rows; r += ROWS) {
-        const int m = rows - r < ROWS ? rows - r : ROWS;
-        kernels[l->half][m](l->inputs, x + b * x_stride + (int64_t)r * ldx, ldx, w, l->bias + c,
-                            y + b * y_stride + (int64_t)r * ldy + c, ldy, then);
+/* A linear whose weights are no codes, and its rows; in pairs of bfloat16, if it takes those. */
+typedef struct {
+  const Linear *l;
+  const Rows *rows;
+  pair *pairs;
+} Floats;
+
+/* Rows `from` to `to` of all in bfloat16. */
+static void round_rows(const void *what, int from, int to, int who) {
+  const Floats *k = what;
+  const Rows *f = k->rows;
+  for (int i = from; i < to; i++)
+    round_row(f->x + i / f->rows * f->x_stride + (int64_t)(i % f->rows) * f->ldx, k->l->inputs,
+              k->pairs + (int64_t)i * pairs_of(k->l->inputs));
+}
+
+/* Panels `from` to `to` of columns; a panel stays in cache while all rows pass. */
+static void panels(const void *what, int from, int to, int who) {
+  const Linear *l = ((const Floats *)what)->l;
+  const pair *rounded = ((const Floats *)what)->pairs;
+  Rows f = *((const Floats *)what)->rows;
+  int n = l->inputs, bytes = l->stored == HALF ? 2 : 4;
+  if (l->stored == BFLOAT) {
+    n = f.ldx = pairs_of(n);
+    f.x = (const float *)rounded, f.x_stride = (int64_t)f.rows * n;
+  }
+  for (int c = from * PANEL; c < to * PANEL; c += PANEL) {
+    const void *w = (const char *)l->weight + (int64_t)c * n * bytes;
+    for (int b = 0; b < f.batch; b++)
+      for (int r = 0; r < f.rows; r += ROWS) {
+        const int m = f.rows - r < ROWS ? f.rows - r : ROWS;
+        kernels[l->stored][m](n, f.x + b * f.x_stride + (int64_t)r * f.ldx, f.ldx, w, l->bias + c,
+                              f.y + b * f.y_stride + (int64_t)r * f.ldy + c, f.ldy, f.then);
       }
   }
 }
 
-/* (rows, inputs) -> (rows, padded outputs). */
-void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
-            float *scratch) {
+/* Rows through a layer. */
+static void apply(Work *work, const Linear *l, const Rows *f, float *scratch) {
   if (l->quant) {
-    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, 1, rows, x, 0, ldx, y, 0, ldy,
-              then, scratch);
+    quantised(work, l->quant, l->weight, l->bias, l->inputs, l->outputs, f, scratch);
     return;
   }
-  multiply(l, 1, rows, x, 0, ldx, y, 0, ldy, then);
+  const Floats what = {l, f, (pair *)scratch};
+  const int all = f->batch * f->rows;
+  if (l->stored == BFLOAT)
+    share(work, round_rows, &what, all, (int64_t)all * l->inputs * ROUND_COST);
+  share(work, panels, &what, (l->outputs + PANEL - 1) / PANEL, (int64_t)all * l->inputs * l->outputs);
+}
+
+/* (rows, inputs) -> (rows, padded outputs), on one thread. */
+void linear(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
+            float *scratch) {
+  Work alone = {0};
+  apply(&alone, l, &(Rows){1, rows, x, 0, ldx, y, 0, ldy, then}, scratch);
 }
 #endif

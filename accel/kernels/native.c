@@ -1,4 +1,4 @@
-/* One query of the denoising transformer under a cache plan, in float32 on one thread.
+/* One query of the denoising transformer under a cache plan, in float32.
  *
  * native.py packs the weights, writes the program and checks the results against torch. Every sum
  * is taken in an order that depends on the layer alone, so a row's bits do not depend on the batch.
@@ -9,6 +9,7 @@ enum { COMPUTE, OPEN, CLOSE, REUSE, BIAS, ATTEND, END, DECIDE }; /* instructions
 enum { DELTA, PROBE, BEFORE };                                    /* slots of a deciding program */
 enum { SELF, CROSS, FEED };                                       /* sites */
 enum { SAMPLER = 8 };                                             /* columns of a sampler */
+enum { KEY_COST = 8 }; /* of a key's channel in attention, in multiply-adds */
 
 typedef struct {
   int32_t op, layer;
@@ -92,6 +93,7 @@ static void attend(int tokens, int d, const float *q, int ldq, const float *k, i
 typedef struct {
   int rows, ld, ldh; /* of one run: rows of the stream, leading dimensions */
   float *stream, *normed, *wide, *mixed, *score, *slots, *keys, *codes, *last;
+  Work *work;
 } Scratch;
 
 static int64_t stream_floats(const Net *n) {
@@ -108,9 +110,10 @@ static int wide_columns(const Net *n) {
 /* Keys of the longest attention. */
 static int score_floats(const Net *n) { return padded(most(n->live + n->lead, n->memory)); }
 
-/* Floats of the most demanding quantised linear. */
+/* Floats of the linear that needs most for its rounded inputs. */
 static int64_t code_floats(const Net *n, int64_t rows) {
-  int64_t floats = 0;
+  const int64_t ends[] = {linear_floats(&n->embed, rows), linear_floats(&n->head, rows)};
+  int64_t floats = ends[0] > ends[1] ? ends[0] : ends[1];
   for (const Site *u = n->sites; u < n->sites + n->n_sites; u++) {
     const int64_t in = linear_floats(&u->in, rows), out = linear_floats(&u->out, rows);
     floats = in > floats ? in : floats, floats = out > floats ? out : floats;
@@ -121,37 +124,57 @@ static int64_t code_floats(const Net *n, int64_t rows) {
 /* Floats that `query` needs for its scratch, `slots` stored values among them. */
 int64_t scratch_floats(const Net *n, int32_t slots) {
   int64_t rows = (int64_t)n->batch * (n->live + n->lead);
-  return stream_floats(n) * (3 + slots) + rows * wide_columns(n) + score_floats(n) +
+  return stream_floats(n) * (3 + slots) + rows * wide_columns(n) + 2 * score_floats(n) +
          (int64_t)2 * n->layers * n->batch * n->memory * n->dim + code_floats(n, rows) +
          2 * (int64_t)n->batch * n->live * n->width;
 }
 
-static void site(const Net *n, const Site *u, const Scratch *w) {
+typedef struct {
+  const Net *n;
+  const Site *u;
+  const Scratch *w;
+} Attention;
+
+/* Heads `from` to `to`, of the batch's rows one after another. */
+static void heads(const void *what, int from, int to, int who) {
+  const Net *n = ((const Attention *)what)->n;
+  const Site *u = ((const Attention *)what)->u;
+  const Scratch *w = ((const Attention *)what)->w;
   const int tokens = n->live + n->lead, d = n->dim / n->heads;
-  layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
-             w->ld);
-  linear(&u->in, w->rows, w->normed, w->ld, w->wide, w->ldh, u->op == FEED ? GELU : STORE,
-         w->codes);
-  if (u->op == FEED) {
-    linear(&u->out, w->rows, w->wide, w->ldh, w->stream, w->ld, ADD, w->codes);
-    return;
-  }
-  for (int b = 0; b < n->batch; b++) {
-    const float *q = w->wide + (int64_t)b * tokens * w->ldh;
-    float *y = w->mixed + (int64_t)b * tokens * w->ld;
-    const int64_t half = (int64_t)n->layers * n->batch * n->memory * n->dim;
-    for (int h = 0; h < n->heads; h++) {
-      if (u->op == SELF) {
-        attend(tokens, d, q + h * d, w->ldh, q + n->dim + h * d, w->ldh, q + 2 * n->dim + h * d,
-               w->ldh, n->sees, y + h * d, w->ld, w->score);
-      } else {
-        const float *k = w->keys + (((int64_t)u->layer * n->batch + b) * n->heads + h) * n->memory * d;
-        attend(tokens, d, q + h * d, w->ldh, k, d, k + half, d, n->sees_memory, y + h * d, w->ld,
-               w->score);
-      }
+  const int64_t half = (int64_t)n->layers * n->batch * n->memory * n->dim;
+  float *score = w->score + who * score_floats(n);
+  for (int i = from; i < to; i++) {
+    const int b = i / n->heads, h = i % n->heads;
+    const float *q = w->wide + (int64_t)b * tokens * w->ldh + h * d;
+    float *y = w->mixed + (int64_t)b * tokens * w->ld + h * d;
+    if (u->op == SELF) {
+      attend(tokens, d, q, w->ldh, q + n->dim, w->ldh, q + 2 * n->dim, w->ldh, n->sees, y, w->ld,
+             score);
+    } else {
+      const float *k = w->keys + (((int64_t)u->layer * n->batch + b) * n->heads + h) * n->memory * d;
+      attend(tokens, d, q, w->ldh, k, d, k + half, d, n->sees_memory, y, w->ld, score);
     }
   }
-  linear(&u->out, w->rows, w->mixed, w->ld, w->stream, w->ld, ADD, w->codes);
+}
+
+/* Rows through a layer, (rows, inputs) -> (rows, padded outputs). */
+static void through(const Linear *l, int rows, const float *x, int ldx, float *y, int ldy, int then,
+                    const Scratch *w) {
+  apply(w->work, l, &(Rows){1, rows, x, 0, ldx, y, 0, ldy, then}, w->codes);
+}
+
+static void site(const Net *n, const Site *u, const Scratch *w) {
+  layer_norm(w->rows, n->dim, w->stream, w->ld, u->norm_weight, u->norm_bias, u->eps, w->normed,
+             w->ld);
+  through(&u->in, w->rows, w->normed, w->ld, w->wide, w->ldh, u->op == FEED ? GELU : STORE, w);
+  if (u->op == FEED) {
+    through(&u->out, w->rows, w->wide, w->ldh, w->stream, w->ld, ADD, w);
+    return;
+  }
+  const int keys = u->op == SELF ? n->live + n->lead : n->memory;
+  const Attention what = {n, u, w};
+  share(w->work, heads, &what, n->batch * n->heads, (int64_t)w->rows * keys * n->dim * KEY_COST);
+  through(&u->out, w->rows, w->mixed, w->ld, w->stream, w->ld, ADD, w);
 }
 
 static void embed(const Net *n, int s, const float *x, const Scratch *w) {
@@ -159,8 +182,8 @@ static void embed(const Net *n, int s, const float *x, const Scratch *w) {
   for (int b = 0; b < n->batch; b++) {
     float *h = w->stream + (int64_t)b * tokens * w->ld;
     if (n->lead) memcpy(h, n->time_tokens + (int64_t)s * n->dim, 4 * n->dim);
-    linear(&n->embed, n->live, x + (int64_t)b * n->live * n->width, n->width, h + n->lead * w->ld,
-           w->ld, STORE, w->codes);
+    through(&n->embed, n->live, x + (int64_t)b * n->live * n->width, n->width, h + n->lead * w->ld,
+            w->ld, STORE, w);
     for (int t = 0; t < tokens; t++)
       for (int i = 0; i < n->dim; i++) h[t * w->ld + i] += n->position[t * n->dim + i];
   }
@@ -249,16 +272,19 @@ static int decide(const Net *n, int s, const Scratch *w, int64_t size, double *s
  *
  * trace: (steps,) 1 where DECIDE let the step be computed.
  * keys: (2, layers, batch, heads, memory, dim / heads) of this query; noise: (steps, batch, live,
- * width); obs: (batch, observed, width - observed_from) for in-painting; known: (steps, batch, live,
- * observed_from) and weight (batch, live) of actions that are held, or null.
+ * width); obs: (batch, observed, width - observed_from) for in-painting.
+ * helped: whether another thread may take columns; known: (steps, batch, live, observed_from) and
+ * weight (batch, live) of actions that are held, or null.
  */
 void query(const Net *n, float *x, const float *keys, const float *noise, const float *obs,
-           float *scratch, int32_t *trace, const float *known, const float *weight) {
+           float *scratch, int32_t *trace, int32_t helped, const float *known,
+           const float *weight) {
   const int64_t size = stream_floats(n), kv = (int64_t)2 * n->layers * n->batch * n->memory * n->dim;
   const int64_t rows = (int64_t)n->batch * (n->live + n->lead);
-  Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n)};
+  Work work = begin(helped);
+  Scratch w = {.rows = (int)rows, .ld = padded(n->dim), .ldh = wide_columns(n), .work = &work};
   w.stream = scratch, w.normed = w.stream + size, w.mixed = w.normed + size;
-  w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + score_floats(n);
+  w.wide = w.mixed + size, w.score = w.wide + rows * w.ldh, w.keys = w.score + 2 * score_floats(n);
   w.codes = w.keys + kv, w.last = w.codes + code_floats(n, rows);
   w.slots = w.last + 2 * (int64_t)n->batch * n->live * n->width;
   if (kv) memcpy(w.keys, keys, 4 * kv);
@@ -266,6 +292,7 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
   const float *c = n->coefficients;
   double sum = 0;
   for (int s = 0; s < n->steps; s++, p++) {
+    settle(&work);
     if (n->observed) inpaint(n, x, obs);
     embed(n, s, x, &w);
     for (; *p != END; p += 2) {
@@ -296,10 +323,11 @@ void query(const Net *n, float *x, const float *keys, const float *noise, const 
     }
     layer_norm(w.rows, n->dim, w.stream, w.ld, n->norm_weight, n->norm_bias, n->eps, w.normed, w.ld);
     for (int b = 0; b < n->batch; b++)
-      linear(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
-             w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE, w.codes);
+      through(&n->head, n->live, w.normed + ((int64_t)b * (n->live + n->lead) + n->lead) * w.ld, w.ld,
+              w.wide + (int64_t)b * n->live * w.ldh, w.ldh, STORE, &w);
     sample(n, s, x, w.wide, w.ldh, noise + (int64_t)s * n->batch * n->live * n->width, w.last);
     if (known) hold(n, x, known + (int64_t)s * n->batch * n->live * n->observed_from, weight);
   }
   if (n->observed) inpaint(n, x, obs);
+  end(&work);
 }

@@ -1,8 +1,8 @@
-"""The fused program in C: compiled by the machine's own compiler on first use, for one CPU thread.
+"""The fused program in C: compiled by the machine's own compiler on first use.
 
 At batch 1 a denoising step is some fifty small operations; one call per query leaves only their
 arithmetic. Rows of a batch never meet, so a batch is split over threads that do not wait for each
-other.
+other. The columns of one row's layers are divided with one more thread, see helper.h.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(
-    SOURCE.with_name(f"{name}.h") for name in ("vector", "rotation", "quantised", "linear", "unet")
+    SOURCE.with_name(f"{name}.h")
+    for name in ("vector", "helper", "bfloat", "rotation", "quantised", "linear", "unet")
 )
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 SYMBOLS = (
     *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
-    *("integers_work", "packing_depth", "packing_group", "packing_offset"),
+    *("integers_work", "packing_depth", "packing_group", "packing_offset", "helper_counts"),
+    "bfloat_works",
 )
 
 
@@ -72,6 +74,19 @@ def half_works() -> bool:
     return loaded is not None and bool(loaded.half_works())
 
 
+@cache
+def bfloat_cpu() -> bool:
+    """Whether this CPU says that it has the instruction for products of bfloat16."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " avx512_bf16" in info.read_text()
+
+
+def bfloat_works() -> bool:
+    """Whether the compiled code uses it; without, it does the same number by number."""
+    loaded = library()
+    return loaded is not None and bool(loaded.bfloat_works())
+
+
 def _agrees(loaded: ctypes.CDLL) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, before = (
@@ -93,6 +108,20 @@ def _agrees(loaded: ctypes.CDLL) -> bool:
             if not torch.allclose(out[:, : len(weight)], right, atol=1e-5):
                 return False
     return True
+
+
+def helper_counts() -> dict[str, int]:
+    """What the helper did since the library was loaded, see helper.h.
+
+    Returns:
+        pieces of the layers that were divided; those of_helper; how often it was left, since it was
+        held up or on the same CPU; and how often it was woken.
+    """
+    counts = (c_int64 * 4)()
+    loaded = library()
+    if loaded is not None:
+        loaded.helper_counts(counts)
+    return dict(zip(("pieces", "of_helper", "left", "wakes"), counts, strict=True))
 
 
 @cache
@@ -120,6 +149,15 @@ def together(calls: Sequence[Callable[[], None]], workers: int) -> None:
         list(threads(workers).map(lambda call: call(), calls))
 
 
+def helped(batch: int) -> bool:
+    """Whether the columns of its layers are divided with another thread: a row that has `threads`.
+
+    On a single CPU two threads would take turns.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return batch == 1 and torch.get_num_threads() > 1 and (cpus or 1) > 1
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """With more, torch sums a row in an order that depends on its place in the batch."""
@@ -135,10 +173,13 @@ os.register_at_fork(after_in_child=threads.cache_clear)  # a child has the pool 
 
 
 class Part:
-    """The compiled query for some rows of a batch, with its own scratch memory."""
+    """The compiled query for some rows of a batch, with its own scratch memory.
 
-    def __init__(self, loaded: ctypes.CDLL, net: Any, n_slots: int) -> None:
-        self.call, self.net = loaded.query, ctypes.byref(net)
+    helped: see `helped`.
+    """
+
+    def __init__(self, loaded: ctypes.CDLL, net: Any, n_slots: int, helped: bool) -> None:
+        self.call, self.net, self.helped = loaded.query, ctypes.byref(net), helped
         self.scratch = torch.zeros(loaded.scratch_floats(self.net, n_slots))
         self.trace = torch.zeros(net.steps, dtype=torch.int32)
 
@@ -146,5 +187,6 @@ class Part:
         self, x: Tensor, keys: Tensor, noise: Tensor, obs: Tensor, held: Held | None = None
     ) -> None:
         pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch, self.trace))
-        kept = (None, None) if held is None else (held.table, held.weight)
-        self.call(self.net, *pointers, *(t if t is None else c_void_p(t.data_ptr()) for t in kept))
+        known = () if held is None else (held.table, held.weight)
+        kept = [c_void_p(t.data_ptr()) for t in known] or [None, None]
+        self.call(self.net, *pointers, self.helped, *kept)

@@ -88,12 +88,20 @@ def padded(values: Tensor, panel: int) -> Tensor:
 
 
 class Section:
-    """Operations that run in one call, for some rows of the batch."""
+    """Operations that run in one call, for some rows of the batch.
+
+    helped: whether another thread may take columns, see native.py.
+    """
 
     def __init__(
-        self, loaded: ctypes.CDLL, operations: Sequence[Operation], rows: slice, scratch: Tensor
+        self,
+        loaded: ctypes.CDLL,
+        operations: Sequence[Operation],
+        rows: slice,
+        scratch: Tensor,
+        helped: bool = False,
     ) -> None:
-        self.call, self.rows, self.scratch = loaded.operate, rows, scratch
+        self.call, self.rows, self.scratch, self.helped = loaded.operate, rows, scratch, helped
         self.given = tuple(operations)  # which hold what a copy of their bytes points to
         self.operations = (Operation * len(operations))(*(self._own(o) for o in operations))
 
@@ -116,6 +124,7 @@ class Section:
             c_void_p(time.data_ptr()),
             c_void_p(own),
             c_int64(seen.shape[1]),
+            self.helped,
         )
 
 

@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STORE, GELU, ADD = range(3)
-KEPT = (torch.float16, torch.float64, torch.uint8, torch.int8)  # types that are stored as they are
+SINGLE, HALF, BFLOAT = range(3)  # how weights are stored
+KEPT = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.uint8,
+    torch.int8,
+)  # types that are stored as they are
 
 
 class Quant(Structure):
@@ -34,7 +41,7 @@ class Linear(Structure):
         ("bias", c_void_p),
         ("inputs", c_int32),
         ("outputs", c_int32),
-        ("half", c_int32),
+        ("stored", c_int32),
         ("quant", POINTER(Quant)),
     ]
 
@@ -108,13 +115,14 @@ class Packed:
     """Makes C structures, and holds the memory that they point to.
 
     Weights that half precision represents exactly are stored in it, which loses nothing and reads
-    half as much; `round_weights` stores all of them so, but in layers where one would overflow.
+    half as much. `precision` as an engine has it: half stores all of them so, bf16 all as bfloat16,
+    to which their layer's inputs are then rounded too; layers where a weight would overflow stay.
     """
 
-    def __init__(self, loaded: ctypes.CDLL, round_weights: bool = False) -> None:
+    def __init__(self, loaded: ctypes.CDLL, precision: str = "exact") -> None:
         self.loaded = loaded
         self.panel, self.half_works = loaded.panel_width(), bool(loaded.half_works())
-        self.round_weights = round_weights
+        self.precision = precision
         self.held: list[Tensor] = []
 
     def pointer(self, tensor: Tensor) -> int:
@@ -128,19 +136,30 @@ class Packed:
         """(out, in) -> panels of `panel` outputs, each (in, panel), padded by zeros."""
         outputs, inputs = weight.shape
         missing = -outputs % self.panel
-        values, half = weight.detach(), weight.detach().half()
-        exact = bool((half.float() == values).all())
-        rounds = self.round_weights and bool(half.isfinite().all())
-        chosen = half if self.half_works and (exact or rounds) else values
-        panels = F.pad(chosen, (0, 0, 0, missing)).view(-1, self.panel, inputs).transpose(1, 2)
+        stored, chosen = self._stored(weight.detach())
+        values = F.pad(chosen, (0, 0, 0, missing))
+        if stored == BFLOAT:  # (in / 2, panel) pairs
+            values = F.pad(values, (0, inputs % 2)).view(-1, self.panel, (inputs + 1) // 2, 2)
+        else:
+            values = values.view(-1, self.panel, inputs)
         padded_bias = F.pad(bias.detach(), (0, missing))
         return Linear(
-            self.pointer(panels),
+            self.pointer(values.transpose(1, 2)),
             self.pointer(padded_bias),
             inputs,
             outputs,
-            chosen.dtype == torch.float16,
+            stored,
         )
+
+    def _stored(self, values: Tensor) -> tuple[int, Tensor]:
+        """How weights are stored, and they so."""
+        if self.precision == "bf16":
+            rounded = values.bfloat16()
+            return (BFLOAT, rounded) if bool(rounded.isfinite().all()) else (SINGLE, values)
+        half = values.half()
+        exact = bool((half.float() == values).all())
+        rounds = self.precision == "half" and bool(half.isfinite().all())
+        return (HALF, half) if self.half_works and (exact or rounds) else (SINGLE, values)
 
     def rule(self, values: Mapping[str, Any]) -> Any:
         """A pointer to a `Rule` of numbers and tensors."""

@@ -12,6 +12,7 @@
  */
 #ifndef SKIPSTEP_QUANTISED_H
 #define SKIPSTEP_QUANTISED_H
+#include "helper.h"
 #include "rotation.h"
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && LANES == 8)
@@ -27,6 +28,7 @@
 #define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to nearest even, the low bits are the code */
 
 enum { NO_ROTATION, HADAMARD, STORED };
+enum { TOKEN_COST = 32 }; /* of a channel's transform and code, in multiply-adds */
 
 typedef struct {
   int32_t width;  /* channels after padding, a multiple of block */
@@ -258,90 +260,122 @@ static float token(const Quant *q, int inputs, const float *x, char *codes, int3
   return scale;
 }
 
-/* Floats that a quantised linear needs for its scratch. */
+/* Floats that a quantised linear needs for its scratch; each of two threads works in its own. */
 static int64_t quantised_floats(const Quant *q, int64_t rows) {
-  return rows * (depth_of(q) * code_bytes(q) / 4 + 2) + 2 * depth_of(q);
+  return rows * (depth_of(q) * code_bytes(q) / 4 + 2) + 4 * depth_of(q);
+}
+
+/* A quantised linear and its rows, in codes. */
+typedef struct {
+  const Quant *q;
+  const char *weight;
+  const float *bias;
+  int inputs, outputs;
+  const Rows *rows;
+  float *scales, *work; /* of a token; (2, 2 depth) */
+  int32_t *sums;
+  char *codes;
+} Coded;
+
+/* Codes of tokens `from` to `to`, each rounded by itself. */
+static void tokens(const void *what, int from, int to, int who) {
+  const Coded *k = what;
+  const Rows *f = k->rows;
+  const int depth = depth_of(k->q);
+  for (int i = from; i < to; i++) {
+    const float *x = f->x + i / f->rows * f->x_stride + (int64_t)(i % f->rows) * f->ldx;
+    k->scales[i] = token(k->q, k->inputs, x, k->codes + (int64_t)i * depth * code_bytes(k->q),
+                         k->sums + i, k->work + who * 2 * depth);
+  }
+}
+
+/* Columns that are computed together: whole blocks of the outputs' rotation. */
+static inline int group_width(const Quant *q) {
+  return q->turn_kind != NO_ROTATION && q->turn > PANEL ? q->turn : PANEL;
 }
 
 /* Products of rows of codes, rotated back before the bias: by groups of columns that hold whole blocks
  * of the rotation, which stay in cache meanwhile. */
-static void turned(const Quant *q, const char *weight, const float *bias, int outputs, int batch,
-                   int rows, const char *codes, const float *scales, const int32_t *sums, float *y,
-                   int64_t y_stride, int ldy, int then) {
+static void turned(const void *what, int first, int last, int who) {
+  const Coded k = *(const Coded *)what; /* copies, which no store to `y` can change */
+  const Quant *q = k.q;
+  const Rows f = *k.rows;
   const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
   const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
-  const int group = q->turn > PANEL ? q->turn : PANEL;
+  const int group = group_width(q);
   float tile[ROWS * 512];
-  for (int c = 0; c < outputs; c += group)
-    for (int b = 0; b < batch; b++) for (int r = 0; r < rows; r += ROWS) {
-      const int m = rows - r < ROWS ? rows - r : ROWS, from = b * rows + r;
+  for (int c = first * group; c < last * group; c += group)
+    for (int b = 0; b < f.batch; b++) for (int r = 0; r < f.rows; r += ROWS) {
+      const int m = f.rows - r < ROWS ? f.rows - r : ROWS, from = b * f.rows + r;
       for (int p = 0; p < group; p += PANEL) {
         const vec *scale = (const vec *)(q->scale + c + p);
         ivec s[ROWS][2];
-        products[q->bits == 4][m](depth, codes + (int64_t)from * ld, ld, weight + (c + p) / PANEL * panel,
-                                  s);
+        products[q->bits == 4][m](depth, k.codes + (int64_t)from * ld, ld,
+                                  k.weight + (c + p) / PANEL * panel, s);
         for (int i = 0; i < m; i++)
           for (int h = 0; h < 2; h++)
             *(vec *)(tile + i * group + p + h * LANES) =
-                __builtin_convertvector(s[i][h] - offset * sums[from + i], vec) *
-                splat(scales[from + i]) * scale[h];
+                __builtin_convertvector(s[i][h] - offset * k.sums[from + i], vec) *
+                splat(k.scales[from + i]) * scale[h];
       }
       for (int i = 0; i < m; i++) {
-        float *t = tile + i * group, *o = y + b * y_stride + (int64_t)(r + i) * ldy + c;
+        float *t = tile + i * group, *o = f.y + b * f.y_stride + (int64_t)(r + i) * f.ldy + c;
         if (q->turn_kind == HADAMARD) hadamard(t, group, q->turn);
-        else multiply_blocks(t, outputs - c < group ? outputs - c : group, q->turn, q->back + c * q->turn);
+        else
+          multiply_blocks(t, k.outputs - c < group ? k.outputs - c : group, q->turn,
+                          q->back + c * q->turn);
         for (int j = 0; j < group; j += LANES) {
-          vec v = *(const vec *)(t + j) + *(const vec *)(bias + c + j);
-          if (then == GELU) v = gelu(v);
-          if (then == ADD) v += *(const vec *)(o + j);
+          vec v = *(const vec *)(t + j) + *(const vec *)(k.bias + c + j);
+          if (f.then == GELU) v = gelu(v);
+          if (f.then == ADD) v += *(const vec *)(o + j);
           *(vec *)(o + j) = v;
         }
       }
     }
 }
 
-/* (batch, rows, inputs) -> (batch, rows, padded outputs); a panel stays in cache while all rows
- * pass. Rows may overlap: each is rounded by itself. */
-static void quantised(const Quant *q, const char *weight, const float *bias, int inputs, int outputs,
-                      int batch, int rows, const float *x, int64_t x_stride, int ldx, float *y,
-                      int64_t y_stride, int ldy, int then, float *scratch) {
-  const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q), all = batch * rows;
-  const int panel = depth * PANEL * q->bits / 8;
-  float *scales = scratch, *work = scales + 2 * all;
-  int32_t *sums = (int32_t *)(scales + all);
-  char *codes = (char *)(work + 2 * depth);
-  for (int b = 0, i = 0; b < batch; b++)
-    for (int r = 0; r < rows; r++, i++)
-      scales[i] = token(q, inputs, x + b * x_stride + (int64_t)r * ldx, codes + (int64_t)i * ld,
-                        sums + i, work);
-  if (q->turn_kind != NO_ROTATION) {
-    turned(q, weight, bias, outputs, batch, rows, codes, scales, sums, y, y_stride, ldy, then);
-    return;
-  }
-  for (int c = 0; c < outputs; c += PANEL, weight += panel) {
-    const vec *scale = (const vec *)(q->scale + c), *added = (const vec *)(bias + c);
-    for (int b = 0; b < batch; b++) for (int r = 0; r < rows; r += ROWS) {
-      const int m = rows - r < ROWS ? rows - r : ROWS, from = b * rows + r;
+/* Products of rows of codes with panels; a panel stays in cache while all rows pass. */
+static void straight(const void *what, int first, int last, int who) {
+  const Coded k = *(const Coded *)what; /* copies, which no store to `y` can change */
+  const Quant *q = k.q;
+  const Rows f = *k.rows;
+  const int depth = depth_of(q), ld = depth * code_bytes(q), offset = offset_of(q);
+  const int64_t panel = (int64_t)depth * PANEL * q->bits / 8;
+  const char *weight = k.weight + first * panel;
+  for (int c = first * PANEL; c < last * PANEL; c += PANEL, weight += panel) {
+    const vec *scale = (const vec *)(q->scale + c), *added = (const vec *)(k.bias + c);
+    for (int b = 0; b < f.batch; b++) for (int r = 0; r < f.rows; r += ROWS) {
+      const int m = f.rows - r < ROWS ? f.rows - r : ROWS, from = b * f.rows + r;
       ivec s[ROWS][2];
-      products[q->bits == 4][m](depth, codes + (int64_t)from * ld, ld, weight, s);
+      products[q->bits == 4][m](depth, k.codes + (int64_t)from * ld, ld, weight, s);
       for (int i = 0; i < m; i++) {
-        vec *o = (vec *)(y + b * y_stride + (int64_t)(r + i) * ldy + c);
+        vec *o = (vec *)(f.y + b * f.y_stride + (int64_t)(r + i) * f.ldy + c);
         for (int h = 0; h < 2; h++) {
-          ivec exact = s[i][h] - offset * sums[from + i];
-          vec v = __builtin_convertvector(exact, vec) * splat(scales[from + i]) * scale[h] + added[h];
-          if (then == GELU) v = gelu(v);
-          if (then == ADD) v += o[h];
+          ivec exact = s[i][h] - offset * k.sums[from + i];
+          vec v = __builtin_convertvector(exact, vec) * splat(k.scales[from + i]) * scale[h] + added[h];
+          if (f.then == GELU) v = gelu(v);
+          if (f.then == ADD) v += o[h];
           o[h] = v;
         }
       }
     }
   }
 }
+
+static void quantised(Work *work, const Quant *q, const char *weight, const float *bias, int inputs,
+                      int outputs, const Rows *f, float *scratch) {
+  const int depth = depth_of(q), all = f->batch * f->rows, group = group_width(q);
+  Coded k = {q, weight, bias, inputs, outputs, f, .scales = scratch};
+  k.sums = (int32_t *)(scratch + all), k.work = scratch + 2 * all;
+  k.codes = (char *)(k.work + 4 * depth);
+  share(work, tokens, &k, all, (int64_t)all * depth * TOKEN_COST);
+  share(work, q->turn_kind == NO_ROTATION ? straight : turned, &k, (outputs + group - 1) / group,
+        (int64_t)all * depth * outputs);
+}
 #else
 static int64_t quantised_floats(const Quant *q, int64_t rows) { return 0; }
-static void quantised(const Quant *q, const char *weight, const float *bias, int inputs, int outputs,
-                      int batch, int rows, const float *x, int64_t x_stride, int ldx, float *y,
-                      int64_t y_stride, int ldy, int then, float *scratch) {}
+static void quantised(Work *work, const Quant *q, const char *weight, const float *bias, int inputs,
+                      int outputs, const Rows *f, float *scratch) {}
 #endif
 
 /* Whether products of integers run here, and how weights are packed for them. */

@@ -103,24 +103,22 @@ static void pass(const Operation *o) {
     }
 }
 
-/* What a convolution is multiplied with: codes, or floats. */
-static void convolve(const Operation *o) {
-  const Linear *l = &o->linear;
+static void convolve(Work *work, const Operation *o) {
   const Place *x = &o->from, *y = &o->to;
-  if (l->quant)
-    quantised(l->quant, l->weight, l->bias, l->inputs, l->outputs, o->batch, o->length, x->at, x->stride,
-              x->ld, y->at, y->stride, y->ld, STORE, o->scratch);
-  else
-    multiply(l, o->batch, o->length, x->at, x->stride, x->ld, y->at, y->stride, y->ld, STORE);
+  const Rows rows = {o->batch, o->length, x->at, x->stride, x->ld, y->at, y->stride, y->ld, STORE};
+  apply(work, &o->linear, &rows, o->scratch);
 }
 
-/* Operations in their order; `time` is what the step says to every row, `seen` what a row has seen. */
+/* Operations in their order; `time` is what the step says to every row, `seen` what a row has seen.
+ * helped: whether another thread may take columns. */
 void operate(const Operation *o, int32_t n, const float *time, const float *seen,
-             int64_t seen_stride) {
-  for (const Operation *end = o + n; o < end; o++) switch (o->kind) {
-      case CONVOLVE: convolve(o); break;
+             int64_t seen_stride, int32_t helped) {
+  Work work = begin(helped);
+  for (const Operation *last = o + n; o < last; o++) switch (o->kind) {
+      case CONVOLVE: convolve(&work, o); break;
       case NORM: norm(o, time, seen, seen_stride); break;
       default: pass(o);
     }
+  end(&work);
 }
 #endif

@@ -23,6 +23,17 @@ typedef float oct __attribute__((vector_size(32), aligned(4), may_alias));
 
 enum { STORE, GELU, ADD }; /* what follows a linear */
 
+/* What a linear is given: (batch, rows, inputs) -> (batch, rows, padded outputs). Rows may overlap. */
+typedef struct {
+  int batch, rows;
+  const float *x;
+  int64_t x_stride; /* between rows of the batch */
+  int ldx;          /* between rows */
+  float *y;
+  int64_t y_stride;
+  int ldy, then;
+} Rows;
+
 static inline int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 static inline vec splat(float x) { return x - (vec){}; }
@@ -51,7 +62,7 @@ static inline vec exp_negative(vec x) {
 }
 
 /* x Phi(x) with erf from Abramowitz and Stegun 7.1.26, absolute error below 2e-7. */
-static inline vec gelu(vec x) {
+static inline __attribute__((always_inline)) vec gelu(vec x) {
   vec z = x * splat(0.70710678f), a = larger(z, -z);
   vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * a), p = splat(1.061405429f);
   p = p * t - splat(1.453152027f);
@@ -60,5 +71,13 @@ static inline vec gelu(vec x) {
   p = p * t + splat(0.254829592f);
   vec erf = with_sign(splat(1.0f) - p * t * exp_negative(-a * a), z);
   return splat(0.5f) * x * (splat(1.0f) + erf);
+}
+
+/* The sums of one row and panel to where they go. */
+static inline void finish(vec s0, vec s1, float *y, int then) {
+  vec *o = (vec *)y;
+  if (then == GELU) s0 = gelu(s0), s1 = gelu(s1);
+  if (then == ADD) s0 += o[0], s1 += o[1];
+  o[0] = s0, o[1] = s1;
 }
 #endif

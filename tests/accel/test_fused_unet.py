@@ -177,10 +177,11 @@ def test_flops_are_without_what_is_computed_once(variant: str) -> None:
 
 def test_who_runs_what(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     policy = small()
+    monkeypatch.setattr(backend, "bfloat_cpu", lambda: False)
     assert resolve_engine(FusedConfig(), policy) == FusedConfig(backend="native")
     for config, words in (
         (FusedConfig(backend="torch"), "that precision is for native"),
-        (FusedConfig(precision="bf16"), "a UNet has no program for that"),
+        (FusedConfig(precision="bf16"), "this CPU has no instruction for products of bfloat16"),
         (FusedConfig(precision="half", backend="torch"), "that precision is for native"),
     ):
         said = f"engine.backend={config.backend} with engine.precision={config.precision} cannot"

@@ -225,3 +225,13 @@ READ of size 4
     assert "x.c:3:5" in bounds
     assert "heap-buffer-overflow" in heap
     assert "y.c:7" in heap
+
+
+def test_races_count_where_our_code_is_in_them() -> None:
+    bar = "=" * 18
+    report = "WARNING: ThreadSanitizer: data race (pid=1)\n  Write of size 4\n    #0 f {} {}\n"
+    said = bar.join(
+        ["", report.format("libtorch_cpu.so", "+0x1"), "", report.format("accel/kernels/x.h", ":3")]
+    )
+    (race,) = sanitize.races(said)
+    assert "accel/kernels/x.h" in race
