@@ -188,5 +188,5 @@ class Part:
     ) -> None:
         pointers = (c_void_p(t.data_ptr()) for t in (x, keys, noise, obs, self.scratch, self.trace))
         known = () if held is None else (held.table, held.weight)
-        kept = [c_void_p(t.data_ptr()) for t in known] or [None, None]
+        kept: list[Any] = [c_void_p(t.data_ptr()) for t in known] or [None, None]
         self.call(self.net, *pointers, self.helped, *kept)
