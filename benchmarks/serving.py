@@ -106,7 +106,7 @@ def measured(checkpoint: Path, requests: int, n_clients: int, steps: int, batch:
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "load": [round(before, 1), round(load(), 1)],
-        "checkpoint": checkpoint.name,
+        "checkpoint": str(checkpoint),
         "steps": steps,
         "batch": batch,
         "clients": n_clients,
