@@ -3,13 +3,15 @@
     python -m benchmarks.serving --requests 1000 --clients 4
 
 A server in a process of its own answers clients that ask one after another, all at once; the same
-policy is asked as often in this process, alone in a batch. Other work on the machine falls on both,
-which are timed in turn, a tenth of the requests at a time.
+policy is asked as often in this process, alone in a batch of the same size. Other work on the
+machine falls on both, which are timed in turn, a tenth of the requests at a time.
+`multirun/serving/serving.json` (`--out`) gets every time, and `--show FILE` prints its table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -17,29 +19,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import numpy as np
-import torch
 
-from accel import accelerated
-from policies import load_policy
-from runners.episodes.loop import act_padded, query_noise
 from runners.machine import cpu, load
-from runners.serve.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT = ROOT / "checkpoints/kitchen"
+CHECKPOINT = Path("checkpoints/kitchen")
+OUT = Path("multirun/serving/serving.json")
 TURNS = 10
+ALONE = "in this process"
 
 
-def started(folder: str, steps: int, batch: int) -> tuple[subprocess.Popen[str], str]:
+def started(
+    folder: str, checkpoint: Path, steps: int, batch: int
+) -> tuple[subprocess.Popen[str], str]:
     """A server, and where it listens."""
-    words = [f"task.checkpoint={CHECKPOINT}", "sampler=ddpm", f"sampler.steps={steps}"]
+    words = [f"task.checkpoint={checkpoint.resolve()}", "sampler=ddpm", f"sampler.steps={steps}"]
     words += ["serve.port=0", f"policy_batch={batch}", "threads=1"]
     command = [sys.executable, str(ROOT / "run.py"), "serve", *words]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
@@ -60,53 +62,97 @@ def timed(ask: Callable[[int], object], n: int) -> list[float]:
     return found
 
 
-def main() -> int:
-    """Print a table."""
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("--requests", type=int, default=1000)
-    words.add_argument("--clients", type=int, default=4)
-    words.add_argument("--steps", type=int, default=5, help="of DDPM")
-    words.add_argument("--batch", type=int, default=8, help="policy_batch")
-    said = words.parse_args()
+def measured(checkpoint: Path, requests: int, n_clients: int, steps: int, batch: int) -> Any:
+    """A record of one measurement: the machine, the setting, and milliseconds of every query."""
+    import torch  # what shows a record needs none of it
+
+    from accel import accelerated
+    from policies import load_policy
+    from runners.episodes.loop import act_padded, query_noise
+    from runners.serve.client import Client
+
     torch.set_num_threads(1)
-    policy = load_policy(CHECKPOINT)
+    policy = load_policy(checkpoint)
     obs = np.zeros((policy.n_obs_steps, policy.obs_dim), np.float32)
-    each = max(said.requests // (said.clients * TURNS), 1)
-    times: dict[str, list[float]] = {"in this process": [], f"{said.clients} clients": []}
-    seconds, before = 0.0, load()
+    each = max(requests // (n_clients * TURNS), 1)
+    alone, served, seconds, before = list[float](), list[float](), 0.0, load()
     with tempfile.TemporaryDirectory() as folder:
-        process, url = started(folder, said.steps, said.batch)
-        clients = [Client(url) for _ in range(said.clients)]
-        pool = ThreadPoolExecutor(said.clients)
-        with accelerated(policy, sampler="ddpm", steps=said.steps) as fast:
+        process, url = started(folder, checkpoint, steps, batch)
+        clients = [Client(url) for _ in range(n_clients)]
+        pool = ThreadPoolExecutor(n_clients)
+        with accelerated(policy, sampler="ddpm", steps=steps) as fast:
 
-            def alone(i: int) -> np.ndarray:
-                return act_padded(fast, obs[None], [query_noise(0, 0, i)], said.batch)
+            def ask(i: int) -> np.ndarray:
+                return act_padded(fast, obs[None], [query_noise(0, 0, i)], batch)
 
-            alone(0)
+            ask(0)
             for client in clients:
                 client.infer({"state": obs})
             for _ in range(TURNS):
-                times["in this process"] += timed(alone, each)
+                alone += timed(ask, each * n_clients)
                 start = time.perf_counter()
                 asked = [
                     pool.submit(timed, lambda i, c=c: c.infer({"state": obs}), each)
                     for c in clients
                 ]
                 for future in asked:
-                    times[f"{said.clients} clients"] += future.result()
+                    served += future.result()
                 seconds += time.perf_counter() - start
         for client in clients:
             client.close()
         process.send_signal(signal.SIGTERM)
         process.wait()
-    n = len(times[f"{said.clients} clients"])
-    print(f"{cpu()}, load {before:.1f} to {load():.1f}; ddpm-{said.steps}, batch {said.batch}")
-    print("| | queries | p50 ms | p99 ms |\n|---|---|---|---|")
-    for name, found in times.items():
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "load": [round(before, 1), round(load(), 1)],
+        "checkpoint": str(checkpoint),
+        "steps": steps,
+        "batch": batch,
+        "clients": n_clients,
+        "seconds": round(seconds, 3),
+        "ms": {
+            ALONE: [round(ms, 2) for ms in alone],
+            f"{n_clients} clients at once": [round(ms, 2) for ms in served],
+        },
+    }
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """A record as a line about the machine and a table."""
+    first, last = record["load"]
+    *_, n = (len(found) for found in record["ms"].values())
+    lines = [
+        f"{record['checkpoint']}, ddpm-{record['steps']}, batches of {record['batch']}, on one "
+        f"thread each; {record['cpu']}, {record['cores']} cores, load {first} to {last}.",
+        "",
+        "| | queries | p50, ms | p99, ms |",
+        "|---|---|---|---|",
+    ]
+    for name, found in record["ms"].items():
         p50, p99 = np.percentile(found, (50, 99))
-        print(f"| {name} | {len(found)} | {p50:.1f} | {p99:.1f} |")
-    print(f"{n / seconds:.0f} requests a second")
+        lines.append(f"| {name} | {len(found)} | {p50:.1f} | {p99:.1f} |")
+    return "\n".join([*lines, "", f"{n / record['seconds']:.1f} requests a second were answered."])
+
+
+def main() -> int:
+    """Measure and keep, or show what was kept."""
+    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    words.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    words.add_argument("--requests", type=int, default=1000)
+    words.add_argument("--clients", type=int, default=4)
+    words.add_argument("--steps", type=int, default=5, help="of DDPM")
+    words.add_argument("--batch", type=int, default=8, help="policy_batch")
+    words.add_argument("--out", type=Path, default=OUT)
+    words.add_argument("--show", type=Path, help="measure nothing, print the table of this record")
+    said = words.parse_args()
+    if said.show:
+        print(table(json.loads(said.show.read_text())))
+        return 0
+    record = measured(said.checkpoint, said.requests, said.clients, said.steps, said.batch)
+    said.out.parent.mkdir(parents=True, exist_ok=True)
+    said.out.write_text(json.dumps(record) + "\n")
+    print(table(record))
     return 0
 
 

@@ -13,10 +13,14 @@ from ..errors import UserError
 from ..overrides import UNACCELERATED, key_of, without_method
 from ..places import PROJECT
 from .composed import Composed
+from .ray_worker import FOLDER
 
 LAUNCHER = "hydra/launcher"
-PLUGIN = "hydra_plugins.hydra_submitit_launcher"
-
+LAUNCHERS = ("basic", "submitit_local", "submitit_slurm", "ray")
+PLUGINS = {  # of what comes before the first _ of a launcher's name: module, package, our extra
+    "submitit": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher", "slurm"),
+    "ray": ("hydra_plugins.hydra_ray_launcher", "hydra-ray-launcher", "ray"),
+}
 
 SHORT = {"^realtime=": "realtime.enabled=", r"^serve\.": "runner."}
 
@@ -86,18 +90,18 @@ def check_launcher(words: Sequence[str]) -> None:
     name = next((w.partition("=")[2] for w in words if key_of(w) == LAUNCHER), "basic")
     if "joblib" in name:
         raise UserError(
-            f"{LAUNCHER} must be basic, submitit_local or submitit_slurm, got {name}: joblib's "
-            "workers may not start the processes that simulators need"
+            f"{LAUNCHER} must be {', '.join(LAUNCHERS[:-1])} or {LAUNCHERS[-1]}, got {name}: "
+            "joblib's workers may not start the processes that simulators need"
         )
-    if name.startswith("submitit"):
-        if find_spec("hydra_plugins") is None or find_spec(PLUGIN) is None:
-            raise UserError(
-                f'{LAUNCHER}={name} needs hydra-submitit-launcher: pip install "skipstep[slurm]"'
-            )
-        if any(key_of(w) == "fail_fast" and not w.lower().endswith("=false") for w in words):
-            raise UserError(
-                f"fail_fast=true needs {LAUNCHER}=basic, got {name}: its jobs run side by side"
-            )
+    if name.partition("_")[0] not in PLUGINS:
+        return
+    module, package, extra = PLUGINS[name.partition("_")[0]]
+    if find_spec("hydra_plugins") is None or find_spec(module) is None:
+        raise UserError(f'{LAUNCHER}={name} needs {package}: pip install "skipstep[{extra}]"')
+    if any(key_of(w) == "fail_fast" and not w.lower().endswith("=false") for w in words):
+        raise UserError(
+            f"fail_fast=true needs {LAUNCHER}=basic, got {name}: its jobs run side by side"
+        )
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
@@ -115,3 +119,5 @@ def let_children_import(words: Sequence[str]) -> None:
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(PROJECT) not in known:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, known)])
+    os.environ[FOLDER] = str(Path.cwd())  # conf/hydra/launcher/ray.yaml hands it on
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use

@@ -12,6 +12,7 @@ import pytest
 
 from accel import CACHES
 from tests.helpers.places import PROJECT
+from tests.helpers.study_folder import copy_starter
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,69 @@ def test_the_wheel_holds_our_package_and_nothing_beside_it(wheel: Path) -> None:
     assert own <= set(names)
 
 
+class Installed:
+    """`skipstep` of a wheel that was unpacked beside an empty folder, without this checkout."""
+
+    def __init__(self, wheel: Path, folder: Path) -> None:
+        self.site, self.folder = folder / "site", folder / "empty"
+        self.folder.mkdir()
+        zipfile.ZipFile(wheel).extractall(self.site)
+
+    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            f"import sys; sys.path.insert(0, {str(self.site)!r}); sys.argv[0] = 'skipstep'\n"
+            "from skipstep.run import main\n"
+            "main()"
+        )
+        own = {"HOME": str(self.folder.parent), "WANDB_API_KEY": ""}
+        return subprocess.run(
+            [sys.executable, "-I", "-c", code, *argv],
+            cwd=self.folder,
+            env={**os.environ, **own},
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Installed:
+    return Installed(wheel, tmp_path)
+
+
+def test_the_commands_work_in_an_empty_folder(installed: Installed) -> None:
+    doctor = installed("doctor")
+    assert "run in a clone of it, or give task.checkpoint=PATH" in doctor.stdout, doctor.stderr
+    timed = installed("bench", "--quick", "--rounds", "1")
+    assert timed.returncode == 0, timed.stderr
+    assert "times as fast" in timed.stdout
+    helped = installed("serve", "--help")
+    assert helped.returncode == 0, helped.stderr
+    assert "port" in helped.stdout
+    assert "window_ms" in helped.stdout
+    bare = installed("serve")
+    assert bare.returncode == 2, bare.stdout
+    assert "task.checkpoint" in bare.stderr
+    assert "Traceback" not in bare.stderr
+    for command in ("report", "sync", "show"):
+        said = installed(command, "nowhere")
+        assert said.returncode == 2
+        assert "nowhere" in said.stderr
+        assert "Traceback" not in said.stderr
+
+
+def test_a_study_is_reported_and_sent_by_the_installed_command(installed: Installed) -> None:
+    study = copy_starter(installed.folder / "multirun/mine")
+    reported = installed("report", "multirun/mine")
+    assert reported.returncode == 0, reported.stderr
+    page = (study / "report/report.html").read_text()
+    assert "<html" in page
+    assert "uniform" in page
+    sent = installed("sync", "multirun/mine")
+    assert sent.returncode == 2
+    assert "key" in sent.stderr
+    assert "Traceback" not in sent.stderr
+
+
 def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
@@ -71,13 +135,6 @@ def test_the_installed_package_runs_from_another_folder(wheel: Path, tmp_path: P
     assert wrong.stderr.strip().endswith(
         f"cache must be one of {names}, got 'hashab'; did you mean hash_ab?"
     )
-    doctor = run("doctor")
-    assert "run in a clone of it, or give task.checkpoint=PATH" in doctor.stdout, doctor.stderr
-    timed = run("bench", "--quick", "--rounds", "1")
-    assert timed.returncode == 0, timed.stderr
-    assert "times as fast" in timed.stdout
-    for words in (["report", "nowhere"], ["sync", "nowhere"], ["show", "nowhere"]):
-        assert run(*words).returncode == 2
     assert "skipstep cache=hash_ab task=kitchen" in run("--help").stdout
     report = [sys.executable, "-m", "skipstep.runners.report", "nowhere"]
     said = subprocess.run(

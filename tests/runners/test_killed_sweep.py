@@ -47,7 +47,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 def episodes(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """By job and seed, without what depends on the machine."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for path in sorted(folder.glob("multirun/main/*/episodes.jsonl")):
+    for path in sorted(folder.glob("multirun/*/*/episodes.jsonl")):
         for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
             record = json.loads(line)
             key = (path.parent.name, record["seed"])
@@ -61,7 +61,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
         path.parent.name: {
             k: v for k, v in json.loads(path.read_text()).items() if k not in MEASURED
         }
-        for path in folder.glob("multirun/main/*/result.json")
+        for path in folder.glob("multirun/*/*/result.json")
     }
 
 

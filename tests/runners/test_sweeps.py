@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from runners.launch import sweeps as sweep
 from runners.launch.sweeps import sweeps_of, unaccelerated, with_params
 from tests.helpers import fake_episodes
 from tests.helpers.fake_episodes import FIXTURE
+from tests.helpers.places import PROJECT
 
 PARAMS = {"task": "lift,kitchen", "cache": "uniform", "cache.steps": "5,10"}
 ONE_TASK = ("task=kitchen", f"task.checkpoint={FIXTURE}")
@@ -123,14 +126,36 @@ def test_launchers_are_configured(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"hydra/launcher={name}", "study=s"], return_hydra_config=True)
     launcher = cfg.hydra.launcher
-    assert launcher._target_.startswith(sweep.PLUGIN)
+    assert launcher._target_.startswith(sweep.PLUGINS["submitit"][0])
     assert launcher.submitit_folder == "multirun/s/.submitit/%j"
+
+
+def test_workers_of_ray_import_ours_and_go_to_the_folder_of_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PYTHONPATH", sweep.FOLDER, "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")
+    sweep.let_children_import(["hydra/launcher=ray"])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["hydra/launcher=ray"], return_hydra_config=True)
+    launcher = cfg.hydra.launcher
+    assert launcher._target_.startswith(sweep.PLUGINS["ray"][0])
+    given = launcher.ray.init.runtime_env
+    module, _, name = given.worker_process_setup_hook.rpartition(".")
+    for key, value in given.env_vars.items():
+        monkeypatch.setenv(key, value)
+    assert str(PROJECT) in given.env_vars.PYTHONPATH.split(os.pathsep)
+    monkeypatch.chdir("/")
+    getattr(import_module(module), name)()
+    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["hydra/launcher=joblib"], "must be basic, submitit_local or submitit_slurm, got joblib"),
+        (["hydra/launcher=joblib"], "submitit_local, submitit_slurm or ray, got joblib: joblib's"),
+        (["hydra/launcher=ray"], 'needs hydra-ray-launcher: pip install "skipstep[ray]"'),
         (["hydra/launcher=submitit_slurm"], 'pip install "skipstep[slurm]"'),
     ],
 )
