@@ -40,7 +40,7 @@ def mcnemar(wins: int, losses: int) -> float:
     if d == 0:
         return 1.0
     tail = sum(comb(d, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, tail / 2 ** (d - 1))
+    return min(1.0, tail / (1 << (d - 1)))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from skipstep.guessing import guess
 
 from ..api import AcceleratedPolicy
+from ..warm import WarmStarted
 from .check import Checked, check, given, observations
 from .formats import ACTIONS, FORMATS, Format, check_package
 from .noise import DRAWING, query_noise
@@ -36,7 +37,7 @@ class Exported:
 
 
 def export_graph(
-    fast: AcceleratedPolicy, path: str | Path, to: str = "onnx", batch: int = 1
+    fast: AcceleratedPolicy | WarmStarted, path: str | Path, to: str = "onnx", batch: int = 1
 ) -> Exported:
     """Write an accelerated policy as one graph of the whole query, checked against the policy.
 
