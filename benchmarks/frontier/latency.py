@@ -118,9 +118,10 @@ def main() -> int:
     words.add_argument("task")
     words.add_argument("--rounds", type=int, default=40)
     words.add_argument("--warmup", type=int, default=3)
+    words.add_argument("--into", default="latency.json", help="a file of its own, for another CPU")
     options = words.parse_args()
     found = measure(options.task, options.rounds, options.warmup)
-    keep_measured("latency.json", options.task, found)
+    keep_measured(options.into, options.task, found)
     for label, row in found.items():
         if label != "machine":
             print(f"{label:45} {row['p50_ms']:8.2f} ms  {row['times_as_fast']:6.1f} times as fast")

@@ -182,10 +182,12 @@ def page() -> str:
     return "\n".join(lines).strip()
 
 
-def best(task: str, labels: Sequence[str]) -> str:
-    """These rows of a task."""
-    rows = {row.label: row for row in rows_of(task, measured("latency.json"))}
-    return "\n".join(table([rows[label] for label in labels if label in rows]))
+def best(task: str, labels: Sequence[str], timed: str | None = None) -> str:
+    """These rows of a task, with the times of a file, which is then said."""
+    timings = measured(timed or "latency.json")
+    rows = {row.label: row for row in rows_of(task, timings)}
+    said = [machine(timings, task), ""] if timed else []
+    return "\n".join([*said, *table([rows[label] for label in labels if label in rows])])
 
 
 def main() -> int:
@@ -193,8 +195,9 @@ def main() -> int:
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words.add_argument("--best", metavar="TASK", help="only some rows of a task")
     words.add_argument("--arms", nargs="*", default=[], help="their labels")
+    words.add_argument("--timed", help="the file of their times, with --best")
     options = words.parse_args()
-    print(best(options.best, options.arms) if options.best else page())
+    print(best(options.best, options.arms, options.timed) if options.best else page())
     return 0
 
 

@@ -100,6 +100,12 @@ def test_tables_have_what_the_runs_and_the_timing_say(
     assert any("40 rounds of every arm in turn" in line and "Abacus" in line for line in lines)
     assert any(line.startswith("| ddpm-5 trailing |") and "-95" in line for line in lines)
     assert page.best("kitchen", ["ddpm-5 trailing"]).splitlines()[-1] == row
+    slower = {**timed, "cpu_ratio": 60.0, "cpu_ratio_interval": [58.0, 61.0]}
+    timings["kitchen"] |= {"machine": {**around, "cpu": "Counting rods"}, "ddpm-5 trailing": slower}
+    (study / "elsewhere.json").write_text(json.dumps(timings))
+    said, *_, other = page.best("kitchen", ["ddpm-5 trailing"], "elsewhere.json").splitlines()
+    assert "Counting rods" in said
+    assert other == row.replace("97.0x [95.0, 99.0]", "60.0x [58.0, 61.0]")
 
 
 def test_a_runs_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
