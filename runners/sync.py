@@ -14,6 +14,8 @@ from .loggers import has_key
 from .report.build import FOLDER, PAGE
 from .store.reading import FINISHED, is_run, read_run
 
+NO_KEY = "sending needs a key: run `wandb login`, or set WANDB_API_KEY"
+
 
 def sync_file(path: Path) -> bool:
     """`wandb sync`; whether it worked. It marks what it has sent."""
@@ -25,17 +27,21 @@ def send_report(folder: Path, logger: Mapping[str, Any]) -> bool:
     import wandb
 
     study = folder.resolve().name
-    with wandb.init(
-        project=logger.get("project"),
-        entity=logger.get("entity"),
-        id=f"{study}-report",
-        name=f"{study} report",
-        group=study,
-        job_type="report",
-        dir=folder,
-        resume="allow",
-        settings=wandb.Settings(silent=True, console="off"),
-    ) as run:
+    try:
+        run = wandb.init(
+            project=logger.get("project"),
+            entity=logger.get("entity"),
+            id=f"{study}-report",
+            name=f"{study} report",
+            group=study,
+            job_type="report",
+            dir=folder,
+            resume="allow",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.errors.UsageError as error:  # W&B said that it had a key, and has none
+        raise UserError(NO_KEY) from error
+    with run:
         artifact = wandb.Artifact(f"{study}-report", type="report")
         artifact.add_dir(str(folder / FOLDER))
         run.log_artifact(artifact)
@@ -58,7 +64,7 @@ def sync_study(
     if not folder.is_dir():
         raise UserError(f"the study must be a folder with runs, there is none at {folder}")
     if not has_key():
-        raise UserError("sending needs a key: run `wandb login`, or set WANDB_API_KEY")
+        raise UserError(NO_KEY)
     said: dict[str, str] = {}
     whole = True
     logger: dict[str, Any] = {}

@@ -49,5 +49,5 @@ def test_the_readme_links_every_file_that_it_names() -> None:
 
 def test_the_picture_is_what_the_study_says() -> None:
     assert (PROJECT / OUT).read_text() == picture("kitchen")
-    with pytest.raises(ValueError, match="no arm of pusht was timed: python -m"):
-        picture("pusht")
+    with pytest.raises(ValueError, match="no arm of tool_hang was timed: python -m"):
+        picture("tool_hang")
