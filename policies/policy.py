@@ -266,7 +266,7 @@ class DiffusionPolicy(Encoding):
         denoiser = self.model if network is None else network
         shape = (len(cond), self.config.length, net.input_dim)
         x = draw(noise, shape).to(self.device)
-        held = held_by(noise, self.alpha_bar, self.action_dim)
+        held = held_by(noise, self)
         last: list[Tensor] = []
         for s, timestep in enumerate(table.timesteps.tolist()):
             self._inpaint(x, cond)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,37 +40,47 @@ class Held:
         return Held(table.contiguous(), weight.contiguous())
 
 
-def held_by(
-    noise: torch.Generator | Sequence[RowNoise], alpha_bar: np.ndarray, n_columns: int
-) -> Held | None:
+class Sampling(Protocol):
+    """What is asked of a policy: its sampler's levels of noise, and how wide an action is."""
+
+    @property
+    def alpha_bar(self) -> np.ndarray: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+
+def held_by(noise: torch.Generator | Sequence[RowNoise], policy: Sampling) -> Held | None:
     """What the rows of a query hold their trajectories to, after their first draw; None: nothing.
 
     Args:
         noise: of the query; rows that are `Started` with a `weight` hold to their guess.
-        alpha_bar: (N,) of the trajectory that each step sees; after the last one it is 1.
-        n_columns: of the trajectory that are actions.
+        policy: its `alpha_bar` is (N,) of the trajectory that each step sees; after the last one it
+            is 1. The first `action_dim` columns of a trajectory are actions.
 
     Example:
         >>> guess, known = torch.ones(4, 2), torch.ones(4, dtype=torch.bool)
         >>> weight = torch.tensor([1.0, 0.5, 0.0, 0.0])
         >>> row = Started(torch.Generator().manual_seed(0), guess, known, 0.0, 1.0, weight)
         >>> _ = row.draw((1, 4, 2))
-        >>> held_by([row], np.array([0.0, 0.5]), 2).apply(1, torch.zeros(1, 4, 2))[0, :, 0].tolist()
+        >>> from types import SimpleNamespace
+        >>> policy = SimpleNamespace(alpha_bar=np.array([0.0, 0.5]), action_dim=2)
+        >>> held_by([row], policy).apply(1, torch.zeros(1, 4, 2))[0, :, 0].tolist()
         [1.0, 0.5, 0.0, 0.0]
     """
     rows = [] if isinstance(noise, torch.Generator) else list(noise)
     holding = [r for r in rows if isinstance(r, Started) and r.weight is not None]
     if not holding:
         return None
-    after = torch.from_numpy(np.append(alpha_bar[1:], 1.0)).float()
-    length = len(holding[0].guess)
+    after = torch.from_numpy(np.append(policy.alpha_bar[1:], 1.0)).float()[:, None, None]
+    signal, sigma = after.sqrt(), (1 - after).sqrt()
+    length, n_columns = len(holding[0].guess), policy.action_dim
     table = torch.zeros(len(after), len(rows), length, n_columns)
     weight = torch.zeros(len(rows), length, 1)
     for index, row in enumerate(rows):
         if isinstance(row, Started) and row.weight is not None:
             assert row.first is not None, "the first draw comes before this"
             guess, first = row.guess[:, :n_columns], row.first[:, :n_columns]
-            signal, sigma = after.sqrt()[:, None, None], (1 - after).sqrt()[:, None, None]
             table[:, index] = signal * guess + sigma * first
             weight[index, :, 0] = row.weight
     return Held(table, weight)

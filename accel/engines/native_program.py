@@ -64,7 +64,7 @@ class NativeProgram:
     def run(self, nobs: Tensor, noise: Noise) -> Tensor:
         """(B, n_obs_steps, obs_dim) normalised -> (B, live, input_dim) normalised."""
         drawn = draw_noise(self.policy, self.batch, noise)
-        held = held_by(noise, self.policy.alpha_bar, self.policy.action_dim)
+        held = held_by(noise, self.policy)
         x = drawn[0].contiguous()
         if self.memory is not None:
             with one_thread():

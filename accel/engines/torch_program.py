@@ -60,7 +60,7 @@ class TorchProgram:
         the first call: noise is drawn on the CPU and copied once.
         """
         drawn = draw_noise(self.policy, self.batch, noise).to(nobs.device)
-        held = held_by(noise, self.policy.alpha_bar, self.policy.action_dim)
+        held = held_by(noise, self.policy)
         if nobs.device.type != "cuda" or not self.blocks.captured or held:
             return self._query(nobs, drawn, held)
         if self.graph is None:
