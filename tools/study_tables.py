@@ -8,7 +8,7 @@ from runners.formatting import NOTHING, changes, p_value
 from runners.metrics import paired
 from runners.report.tables import Table
 from runners.studies.comparisons import Arm
-from runners.studies.embodied import METRICS, PairedMean, differences, means
+from runners.studies.embodied import METRICS, differences, digits, means, spread
 
 JOINTS = ("mean_chunk_jump", "mean_squared_joint_jerk_rad2_s6")  # what joining chunks is for
 
@@ -83,15 +83,8 @@ def joins(arms: Sequence[Arm]) -> Table:
         own = means(arm.run.ok.values())
         gaps = differences(arm.run.ok.values(), other.run.ok.values()) if other else {}
         for name in names:
-            cells += [f"{own[name].mean:.3g}" if name in own else NOTHING, _gap(gaps.get(name))]
+            gap = gaps.get(name)
+            cells.append(digits(own[name].mean) if name in own else NOTHING)
+            cells.append(spread(gap.difference, gap.interval, "+") if gap else NOTHING)
         rows.append((arm.label, cells))
     return Table(header, rows)
-
-
-def _gap(found: PairedMean | None) -> str:
-    if found is None:
-        return NOTHING
-    words = f"{found.difference:+.3g}"
-    return (
-        words if found.interval is None else words + " [{:+.3g}, {:+.3g}]".format(*found.interval)
-    )
