@@ -9,12 +9,14 @@ from .dit import DIT
 from .record import Costs, Family, Site
 from .transformer import TRANSFORMER
 from .unet import UNET
+from .vla import VLA
 
 FAMILIES: dict[str, Family] = {
     "transformer": TRANSFORMER,
     "unet": UNET,
     "dit": DIT,
     "blocks": BLOCKS,
+    "vla": VLA,
 }
 
 __all__ = ["FAMILIES", "Costs", "Family", "Site", "family_of"]
