@@ -40,9 +40,10 @@ CHANGE_NOTHING: dict[str, str] = {  # no action depends on these: why
     "scheduler_warmup_steps": OF_TRAINING,
 }
 NO_LOOP = "it has no denoising loop, which is what is made cheaper here"
+PREFIX = "it needs a vision-language prefix as an encoder, and its expert's layers as a family"
 EXPERT = (
-    "it needs a vision-language prefix as an encoder, its expert's layers as a family, and a "
-    "flow-matching sampler"
+    "load it with LeRobot (pip install {package}) and give the live policy to "
+    "skipstep.accel.vla.accelerate_vla, see docs/how-to/{page}.md"
 )
 OTHER_TYPES: dict[str, str] = {
     "act": NO_LOOP,
@@ -51,10 +52,10 @@ OTHER_TYPES: dict[str, str] = {
     "sac": NO_LOOP,
     "reward_classifier": NO_LOOP,
     "pi0_fast": NO_LOOP,
-    "pi0": EXPERT,
-    "pi05": EXPERT,
-    "smolvla": EXPERT,
-    "groot": EXPERT,
+    "pi0": EXPERT.format(package="'lerobot[pi]'", page="pi0"),
+    "pi05": EXPERT.format(package="'lerobot[pi]'", page="pi0"),
+    "smolvla": EXPERT.format(package="'lerobot[smolvla]'", page="smolvla"),
+    "groot": PREFIX,
 }
 
 

@@ -25,7 +25,7 @@ ORDER = {
         ["warm_config"],
         ["warm"],
         ["api", "attach"],
-        ["robot", "graphs"],
+        ["robot", "graphs", "vla"],
     ],
     "policies": [
         ["typed"],
