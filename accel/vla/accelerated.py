@@ -14,7 +14,7 @@ from ..engines.sessions import bias_of
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import StepBranch
 from .clock import Clock
-from .prefix import Prefixes, PrefixConfig
+from .prefix import PrefixConfig, Prefixes
 from .session import VlaSession
 from .structure import Vla, find_vla
 from .view import View
@@ -78,7 +78,9 @@ def plan_of(view: View, cache: Any, calibration: Calibration | None) -> CachePla
     if isinstance(cache, CachePlan):
         cache.check(policy)
         if cache.decide is not None:
-            raise PlanError("the plan decides at run time, which is not offered for VLAs: freeze it")
+            raise PlanError(
+                "the plan decides at run time, which is not offered for VLAs: freeze it"
+            )
         return cache
     config = NoCacheConfig() if cache is None else cache
     name = getattr(config, "name", None)

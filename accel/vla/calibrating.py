@@ -15,9 +15,7 @@ from .queries import Run, predict, rows_of
 from .structure import find_vla
 from .view import View
 
-NEEDED = tuple(
-    dict.fromkeys(name for cache in ("bac", "hash_ab") for name in CACHES[cache].needs)
-)
+NEEDED = tuple(dict.fromkeys(name for cache in ("bac", "hash_ab") for name in CACHES[cache].needs))
 """Statistics of the calibrated caches that are offered."""
 
 

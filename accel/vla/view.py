@@ -44,7 +44,9 @@ class ExpertSizes:
 
 def _weights(module: nn.Module) -> int:
     """Numbers in the linear layers of a module, quantised ones too."""
-    pairs = ((getattr(m, "in_features", 0), getattr(m, "out_features", 0)) for m in module.modules())
+    pairs = (
+        (getattr(m, "in_features", 0), getattr(m, "out_features", 0)) for m in module.modules()
+    )
     return sum(int(a) * int(b) for a, b in pairs)
 
 
@@ -158,7 +160,9 @@ class View:
         walk = Walk(self.vla, tuple(s.name for s in self.sites), Plainly(branch or compute_all))
         walk.put()
         try:
-            actions = self.run(self.vla.policy, self.queries[int(cond[0, 0])], draw(self.vla, generator))
+            actions = self.run(
+                self.vla.policy, self.queries[int(cond[0, 0])], draw(self.vla, generator)
+            )
         finally:
             walk.take()
         if not isinstance(actions, Tensor) or actions.ndim != 3 or len(actions) != 1:

@@ -83,7 +83,9 @@ class Walk:
         for name in WALKERS:
             walker = getattr(joint, name, None)
             if _takes(walker, ARGUMENTS):
-                self._patches.put(joint, name, partial(self._walked, name, inspect.signature(walker)))
+                self._patches.put(
+                    joint, name, partial(self._walked, name, inspect.signature(walker))
+                )
         for i, layer in enumerate(self.vla.layers):
             self._put_layer(i, layer.module)
         self.on = True

@@ -259,9 +259,7 @@ def test_a_plan_is_saved_and_fits_these_weights_only(tmp_path: Path, calibration
     fast.disable()
     again = accelerate_vla(policy, CachePlan.load(tmp_path / "plan.json"))
     assert torch.equal(policy.predict_action_chunk(batch, noise), found)
-    again.update_config(
-        BacConfig(steps=3), Calibration.load(tmp_path / "calibration.json")
-    )
+    again.update_config(BacConfig(steps=3), Calibration.load(tmp_path / "calibration.json"))
     policy.predict_action_chunk(batch, noise)
     assert again.stats()["queries"] == 1
     again.disable()

@@ -18,7 +18,9 @@ from tests.helpers.vla_models import KINDS, SmallVla, batch_of, noise_of, small_
 
 def layers_of(policy: SmallVla) -> Any:
     joint = getattr(policy.model, policy.model.joint_name)
-    return joint.lm_expert.layers if hasattr(joint, "lm_expert") else joint.gemma_expert.model.layers
+    return (
+        joint.lm_expert.layers if hasattr(joint, "lm_expert") else joint.gemma_expert.model.layers
+    )
 
 
 def another_mlp(policy: SmallVla) -> None:
@@ -104,7 +106,7 @@ def test_another_number_of_steps_is_refused() -> None:
         policy.predict_action_chunk(batch, noise)
     assert fast.plan.n_steps == 7
     policy.config.num_steps = None
-    with pytest.raises(ValueError, match="n_steps is not known: .*num_steps or num_inference_ste"):
+    with pytest.raises(ValueError, match=r"n_steps is not known: .*num_steps or num_inference_ste"):
         accelerate_vla(policy)
 
 

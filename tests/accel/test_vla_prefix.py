@@ -83,7 +83,9 @@ def test_a_change_may_be_an_error() -> None:
         assert not fast.enabled
     with pytest.raises(ValueError, match=r"prefix\.max_age must be at least 0, got -1"):
         PrefixConfig(max_age=-1)
-    with pytest.raises(ValueError, match=r"prefix\.on_change must be one of renew, refuse, got 'x'"):
+    with pytest.raises(
+        ValueError, match=r"prefix\.on_change must be one of renew, refuse, got 'x'"
+    ):
         PrefixConfig(on_change="x")
 
 
@@ -93,7 +95,11 @@ def test_keys_that_the_model_changes_are_not_used_again(inference: bool) -> None
     expert: Any = policy.model.paligemma_with_expert.gemma_expert.model.layers[0].input_layernorm
     kept: list[Any] = []
     joint = type(policy.model.paligemma_with_expert)
-    handle = expert.register_forward_hook(lambda *_: [kept[0][1][0].mul_(2)] and None)
+
+    def spoil(*_: Any) -> None:
+        kept[0][1][0].mul_(2)
+
+    handle = expert.register_forward_hook(spoil)
     plain_forward = joint.forward
 
     def noted(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -55,7 +55,9 @@ def test_parts_are_chosen_by_name() -> None:
     small = quantize_vla(policy, batches, config, ("expert",))
     assert {layer.weight_bits for layer in small.layers} == {4}
     assert len(small.layers) == 8
-    assert not [m for m in small.model.model.vlm_with_expert.vlm.modules() if type(m) is QuantisedLinear]
+    assert not [
+        m for m in small.model.model.vlm_with_expert.vlm.modules() if type(m) is QuantisedLinear
+    ]
     with pytest.raises(ValueError, match="parts must be among expert, backbone, got 'expert'"):
         quantize_vla(policy, batches, config, "expert")
     with (

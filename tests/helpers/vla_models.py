@@ -74,9 +74,7 @@ class Attention(nn.Module):
         return out.view(*x.shape[:-1], -1, self.head_dim)
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor, memory: Any) -> Any:
-        q, k, v = (
-            self.heads(m, hidden_states) for m in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (self.heads(m, hidden_states) for m in (self.q_proj, self.k_proj, self.v_proj))
         made = (k, v)
         if memory is not None:
             k, v = torch.cat([memory[0], k], 1), torch.cat([memory[1], v], 1)
@@ -271,7 +269,7 @@ class WalkedJoint(nn.Module):
 
 
 class CalledJoint(nn.Module):
-    """Backbone and expert whose layers are called as modules, as pi0 and openpi; adaRMS of pi0.5."""
+    """Backbone and expert whose layers are called as modules, as in pi0; pi0.5 has adaRMS."""
 
     def __init__(self, c: SmallConfig, adarms: bool) -> None:
         super().__init__()
