@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_twice_compiled_and_real_time_are_refused() -> None:
         with pytest.raises(RuntimeError, match="sample_actions has been replaced"):
             fast.enable()
     fast.disable()
-    policy.model.sample_actions = torch.compile(policy.model.sample_actions)
+    policy.model.sample_actions = partial(policy.model.sample_actions)
     with pytest.raises(RuntimeError, match="compile_model=False"):
         accelerate_vla(policy)
     del policy.model.sample_actions
