@@ -15,8 +15,11 @@ from ..quant.config import LAYERS
 from .queries import Run, draw, predict, rows_of
 from .structure import Vla, find_vla
 
-PARTS = ("expert", "backbone")
-BLOCKS = r"(.*\.)?(layers?|blocks?)\.\d+\."
+PARTS = {
+    "expert": r"layers\.\d+\.(self_attn|mlp)\.",  # not pi0.5's norms, which see one row: the time
+    "backbone": r"(.*\.)?(layers?|blocks?)\.\d+\.",
+}
+"""What of a part is quantised by default."""
 
 
 def quantize_vla(
@@ -69,6 +72,10 @@ def of_parts(vla: Vla, config: QuantConfig, parts: Sequence[str]) -> QuantConfig
     paths = {"expert": vla.expert_path, "backbone": vla.backbone_path}
     if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
         raise ValueError(f"parts must be among {', '.join(PARTS)}, got {parts!r}")
-    patterns = [BLOCKS] if config.include == (LAYERS,) else [f".*(?:{p})" for p in config.include]
-    include = [rf"^{re.escape(paths[part])}\.{pattern}" for part in parts for pattern in patterns]
+    given = None if config.include == (LAYERS,) else [f".*(?:{p})" for p in config.include]
+    include = [
+        rf"^{re.escape(paths[part])}\.{pattern}"
+        for part in parts
+        for pattern in given or [PARTS[part]]
+    ]
     return replace(config, include=tuple(include))

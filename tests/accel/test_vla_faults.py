@@ -72,7 +72,7 @@ def test_an_error_in_any_step_leaves_the_policy_as_it_was(kind: str) -> None:
     plain = policy.predict_action_chunk(batch, noise)
     for step in (0, 4):
         fast = accelerate_vla(policy, UniformConfig(steps=3), prefix=PrefixConfig())
-        handle = layers_of(policy)[3].input_layernorm.register_forward_hook(failing(step))
+        handle = layers_of(policy)[3].post_attention_layernorm.register_forward_hook(failing(step))
         with pytest.raises(ZeroDivisionError):
             policy.predict_action_chunk(batch, noise)
         handle.remove()
