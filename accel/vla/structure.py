@@ -135,9 +135,10 @@ def _core(policy: Any) -> tuple[Any, str]:
 def _check_layer(layer: Layer) -> None:
     attention = getattr(layer.module, "self_attn", None)
     has = {f"self_attn.{part}": getattr(attention, part, None) for part in PARTS}
-    for name, module in {**has, "mlp": getattr(layer.module, "mlp", None)}.items():
+    has |= {name: getattr(layer.module, name, None) for name in ("mlp", "input_layernorm")}
+    for name, module in has.items():
         if not isinstance(module, nn.Module):
-            raise TypeError(f"policy: {layer.path} has no {name}, which is wrapped")
+            raise TypeError(f"policy: {layer.path} has no {name}, which an expert's layers have")
 
 
 def _steps(vla: Vla) -> int:
