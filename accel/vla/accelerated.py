@@ -55,14 +55,7 @@ def accelerate_vla(
         ValueError: a plan or calibration that does not fit.
         RuntimeError: the policy is compiled, or accelerated already.
 
-    Example:
-        >>> from accel import UniformConfig
-        >>> from tests.helpers.vla_models import batch_of, small_vla
-        >>> policy = small_vla("smolvla")
-        >>> with accelerate_vla(policy, UniformConfig(steps=4)) as fast:
-        ...     actions = policy.predict_action_chunk(batch_of(policy))
-        >>> fast.stats()["computed_share"]
-        0.4
+    Lines to type are in docs/how-to/smolvla.md and pi0.md.
     """
     vla = find_vla(policy, n_steps)
     return AcceleratedVla(vla, cache, calibration, prefix).enable()
