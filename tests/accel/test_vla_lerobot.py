@@ -1,7 +1,8 @@
 """Caches on LeRobot's real SmolVLA, and on real Gemma layers as pi0 and openpi call them, small.
 
-Ran with lerobot 0.4.4, transformers 4.57.6, torch 2.13.0 on Python 3.11; skipped with the reason
-where they are not installed. LeRobot's own pi0 asks for a patched transformers that is no package.
+Ran with lerobot 0.4.4, transformers 4.57.6, torch 2.13.0 on Python 3.11 (all but the last test);
+skipped with the reason where they are not installed. LeRobot's own pi0 asks for a patched
+transformers that is no package.
 """
 
 from __future__ import annotations
