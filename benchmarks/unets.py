@@ -30,8 +30,9 @@ from accel import (
     collect,
     quantize,
 )
+from accel.kernels.native import bfloat_works
 from accel.quant.native_linear import works
-from benchmarks.peers import openvino_unet
+from benchmarks.peers import openvino_policy
 from benchmarks.rounds import beside, interleave
 from benchmarks.setting import Unavailable
 from benchmarks.writing import check, keep
@@ -78,6 +79,16 @@ def sized(dims: list[int] | None, steps: int) -> DiffusionPolicy:
     return policy.with_sampler("ddpm", steps)
 
 
+def engines() -> dict[str, Any]:
+    """Ours, with bfloat16 where the CPU multiplies it."""
+    return ENGINES | ({"fused, bf16": FusedConfig(precision="bf16")} if bfloat_works() else {})
+
+
+def peers() -> dict[str, str]:
+    """{name: precision} of OpenVINO, likewise."""
+    return {"OpenVINO": "f32"} | ({"OpenVINO, bf16": "bf16"} if bfloat_works() else {})
+
+
 def coded(policy: DiffusionPolicy, config: Any) -> Quantized:
     """A quantised copy, fitted to one query."""
     obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
@@ -96,16 +107,17 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
     with ExitStack() as stack:
         calls = {
             name: partial(query, stack.enter_context(accelerated(policy, engine=engine)).act)
-            for name, engine in ENGINES.items()
+            for name, engine in engines().items()
         }
         for name, config in CODES.items() if works() else ():
             copy = stack.enter_context(accelerated(policy, None, coded(policy, config)))
             calls[name] = partial(query, copy.act)
-        try:
-            exported = openvino_unet(policy, batch)
-            calls["OpenVINO"] = lambda: exported(obs, torch.Generator().manual_seed(0))
-        except Unavailable as reason:
-            print(f"OpenVINO: {reason}", file=sys.stderr)
+        for name, precision in peers().items():
+            try:
+                exported = openvino_policy(policy, batch, precision)
+                calls[name] = partial(exported, obs, torch.Generator())
+            except Unavailable as reason:
+                print(f"{name}: {reason}", file=sys.stderr)
         times = interleave(calls, rounds, warmup=2)
     return {name: beside(times["torch"], arm, threads) for name, arm in times.items()}
 
