@@ -91,8 +91,8 @@ def peers() -> dict[str, str]:
 
 def coded(policy: DiffusionPolicy, config: Any) -> Quantized:
     """A quantised copy, fitted to one query."""
-    obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
-    batches = [(obs, [noise.manual_seed(0)])]
+    noise = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(1, policy.n_obs_steps, policy.obs_dim, generator=noise), [noise])]
     seen = collect(policy, batches, 1, run=lambda _, batch: policy.act(*batch), rows=FITTED_ROWS)
     return quantize(policy, seen, config, backend="torch")
 
@@ -112,7 +112,7 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
         for name, config in CODES.items() if works() else ():
             copy = stack.enter_context(accelerated(policy, None, coded(policy, config)))
             calls[name] = partial(query, copy.act)
-        for name, precision in peers().items():
+        for name, precision in peers().items() if policy.sizes.family == "unet" else ():
             try:
                 exported = openvino_policy(policy, batch, precision)
                 calls[name] = partial(exported, obs, torch.Generator())
@@ -138,6 +138,18 @@ def render(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"{found['rounds']} rounds, {found['cpu']}, {loads}"])
 
 
+def measure(policies: Mapping[str, DiffusionPolicy], options: argparse.Namespace) -> Any:
+    """{"rows": one for each size and batch} and what `render` needs besides."""
+    torch.set_num_threads(options.threads)
+    before, rows = load(), []
+    for size, policy in policies.items():
+        for batch in options.batch:
+            engines = row(policy, batch, options.rounds, options.threads)
+            rows.append({"size": size, "batch": batch, "engines": engines})
+    words = {name: getattr(options, name) for name in ("rounds", "steps", "threads")}
+    return {"rows": rows, **words, "cpu": cpu(), "load": [before, load()]}
+
+
 def main(argv: Sequence[str]) -> int:
     """0, or 2: a wrong option."""
     options = parser().parse_args(argv)
@@ -146,23 +158,8 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
-    before, rows = load(), []
-    for size, dims in SIZES.items():
-        if max(dims or [0]) > options.widest:
-            continue
-        policy = sized(dims, options.steps)
-        for batch in options.batch:
-            engines = row(policy, batch, options.rounds, options.threads)
-            rows.append({"size": size, "batch": batch, "engines": engines})
-    found = {
-        "rows": rows,
-        "rounds": options.rounds,
-        "steps": options.steps,
-        "threads": options.threads,
-        "cpu": cpu(),
-        "load": [before, load()],
-    }
+    chosen = {size: dims for size, dims in SIZES.items() if max(dims or [0]) <= options.widest}
+    found = measure({size: sized(dims, options.steps) for size, dims in chosen.items()}, options)
     keep(options.out, "unets", found, render(found))
     return 0
 

@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(
     SOURCE.with_name(f"{name}.h")
-    for name in ("vector", "helper", "bfloat", "tiles", "rotation", "quantised", "linear", "unet")
+    for name in (
+        *("vector", "attention", "helper", "bfloat", "tiles", "rotation", "quantised", "linear"),
+        *("unet", "dit", "calls"),
+    )
 )
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 SYMBOLS = (
