@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from policies import save_policy
+from skipstep.interrupts import interrupted_after
 from skipstep.whole_files import write_whole
 
-from ..launch.ends import interrupted_after
 from ..loggers import NullLogger
 from ..store.files import read_rows
 from ..store.folder import RunStore
