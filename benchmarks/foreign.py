@@ -1,7 +1,8 @@
-"""python benchmarks/foreign.py: a PixArt of diffusers, cached by `attach` and by other libraries.
+"""python benchmarks/foreign.py: models of diffusers, cached by `attach` and by other libraries.
 
-All arms compute the same steps: every second one. One of ours reuses what the stack puts out, as
-diffusers' TaylorSeer of order 0 does; one what all blocks but the first add, as cache-dit does.
+Arms that stand beside each other compute the same steps: every second one, or, where what the first
+block adds decides, about half of them. One of ours reuses what the stack puts out, as diffusers'
+TaylorSeer of order 0 does; the others what all blocks but the first add, as cache-dit does.
 """
 
 from __future__ import annotations
@@ -22,22 +23,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel import IntervalConfig, attach
+from accel import FirstBlockConfig, IntervalConfig, attach
 from benchmarks import libraries
+from benchmarks.foreign_models import SUBJECTS, Subject
 from benchmarks.libraries import Run
 from benchmarks.rounds import beside, interleave
 from benchmarks.writing import check, keep, machine, markdown
 
-N_BLOCKS, HEAD, CAPTION = 12, 64, 32
-BLOCKS = "transformer_blocks"
+STACK, AFTER, DECIDES = (
+    "attach, output of the stack",
+    "attach, blocks after the first",
+    "attach, the first block decides",
+)
 BESIDE = {
-    "attach, output of the stack": "diffusers TaylorSeer, order 0",
-    "attach, blocks after the first": "cache-dit, F1B0",
+    STACK: ("diffusers TaylorSeer, order 0",),
+    AFTER: ("cache-dit, F1B0",),
+    DECIDES: ("diffusers FirstBlockCache", "cache-dit, FBCache"),
 }
 
 
 def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="benchmarks/foreign.py", description=__doc__)
+    words.add_argument("--model", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     words.add_argument("--steps", type=int, default=10, help="calls of the model in a generation")
     words.add_argument("--heads", type=int, default=2, help="of width 64; more: a larger model")
     words.add_argument("--size", type=int, default=16, help="of the latent; tokens are (size/2)^2")
@@ -47,79 +54,79 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def model_of(options: argparse.Namespace) -> Any:
-    """A PixArt with random weights (DiT reads its first block, which cache-dit takes away)."""
-    from diffusers import PixArtTransformer2DModel
+class Bench:
+    """One model, made anew for every arm."""
 
-    torch.manual_seed(0)
-    model = PixArtTransformer2DModel(
-        num_attention_heads=options.heads,
-        attention_head_dim=HEAD,
-        in_channels=4,
-        out_channels=4,
-        num_layers=N_BLOCKS,
-        sample_size=options.size,
-        patch_size=2,
-        cross_attention_dim=HEAD * options.heads,
-        caption_channels=CAPTION,
-        use_additional_conditions=False,
-    )
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(torch.randn_like(value) * 0.03)
-    return model.eval()
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self.name, self.options, self.steps = name, options, options.steps
 
+    def subject(self) -> Subject:
+        return SUBJECTS[self.name](self.options.heads, self.options.size)
 
-def generation(
-    model: Any, options: argparse.Namespace, before: Callable[[int], Any] = lambda step: None
-) -> Tensor:
-    """Steps of an invented sampler."""
-    shape = (1, 4, options.size, options.size)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    words = torch.randn((1, 8, CAPTION), generator=torch.Generator().manual_seed(2))
-    settings = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
-    with torch.inference_mode():
-        for step in range(options.steps):
-            before(step)
-            at = torch.full((1,), 900 - 50 * step)
-            x = x - 0.05 * model(x, words, at, **settings, return_dict=False)[0]
-    return x
+    def attached(self, cache: Any, kind: str, subject: Subject | None = None) -> Run:
+        it = subject or self.subject()
+        streams = {"streams": it.streams, "outputs": it.outputs}
+        made = attach(it.model, [it.blocks], self.steps, cache, kind=kind, **streams)
 
+        def run() -> Tensor:
+            made.begin()
+            return it.generate(self.steps, made.step)
 
-def attached(options: argparse.Namespace, cache: Any, kind: str) -> Run:
-    model = model_of(options)
-    made = attach(model, [BLOCKS], options.steps, cache, kind=kind)
+        return run
 
-    def run() -> Tensor:
-        made.begin()
-        return generation(model, options, made.step)
+    def other(self, cache: Callable[[Subject], Callable[[Run], Run]], it: Subject) -> Run:
+        return cache(it)(lambda: it.generate(self.steps))
 
-    return run
+    def threshold(self) -> float:
+        """With which our first block computes about half of the steps, the first one among them."""
+        low, high, it = 1e-4, 1.0, self.subject()
+        for _ in range(12):
+            middle = (low * high) ** 0.5
+            with it.computed() as count:
+                made = attach(
+                    it.model,
+                    [it.blocks],
+                    self.steps,
+                    FirstBlockConfig(threshold=middle, cool_down=0),
+                    streams=it.streams,
+                    outputs=it.outputs,
+                )
+                made.begin()
+                it.generate(self.steps, made.step)
+                made.disable()
+            if count[0] == self.steps // 2:
+                return middle
+            low, high = (middle, high) if count[0] > self.steps // 2 else (low, middle)
+        return middle
 
-
-def arms(options: argparse.Namespace) -> dict[str, Callable[[], Run]]:
-    """Name -> how to make it; one that is compared with comes before ours."""
-    even = {"start": 0, "interval": 2}
-
-    def other(cache: Callable[[Any], Callable[[Run], Run]]) -> Run:
-        model = model_of(options)
-        return cache(model)(lambda: generation(model, options))
-
-    mask = [1 - step % 2 for step in range(options.steps)]
-    return {
-        "plain": lambda: other(lambda model: lambda run: run),
-        "attach, everything computed": lambda: attached(options, None, "delta"),
-        BESIDE["attach, output of the stack"]: lambda: other(
-            lambda model: libraries.taylorseer(model, BLOCKS, 2)
-        ),
-        "attach, output of the stack": lambda: attached(options, IntervalConfig(**even), "output"),
-        BESIDE["attach, blocks after the first"]: lambda: other(
-            lambda model: libraries.cache_dit(model, BLOCKS, mask)
-        ),
-        "attach, blocks after the first": lambda: attached(
-            options, IntervalConfig(**even, first_block=1), "delta"
-        ),
-    }
+    def arms(self) -> dict[str, Callable[[Subject], Run]]:
+        """Name -> how to make it; one that is compared with comes before ours."""
+        even, threshold, steps = {"start": 0, "interval": 2}, self.threshold(), self.steps
+        mask = [1 - step % 2 for step in range(steps)]
+        decides = FirstBlockConfig(threshold=threshold, cool_down=0)
+        around: dict[str, Callable[[Subject], Callable[[Run], Run]]] = {
+            "plain": lambda it: lambda run: run,
+            "diffusers TaylorSeer, order 0": lambda it: libraries.taylorseer(
+                it.model, it.blocks, 2
+            ),
+            "cache-dit, F1B0": lambda it: libraries.cache_dit(
+                it.model, it.blocks, mask, it.pattern
+            ),
+            "diffusers FirstBlockCache": lambda it: libraries.first_block(it.model, threshold),
+            "cache-dit, FBCache": lambda it: libraries.cache_dit_first_block(
+                it.model, it.blocks, threshold, steps, it.pattern
+            ),
+        }
+        ours: dict[str, tuple[Any, str]] = {
+            "attach, everything computed": (None, "delta"),
+            STACK: (IntervalConfig(**even), "output"),
+            AFTER: (IntervalConfig(**even, first_block=1), "delta"),
+            DECIDES: (decides, "delta"),
+        }
+        return {
+            **{n: lambda it, c=cache: self.other(c, it) for n, cache in around.items()},
+            **{n: lambda it, c=c, k=k: self.attached(c, k, it) for n, (c, k) in ours.items()},
+        }
 
 
 class Empty(torch.nn.Module):
@@ -150,7 +157,7 @@ def overhead_us(n_blocks: int = 100, repeats: int = 50) -> float:
     return on - call_us(lambda: None)
 
 
-def overhead_share(options: argparse.Namespace) -> tuple[float, list[float]]:
+def overhead_share(bench: Bench) -> tuple[float, list[float]]:
     """What `attach` adds to a generation whose every block is computed, on one and the same model.
 
     Two models with equal weights differ by some per cent for the place of their weights in memory,
@@ -159,71 +166,94 @@ def overhead_share(options: argparse.Namespace) -> tuple[float, list[float]]:
     Returns:
         median over rounds of on / off - 1, and its 95 % bootstrap interval.
     """
-    model = model_of(options)
-    cache = attach(model, [BLOCKS], options.steps)
+    it, steps = bench.subject(), bench.steps
+    cache = attach(it.model, [it.blocks], steps, streams=it.streams, outputs=it.outputs)
 
     def on() -> None:
         cache.enable()
-        generation(model, options, cache.step)
+        it.generate(steps, cache.step)
         cache.disable()
 
     cache.disable()
-    times = interleave({"on": on, "off": lambda: generation(model, options)}, 4 * options.rounds)
-    ratios = np.array(times["on"].cpu_ms) / np.array(times["off"].cpu_ms) - 1
-    drawn = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
-    return float(np.median(ratios)), np.percentile(drawn, [2.5, 97.5]).tolist()
+    calls = {"on": on, "off": lambda: it.generate(steps)}
+    times = interleave(calls, 4 * bench.options.rounds)
+    found = drawn(np.array(times["on"].cpu_ms) / np.array(times["off"].cpu_ms) - 1)
+    return found[0], found[1:]
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Times of each arm, and how it does beside its counterpart."""
+def drawn(ratios: np.ndarray) -> list[float]:
+    """Median of the rounds' ratios, and its 95 % bootstrap interval."""
+    medians = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
+    return [float(np.median(ratios)), *np.percentile(medians, [2.5, 97.5]).tolist()]
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Times of each arm of a model, and how it does beside its counterparts."""
     made, missing = dict[str, Run](), dict[str, str]()
-    for name, make in arms(options).items():
-        try:
-            made[name] = make()
-        except ImportError as error:
-            missing[name] = str(error)
-    outputs = {name: run() for name, run in made.items()}
-    times = interleave(made, options.rounds)
-    found = {name: beside(times["plain"], t, options.threads) for name, t in times.items()}
-    ms = {name: row["cpu_p50_ms"] for name, row in found.items()}
-    share, interval = overhead_share(options)
+    outputs, computed = dict[str, Tensor](), dict[str, int]()
+    for name, make in bench.arms().items():
+        it = bench.subject()
+        with it.computed() as count:
+            try:
+                made[name] = make(it)
+            except ImportError as error:
+                missing[name] = str(error)
+                continue
+            outputs[name] = made[name]()
+        computed[name] = count[0]
+    times = interleave(made, bench.options.rounds)
+    share, interval = overhead_share(bench)
+    everything = torch.equal(outputs["attach, everything computed"], outputs["plain"])
     return {
-        "settings": {key: str(value) for key, value in vars(options).items()},
-        "machine": machine(),
         "missing": missing,
-        "arms": found,
+        "arms": {
+            name: {**beside(times["plain"], t, bench.options.threads), "computed": computed[name]}
+            for name, t in times.items()
+        },
         "overhead": {
             **{"us_per_block": overhead_us(), "share": share, "interval": interval},
-            "bit_equal": torch.equal(outputs["attach, everything computed"], outputs["plain"]),
+            "bit_equal": everything,
         },
         "beside": {
             name: {
-                "other": other,
-                "speed_ratio": ms[other] / ms[name],
-                "largest_difference": float((outputs[name] - outputs[other]).abs().max()),
+                other: {
+                    "speed_ratio": drawn(np.divide(times[other].cpu_ms, times[name].cpu_ms)),
+                    "same_steps": computed[other] == computed[name],
+                    "largest_difference": float((outputs[name] - outputs[other]).abs().max()),
+                }
+                for other in others
+                if other in made
             }
-            for name, other in BESIDE.items()
-            if other in ms
+            for name, others in BESIDE.items()
         },
     }
 
 
-def render(found: Mapping[str, Any]) -> str:
+def render(models: Mapping[str, Any]) -> str:
     """Markdown."""
-    rows = []
-    for name, arm in found["arms"].items():
-        pair = found["beside"].get(name)
-        words = (pair["other"], f"{pair['speed_ratio']:.2f}") if pair else ("", "")
-        rows.append((name, f"{arm['cpu_p50_ms']:.1f}", f"{arm['cpu_ratio']:.2f}", *words))
-    rows += [(name, "", "", reason, "") for name, reason in found["missing"].items()]
-    over = found["overhead"]
-    low, high = over["interval"]
-    return (
-        markdown(("arm", "CPU ms", "times as fast as plain", "beside", "ratio"), rows)
-        + f"\n\neverything computed: {over['us_per_block']:.1f} us a block, {over['share']:+.1%} "
-        f"[{low:+.1%}, {high:+.1%}] of a generation, "
-        f"{'bit-equal' if over['bit_equal'] else 'NOT bit-equal'}"
-    )
+    rows, below = [], []
+    for model, found in models.items():
+        for name, arm in found["arms"].items():
+            pairs = found["beside"].get(name, {})
+            said = "; ".join(_ratio(other, pair) for other, pair in pairs.items())
+            times = (f"{arm['cpu_p50_ms']:.1f}", f"{arm['cpu_ratio']:.2f}", str(arm["computed"]))
+            rows.append((model, name, *times, said))
+        rows += [(model, n, "", "", "", why) for n, why in found["missing"].items()]
+        over = found["overhead"]
+        low, high = over["interval"]
+        below.append(
+            f"{model}, everything computed: {over['us_per_block']:.1f} us a block, "
+            f"{over['share']:+.1%} [{low:+.1%}, {high:+.1%}] of a generation, "
+            f"{'bit-equal' if over['bit_equal'] else 'NOT bit-equal'}"
+        )
+    header = ("model", "arm", "CPU ms", "times as fast as plain", "steps", "faster than, ratio")
+    return markdown(header, rows) + "\n\n" + "\n".join(below)
+
+
+def _ratio(other: str, pair: Mapping[str, Any]) -> str:
+    ratio, low, high = pair["speed_ratio"]
+    steps = "" if pair["same_steps"] else ", OTHER STEPS"
+    return f"{other} {ratio:.2f} [{low:.2f}, {high:.2f}]{steps}"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -236,8 +266,10 @@ def main(argv: Sequence[str]) -> int:
         return 2
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
-    found = measure(options)
-    keep(options.out, "foreign", found, render(found))
+    models = {name: measure(Bench(name, options)) for name in options.model}
+    settings = {key: str(value) for key, value in vars(options).items()}
+    found = {"settings": settings, "machine": machine(), "models": models}
+    keep(options.out, "foreign", found, render(models))
     return 0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from accel import BacConfig, HashAbConfig, query_flops
-from benchmarks import others, ours
+from benchmarks import others, ours, peers
 from benchmarks.rounds import beside, interleave
 from benchmarks.setting import HEAD_WIDTH, Arm, Setting, Unavailable, observations, policy_of_width
 from benchmarks.stock import stock, stock_ddim
@@ -31,6 +31,7 @@ ARMS: dict[str, Callable[[Setting], Arm]] = {
     "reference none": ours.reference_none,
     "fused none": ours.accelerated_arm,
     "fused none, float32": ours.fused_float32,
+    "fused bf16": ours.fused_bf16,
     "fused uniform": ours.fused_uniform,
     "fused bac": ours.fused_calibrated(BacConfig, "first layers more often"),
     "fused bac, block layout": ours.fused_calibrated(BacConfig, "as published", layout="block"),
@@ -41,6 +42,10 @@ ARMS: dict[str, Callable[[Setting], Arm]] = {
     "fused first-layer": ours.fused_first_layer,
     "stock ddim": stock_ddim,
     "torch.compile": others.compiled,
+    "OpenVINO": peers.openvino_arm(),
+    "OpenVINO, live": peers.openvino_arm(live=True),
+    "OpenVINO bf16": peers.openvino_arm("bf16"),
+    "OpenVINO bf16, live": peers.openvino_arm("bf16", live=True),
     "cache-dit": others.cache_dit,
     "diffusers TaylorSeer": others.taylorseer,
     "diffusers FirstBlock": others.first_block,

@@ -17,7 +17,8 @@ def cacheable(model: nn.Module) -> Callable[[Run], Run]:
     from diffusers.models.cache_utils import CacheMixin
 
     mixed: Any = model
-    mixed.__class__ = type("Cacheable", (CacheMixin, type(model)), {})
+    if not isinstance(model, CacheMixin):
+        mixed.__class__ = type("Cacheable", (CacheMixin, type(model)), {})
 
     def around(run: Run) -> Run:
         def query() -> Tensor:
@@ -51,11 +52,35 @@ def taylorseer(model: Any, blocks: str, interval: int) -> Callable[[Run], Run]:
     return around
 
 
-def cache_dit(model: Any, blocks: str, mask: Sequence[int]) -> Callable[[Run], Run]:
-    """cache-dit's DBCache, F1B0: the steps of the mask, and the first block in every step.
+def first_block(model: Any, threshold: float) -> Callable[[Run], Run]:
+    """Diffusers' FirstBlockCache."""
+    from diffusers import FirstBlockCacheConfig
 
-    It puts one object in the place of all blocks. Left to itself it goes on one step late, with the
-    last query's values.
+    around = cacheable(model)
+    model.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    return around
+
+
+def cache_dit(
+    model: Any, blocks: str, mask: Sequence[int], pattern: int = 3
+) -> Callable[[Run], Run]:
+    """cache-dit's DBCache, F1B0: the steps of the mask, and the first block in every step."""
+    static = {"steps_computation_mask": list(mask), "steps_computation_policy": "static"}
+    return _cache_dit(model, blocks, pattern, num_inference_steps=len(mask), **static)
+
+
+def cache_dit_first_block(
+    model: Any, blocks: str, threshold: float, steps: int, pattern: int = 3
+) -> Callable[[Run], Run]:
+    """cache-dit's FBCache: its DBCache, F1B0, that decides by what the first block adds."""
+    decides = {"residual_diff_threshold": threshold, "num_inference_steps": steps}
+    return _cache_dit(model, blocks, pattern, **decides)
+
+
+def _cache_dit(model: Any, blocks: str, pattern: int, **settings: Any) -> Callable[[Run], Run]:
+    """It puts one object in the place of all blocks.
+
+    Left to itself it goes on one step late, with the last query's values.
     """
     os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "warning")
     import cache_dit as library
@@ -63,7 +88,7 @@ def cache_dit(model: Any, blocks: str, mask: Sequence[int]) -> Callable[[Run], R
     adapter = library.BlockAdapter(
         transformer=model,
         blocks=getattr(model, blocks),
-        forward_pattern=library.ForwardPattern.Pattern_3,
+        forward_pattern=getattr(library.ForwardPattern, f"Pattern_{pattern}"),
         check_forward_pattern=False,
     )
     config = library.DBCacheConfig(
@@ -71,9 +96,7 @@ def cache_dit(model: Any, blocks: str, mask: Sequence[int]) -> Callable[[Run], R
         Bn_compute_blocks=0,
         max_warmup_steps=0,
         enable_separate_cfg=False,
-        num_inference_steps=len(mask),
-        steps_computation_mask=list(mask),
-        steps_computation_policy="static",
+        **settings,
     )
     library.enable_cache(adapter, cache_config=config)
 

@@ -23,6 +23,7 @@ from accel import (
 )
 from accel.calibration.calibration import MIN_QUERIES
 from accel.engines.parts import quantised_of
+from accel.kernels.native import bfloat_works
 from accel.quant import DuQuantConfig, collect, quantize
 from accel.quant.fitting import n_bytes
 from policies import DiffusionPolicy
@@ -61,6 +62,12 @@ def fused_float32(setting: Setting) -> Arm:
         for parameter in policy.model.parameters():
             parameter.mul_(1 + 2**-13)
     return accelerated_arm(setting, policy=policy, note="weights packed in float32")
+
+
+def fused_bf16(setting: Setting) -> Arm:
+    """Weights and inputs of layers rounded to bfloat16, in C where the CPU multiplies it."""
+    note = "in C" if bfloat_works() else "in torch: this CPU has no avx512_bf16"
+    return accelerated_arm(setting, FusedConfig(precision="bf16"), note=note)
 
 
 def fused_uniform(setting: Setting) -> Arm:

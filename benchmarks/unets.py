@@ -30,8 +30,9 @@ from accel import (
     collect,
     quantize,
 )
+from accel.kernels.native import bfloat_works
 from accel.quant.native_linear import works
-from benchmarks.peers import openvino_unet
+from benchmarks.peers import openvino_policy
 from benchmarks.rounds import beside, interleave
 from benchmarks.setting import Unavailable
 from benchmarks.writing import check, keep
@@ -78,10 +79,20 @@ def sized(dims: list[int] | None, steps: int) -> DiffusionPolicy:
     return policy.with_sampler("ddpm", steps)
 
 
+def engines() -> dict[str, Any]:
+    """Ours, with bfloat16 where the CPU multiplies it."""
+    return ENGINES | ({"fused, bf16": FusedConfig(precision="bf16")} if bfloat_works() else {})
+
+
+def peers() -> dict[str, str]:
+    """{name: precision} of OpenVINO, likewise."""
+    return {"OpenVINO": "f32"} | ({"OpenVINO, bf16": "bf16"} if bfloat_works() else {})
+
+
 def coded(policy: DiffusionPolicy, config: Any) -> Quantized:
     """A quantised copy, fitted to one query."""
-    obs, noise = torch.zeros(1, policy.n_obs_steps, policy.obs_dim), torch.Generator()
-    batches = [(obs, [noise.manual_seed(0)])]
+    noise = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(1, policy.n_obs_steps, policy.obs_dim, generator=noise), [noise])]
     seen = collect(policy, batches, 1, run=lambda _, batch: policy.act(*batch), rows=FITTED_ROWS)
     return quantize(policy, seen, config, backend="torch")
 
@@ -96,16 +107,17 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
     with ExitStack() as stack:
         calls = {
             name: partial(query, stack.enter_context(accelerated(policy, engine=engine)).act)
-            for name, engine in ENGINES.items()
+            for name, engine in engines().items()
         }
         for name, config in CODES.items() if works() else ():
             copy = stack.enter_context(accelerated(policy, None, coded(policy, config)))
             calls[name] = partial(query, copy.act)
-        try:
-            exported = openvino_unet(policy, batch)
-            calls["OpenVINO"] = lambda: exported(obs, torch.Generator().manual_seed(0))
-        except Unavailable as reason:
-            print(f"OpenVINO: {reason}", file=sys.stderr)
+        for name, precision in peers().items() if policy.sizes.family == "unet" else ():
+            try:
+                exported = openvino_policy(policy, batch, precision)
+                calls[name] = partial(exported, obs, torch.Generator())
+            except Unavailable as reason:
+                print(f"{name}: {reason}", file=sys.stderr)
         times = interleave(calls, rounds, warmup=2)
     return {name: beside(times["torch"], arm, threads) for name, arm in times.items()}
 
@@ -126,6 +138,18 @@ def render(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"{found['rounds']} rounds, {found['cpu']}, {loads}"])
 
 
+def measure(policies: Mapping[str, DiffusionPolicy], options: argparse.Namespace) -> Any:
+    """{"rows": one for each size and batch} and what `render` needs besides."""
+    torch.set_num_threads(options.threads)
+    before, rows = load(), []
+    for size, policy in policies.items():
+        for batch in options.batch:
+            engines = row(policy, batch, options.rounds, options.threads)
+            rows.append({"size": size, "batch": batch, "engines": engines})
+    words = {name: getattr(options, name) for name in ("rounds", "steps", "threads")}
+    return {"rows": rows, **words, "cpu": cpu(), "load": [before, load()]}
+
+
 def main(argv: Sequence[str]) -> int:
     """0, or 2: a wrong option."""
     options = parser().parse_args(argv)
@@ -134,23 +158,8 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
-    before, rows = load(), []
-    for size, dims in SIZES.items():
-        if max(dims or [0]) > options.widest:
-            continue
-        policy = sized(dims, options.steps)
-        for batch in options.batch:
-            engines = row(policy, batch, options.rounds, options.threads)
-            rows.append({"size": size, "batch": batch, "engines": engines})
-    found = {
-        "rows": rows,
-        "rounds": options.rounds,
-        "steps": options.steps,
-        "threads": options.threads,
-        "cpu": cpu(),
-        "load": [before, load()],
-    }
+    chosen = {size: dims for size, dims in SIZES.items() if max(dims or [0]) <= options.widest}
+    found = measure({size: sized(dims, options.steps) for size, dims in chosen.items()}, options)
     keep(options.out, "unets", found, render(found))
     return 0
 

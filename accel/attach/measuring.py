@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plans.decisions import change_of
+from ..plans.decisions import extent
 from .generation import Generation
 from .pieces import Recorder
 from .streams import Block
@@ -78,7 +78,7 @@ class Measuring(Generation):
                     f"step {self._step} of branch {branch} has {tuple(new.shape)} (rows, values), "
                     f"the one before {tuple(old.shape)}: calibrate with one batch and length"
                 )
-        changes = (change_of(a, b) for a, b in zip(now, before, strict=True))
+        changes = ((extent(a - b), extent(b)) for a, b in zip(now, before, strict=True))
         found = torch.stack([change / size for change, size in changes], dim=1)
         noted = self._changes[branch]
         noted.append(found.cpu().numpy())

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ..calibration.calibration import Calibration
 from ..plans.decisions import MAX_DEGREE, Threshold
@@ -103,7 +104,7 @@ def resolve_teacache(
         True,
         config.always(calibration.n_steps),
     )
-    mean = rule.rescaled(change).mean(axis=0)
+    mean = rule.rescaled(torch.from_numpy(change)).numpy().mean(axis=0)
     steps, total = [0], 0.0
     for s in range(1, calibration.n_steps):
         total += mean[s - 1]

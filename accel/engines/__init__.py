@@ -13,16 +13,16 @@ from .backend import (
     kernels_of,
     resolve_engine,
 )
+from .calls import FusedCalls
 from .fused import FusedEngine
 from .reference import ReferenceConfig, ReferenceEngine
-from .unet import FusedUnet
 
-FUSED: dict[str, Any] = {"layers": FusedEngine, "levels": FusedUnet}  # by a family's stack
+FUSED: dict[str, Any] = {"query": FusedEngine, "call": FusedCalls}  # by a family's `compiled`
 
 
 def fused_engine(policy: Any, *args: Any, **more: Any) -> Any:
     """The fused engine of a policy's family."""
-    return FUSED[family_of(policy).stack](policy, *args, **more)
+    return FUSED[family_of(policy).compiled](policy, *args, **more)
 
 
 ENGINES: dict[str, tuple[type, Any]] = {

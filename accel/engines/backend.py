@@ -79,7 +79,7 @@ def unsupported(
     reasons = {
         f"device is {policy.device}": policy.device.type != "cpu",
         "weights are not float32": weights != {torch.float32},
-        **(_of_transformers(policy) if family_of(policy).stack == "layers" else {}),
+        **_of_networks(policy),
         **_of_quantised(policy, quant),
         "no compiled code": not compiled,
         "this CPU loads no half precision": (
@@ -92,11 +92,17 @@ def unsupported(
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _of_transformers(policy: Transparent) -> dict[str, bool]:
-    """{reason: whether it holds} of what only transformers have."""
-    width = policy.sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
+def _of_networks(policy: Transparent) -> dict[str, bool]:
+    """{reason: whether it holds} of what only networks that attend have."""
+    family, sizes = family_of(policy), policy.sizes
+    if family.stack != "layers":
+        return {}
+    if family.compiled == "call":
+        width = sizes.n_emb // policy.model.transformer_blocks[0].attn.heads
+        return {f"heads are {width} wide, no multiple of 8": width % 8 != 0}
+    width = sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
     return {
-        "the policy has a condition encoder": policy.sizes.n_cond_layers > 0,
+        "the policy has a condition encoder": sizes.n_cond_layers > 0,
         f"heads are {width} wide, no multiple of 8": width % 8 != 0,
     }
 
@@ -140,13 +146,14 @@ def resolve_engine(config: Any, policy: Accelerable, quant: QuantConfig | None =
     return replace(config, backend=choose_backend(transparent, config, quant))
 
 
-def check_plan(config: Any, plan: CachePlan) -> None:
-    """Refuse a plan that this engine does not run.
+def check_plan(config: Any, plan: CachePlan, policy: Any = None) -> None:
+    """Refuse a plan that this engine does not run, of a policy or (None) of a transformer.
 
     Raises:
-        PlanError: it has bands.
+        PlanError: it has bands, and a whole query is one program.
     """
-    if plan.bands is not None and isinstance(config, FusedConfig):
+    whole = policy is None or family_of(policy).compiled == "query"
+    if plan.bands is not None and isinstance(config, FusedConfig) and whole:
         raise PlanError(
             "cache.low_order and cache.high_order, bands along the tokens, need engine=reference, "
             f"got engine={config.name}"

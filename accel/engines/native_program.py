@@ -13,7 +13,7 @@ from torch import Tensor
 from skipstep.holding import held_by
 
 from ..kernels.native import Part, helped, library, one_thread, portions, together
-from ..kernels.packed import BFLOAT, HALF, SINGLE, Linear, Net, Packed, Site
+from ..kernels.packed import BFLOAT, HALF, SINGLE, TILES, Linear, Net, Packed, Site
 from ..plans.plan import CachePlan
 from ..protocol import Noise, Transparent
 from ..quant.kernels import packed
@@ -24,7 +24,7 @@ from .parts import LINEARS, layers_of, norm_of, parts_of
 from .program import StepProgram, peak_values
 
 OPS = {"sa": 0, "ca": 1, "ff": 2}
-STORED = {SINGLE: "fp32_native", HALF: "half_native", BFLOAT: "bf16_native"}
+STORED = {SINGLE: "fp32_native", HALF: "half_native", BFLOAT: "bf16_native", TILES: "bf16_tiles"}
 
 
 class NativeProgram:

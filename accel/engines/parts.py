@@ -93,4 +93,4 @@ def quantised_of(policy: Transparent) -> dict[str, QuantisedLinear]:
 def _has_parts(policy: Accelerable) -> bool:
     """Whether the fused engine has a program of the policy's layers, by `MODULES`."""
     family = family_of(policy)
-    return family.stack == "layers" and "fused" in family.engines
+    return family.compiled == "query" and "fused" in family.engines

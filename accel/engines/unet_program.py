@@ -6,18 +6,15 @@ so it is a table over the sampler's steps, made once, and a row of the batch, ma
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..kernels.native import helped, library, one_thread, portions, together
+from ..kernels.native import library, one_thread
 from ..kernels.operations import (
-    CONVOLVE,
     MISH,
     Operation,
     Place,
@@ -29,6 +26,7 @@ from ..kernels.operations import (
     padded,
 )
 from ..kernels.packed import Packed
+from .sections import Cutter, run
 from .unet_layers import Layers
 
 Branch = Callable[[int, Callable[[], Tensor]], Tensor]
@@ -56,7 +54,6 @@ class UnetProgram:
         self.model, self.sizes, self.batch = policy.model, policy.sizes, batch
         self.packed = Packed(loaded, precision)
         self.layers = Layers(self.packed, self.sizes, batch, policy.n_tokens, kernels)
-        self.rows = portions(batch, min(torch.get_num_threads(), batch))
         self._build()
         steps = torch.as_tensor(policy.table.timesteps)
         self.step_of = {t: i for i, t in enumerate(steps.tolist())}
@@ -101,7 +98,7 @@ class UnetProgram:
         self._run(self.up[level])
 
     def _run(self, sections: list[Section]) -> None:
-        together([partial(run, self.time, self.seen) for run in sections], len(sections))
+        run(sections, self.time, self.seen)
 
     def _build(self) -> None:
         """Buffers and sections, in the order in which the network runs them."""
@@ -135,28 +132,10 @@ class UnetProgram:
             ups.insert(0, up)
         final: list[Operation] = []
         self._final(final)
-        self._scratch([*first, *middle, *final, *itertools.chain(*downs, *ups)])
-        self.first, self.middle, self.last = (self._cut(s) for s in (first, middle, final))
-        self.down, self.up = [self._cut(s) for s in downs], [self._cut(s) for s in ups]
-
-    def _scratch(self, operations: list[Operation]) -> None:
-        """As much as the one needs that needs most, for each part of the rows."""
-        floats = self.packed.loaded.linear_floats
-        convolved = [o for o in operations if o.kind == CONVOLVE]
-        self.scratch = []
-        for part in self.rows:
-            n = part.stop - part.start
-            needs = (
-                floats(ctypes.byref(o.linear), ctypes.c_int64(n * o.length)) for o in convolved
-            )
-            self.scratch.append(torch.zeros(max(3 * self.layers.widest, *needs, 0)))
-
-    def _cut(self, operations: list[Operation]) -> list[Section]:
-        loaded = self.packed.loaded
-        return [
-            Section(loaded, operations, rows, scratch, helped(self.batch))
-            for rows, scratch in zip(self.rows, self.scratch, strict=True)
-        ]
+        everything = [*first, *middle, *final, *itertools.chain(*downs, *ups)]
+        self.cutter = Cutter(self.packed, self.batch, everything, 3 * self.layers.widest)
+        self.first, self.middle, self.last = (self.cutter.cut(s) for s in (first, middle, final))
+        self.down, self.up = [self.cutter.cut(s) for s in downs], [self.cutter.cut(s) for s in ups]
 
     def _final(self, into: list[Operation]) -> None:
         layers, last = self.layers, self.model.final_conv[1]
@@ -193,7 +172,7 @@ class UnetProgram:
             self.once = Packed(self.packed.loaded)
         else:
             self.once = self.packed
-        self.seeing = self._cut(
+        self.seeing = self.cutter.cut(
             [
                 moved(MISH, start, start.place()),
                 convolve(self.once.linear(observing, nothing), start.place(), to, 1),

@@ -74,6 +74,20 @@ def rest_flops(policy: Accelerable) -> int:
     return ends + 8 * sizes.timestep_embed_dim**2
 
 
+def fused_flops(policy: Accelerable, computed: np.ndarray) -> int:
+    """FLOPs of one query of one row in the fused engine, arguments as in `query_flops`.
+
+    Differences: what observations say to the blocks once a query, what time says never.
+    """
+    sizes: DitSizes = policy.sizes
+    each = [site_flops(op, policy.n_tokens, 0, sizes.n_emb) for op in sizes.branches]
+    total = round(float(computed.sum(axis=0) @ np.tile(each, sizes.n_layer)))
+    observed = sizes.seen_dim - sizes.timestep_embed_dim
+    once = 2 * observed * 3 * sizes.n_emb * len(sizes.branches) * sizes.n_layer
+    ends = 2 * policy.n_tokens * sizes.n_emb * (sizes.input_dim + sizes.output_dim)
+    return total + once + len(computed) * ends
+
+
 def first_modulation(policy: Any) -> nn.Module:
     """What puts out the modulated input of the first block, and its gate."""
     found: nn.Module = policy.model.transformer_blocks[0].attn_modulation
@@ -83,7 +97,10 @@ def first_modulation(policy: Any) -> nn.Module:
 DIT = Family(
     called="a DiT",
     sites=sites,
-    costs=Costs(site_costs, rest_flops),
+    costs=Costs(site_costs, rest_flops, fused_flops),
+    engines=("fused", "reference"),
+    programs=("native",),
+    compiled="call",
     stack="layers",
     calibratable=True,
     quantizable=True,

@@ -57,6 +57,8 @@ class Family:
         costs: None: FLOPs are not counted, and tables have a dash for them.
         engines: names in `ENGINES` that run it; the first one stands in for those that do not.
         programs: backends of the fused engine that it has.
+        compiled: what is one program in the fused engine: a whole "query", or a "call" of the
+            network.
         stack: what its sites are of. "layers": a run of layers, each with as many sites; "levels":
             each site is inside of the one before; "": anything else.
         calibratable: its sites are residual branches, which a calibration can compare; it then has
@@ -75,6 +77,7 @@ class Family:
     costs: Costs | None = None
     engines: tuple[str, ...] = ("reference",)
     programs: tuple[str, ...] = ("native", "torch")
+    compiled: str = "query"
     stack: str = ""
     calibratable: bool = False
     first: Callable[[Any], nn.Module] | None = None

@@ -118,6 +118,7 @@ UNET = Family(
     costs=Costs(level_costs, shallow_flops, fused_flops),
     engines=("fused", "reference"),
     programs=("native",),
+    compiled="call",
     stack="levels",
     quantizable=True,
     caches=("none", "uniform", "deepcache", "taylor", "plan"),

@@ -2,8 +2,8 @@
 #ifndef SKIPSTEP_LINEAR_H
 #define SKIPSTEP_LINEAR_H
 #include "helper.h" /* before system headers */
-#include "bfloat.h"
 #include "quantised.h"
+#include "tiles.h"
 
 #if defined(__AVX512F__)
 #define HALF_WORKS 1
@@ -16,7 +16,7 @@
 #endif
 #define FLOATS(p) *(const vec *)(p)
 
-enum { SINGLE, HALF, BFLOAT }; /* how weights are stored; BFLOAT rounds inputs as well */
+enum { SINGLE, HALF, BFLOAT, TILES }; /* how weights are stored; the last two round inputs as well */
 
 typedef struct {
   const void *weight; /* panels of PANEL columns, (inputs, PANEL) each, padded by zeros; or pairs */
@@ -65,6 +65,7 @@ static const Kernel kernels[3][ROWS + 1] = {TABLE(full), {0}, TABLE(bfloat)};
 /* Floats that `linear` needs for its scratch. */
 int64_t linear_floats(const Linear *l, int64_t rows) {
   if (l->quant) return quantised_floats(l->quant, rows);
+  if (l->stored == TILES) return tiled_pairs(rows, l->inputs);
   return l->stored == BFLOAT ? rows * pairs_of(l->inputs) : 0;
 }
 
@@ -73,26 +74,33 @@ typedef struct {
   const Linear *l;
   const Rows *rows;
   pair *pairs;
+  Tiling tiling; /* of the rows in pairs, if they lie in tiles */
 } Floats;
 
 /* Rows `from` to `to` of all in bfloat16. */
 static void round_rows(const void *what, int from, int to, int who) {
   const Floats *k = what;
   const Rows *f = k->rows;
-  for (int i = from; i < to; i++)
-    round_row(f->x + i / f->rows * f->x_stride + (int64_t)(i % f->rows) * f->ldx, k->l->inputs,
-              k->pairs + (int64_t)i * pairs_of(k->l->inputs));
+  for (int i = from; i < to; i++) {
+    const float *x = f->x + i / f->rows * f->x_stride + (int64_t)(i % f->rows) * f->ldx;
+    if (k->l->stored == TILES) tile_row(x, k->l->inputs, &k->tiling, i, k->pairs);
+    else round_row(x, k->l->inputs, k->pairs + (int64_t)i * pairs_of(k->l->inputs));
+  }
 }
 
 /* Panels `from` to `to` of columns; a panel stays in cache while all rows pass. */
 static void panels(const void *what, int from, int to, int who) {
-  const Linear *l = ((const Floats *)what)->l;
-  const pair *rounded = ((const Floats *)what)->pairs;
-  Rows f = *((const Floats *)what)->rows;
+  const Floats *k = what;
+  const Linear *l = k->l;
+  Rows f = *k->rows;
+  if (l->stored == TILES) {
+    tiled_panels(&f, &k->tiling, k->pairs, l->weight, l->bias, from, to);
+    return;
+  }
   int n = l->inputs, bytes = l->stored == HALF ? 2 : 4;
   if (l->stored == BFLOAT) {
     n = f.ldx = pairs_of(n);
-    f.x = (const float *)rounded, f.x_stride = (int64_t)f.rows * n;
+    f.x = (const float *)k->pairs, f.x_stride = (int64_t)f.rows * n;
   }
   for (int c = from * PANEL; c < to * PANEL; c += PANEL) {
     const void *w = (const char *)l->weight + (int64_t)c * n * bytes;
@@ -111,9 +119,9 @@ static void apply(Work *work, const Linear *l, const Rows *f, float *scratch) {
     quantised(work, l->quant, l->weight, l->bias, l->inputs, l->outputs, f, scratch);
     return;
   }
-  const Floats what = {l, f, (pair *)scratch};
-  const int all = f->batch * f->rows;
-  if (l->stored == BFLOAT)
+  const int all = f->batch * f->rows, tiles = l->stored == TILES;
+  const Floats what = {l, f, tiles ? aligned(scratch) : (pair *)scratch, tiling(all, l->inputs)};
+  if (l->stored == BFLOAT || tiles)
     share(work, round_rows, &what, all, (int64_t)all * l->inputs * ROUND_COST);
   share(work, panels, &what, (l->outputs + PANEL - 1) / PANEL, (int64_t)all * l->inputs * l->outputs);
 }

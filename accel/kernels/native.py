@@ -32,13 +32,16 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 HEADERS = tuple(
     SOURCE.with_name(f"{name}.h")
-    for name in ("vector", "helper", "bfloat", "rotation", "quantised", "linear", "unet")
+    for name in (
+        *("vector", "attention", "helper", "bfloat", "tiles", "rotation", "quantised", "linear"),
+        *("unet", "dit", "calls"),
+    )
 )
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 SYMBOLS = (
     *("query", "operate", "scratch_floats", "linear", "linear_floats", "panel_width", "half_works"),
     *("integers_work", "packing_depth", "packing_group", "packing_offset", "helper_counts"),
-    "bfloat_works",
+    *("bfloat_works", "tiles_work"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The operations of unet.h, and rows of channels that they read and write."""
+"""The operations of unet.h and dit.h, and rows of channels that they read and write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .packed import Linear, Packed
 
-CONVOLVE, NORM, COPY, MISH, PLUS = range(5)
+CONVOLVE, NORM, COPY, MISH, PLUS, MODULATE, TURN, MIX, CURVE, GATE = range(10)
 FLOAT = 4  # bytes
 
 
@@ -150,6 +150,7 @@ def norm(packed: Packed, module: Any, start: Rows, to: Rows, **more: Any) -> Ope
     )
 
 
-def moved(kind: int, start: Rows, to: Place) -> Operation:
-    """COPY, MISH or PLUS of all positions."""
-    return Operation(kind, length=start.length, channels=start.channels, start=start.place(), to=to)
+def moved(kind: int, start: Rows, to: Place, **more: Any) -> Operation:
+    """Something that is done position by position, from `start` to `to`."""
+    sizes = {"length": start.length, "channels": start.channels}
+    return Operation(kind, start=start.place(), to=to, **{**sizes, **more})

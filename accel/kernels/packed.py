@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STORE, GELU, ADD = range(3)
-SINGLE, HALF, BFLOAT = range(3)  # how weights are stored
+SINGLE, HALF, BFLOAT, TILES = range(4)  # how weights are stored
+SIDE = 16  # pairs in a row of a tile, see tiles.h
 KEPT = (
     torch.float16,
     torch.bfloat16,
@@ -116,12 +117,14 @@ class Packed:
 
     Weights that half precision represents exactly are stored in it, which loses nothing and reads
     half as much. `precision` as an engine has it: half stores all of them so, bf16 all as bfloat16,
-    to which their layer's inputs are then rounded too; layers where a weight would overflow stay.
+    in tiles where the CPU multiplies those, to which their layer's inputs are then rounded too;
+    layers where a weight would overflow stay.
     """
 
     def __init__(self, loaded: ctypes.CDLL, precision: str = "exact") -> None:
         self.loaded = loaded
         self.panel, self.half_works = loaded.panel_width(), bool(loaded.half_works())
+        self.tiles_work = bool(loaded.tiles_work())
         self.precision = precision
         self.held: list[Tensor] = []
 
@@ -138,8 +141,9 @@ class Packed:
         missing = -outputs % self.panel
         stored, chosen = self._stored(weight.detach())
         values = F.pad(chosen, (0, 0, 0, missing))
-        if stored == BFLOAT:  # (in / 2, panel) pairs
-            values = F.pad(values, (0, inputs % 2)).view(-1, self.panel, (inputs + 1) // 2, 2)
+        if stored in (BFLOAT, TILES):  # (in / 2, panel) pairs, of whole tiles
+            values = F.pad(values, (0, -inputs % (2 if stored == BFLOAT else 2 * SIDE)))
+            values = values.view(-1, self.panel, values.shape[1] // 2, 2)
         else:
             values = values.view(-1, self.panel, inputs)
         padded_bias = F.pad(bias.detach(), (0, missing))
@@ -155,7 +159,8 @@ class Packed:
         """How weights are stored, and they so."""
         if self.precision == "bf16":
             rounded = values.bfloat16()
-            return (BFLOAT, rounded) if bool(rounded.isfinite().all()) else (SINGLE, values)
+            stored = TILES if self.tiles_work else BFLOAT
+            return (stored, rounded) if bool(rounded.isfinite().all()) else (SINGLE, values)
         half = values.half()
         exact = bool((half.float() == values).all())
         rounds = self.precision == "half" and bool(half.isfinite().all())

@@ -8,7 +8,8 @@
 #define SKIPSTEP_UNET_H
 #include "linear.h"
 
-enum { CONVOLVE, NORM, COPY, MISH, PLUS }; /* operations */
+enum { CONVOLVE, NORM, COPY, MISH, PLUS };          /* operations, */
+enum { MODULATE = PLUS + 1, TURN, MIX, CURVE, GATE }; /* and those of dit.h */
 
 typedef struct {
   float *at;
@@ -107,18 +108,5 @@ static void convolve(Work *work, const Operation *o) {
   const Place *x = &o->from, *y = &o->to;
   const Rows rows = {o->batch, o->length, x->at, x->stride, x->ld, y->at, y->stride, y->ld, STORE};
   apply(work, &o->linear, &rows, o->scratch);
-}
-
-/* Operations in their order; `time` is what the step says to every row, `seen` what a row has seen.
- * helped: whether another thread may take columns. */
-void operate(const Operation *o, int32_t n, const float *time, const float *seen,
-             int64_t seen_stride, int32_t helped) {
-  Work work = begin(helped);
-  for (const Operation *last = o + n; o < last; o++) switch (o->kind) {
-      case CONVOLVE: convolve(&work, o); break;
-      case NORM: norm(o, time, seen, seen_stride); break;
-      default: pass(o);
-    }
-  end(&work);
 }
 #endif

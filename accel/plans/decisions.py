@@ -66,12 +66,14 @@ class Threshold:
         """Whether its polynomial follows from a calibration, so from a model's weights."""
         return self.probe == "norm"
 
-    def rescaled(self, change: np.ndarray) -> np.ndarray:
-        """The polynomial, infinite beyond `most`; NaN stays."""
-        with np.errstate(invalid="ignore"):
-            value = np.polyval(self.rescale, change)
-        value = np.where(value < 0, 0, value)
-        return np.where(change > self.most, math.inf, value)
+    def rescaled(self, change: Tensor) -> Tensor:
+        """The polynomial in float64, infinite beyond `most`; NaN stays."""
+        change = change.double()
+        value = torch.zeros_like(change)
+        for coefficient in self.rescale:
+            value = value * change + coefficient
+        value = torch.where(value < 0, 0.0, value)
+        return torch.where(change > self.most, math.inf, value)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `most` is null where it is infinite."""
@@ -120,6 +122,7 @@ class Decisions:
         self.rule, self.time = rule, time
         self.columns: list[Tensor] = []
         self.before: Tensor | None = None
+        self.size: Tensor | None = None  # of `before`, where it is known
         self.total: Tensor | float = 0.0
 
     @property
@@ -143,35 +146,55 @@ class Decisions:
             anew: there is nothing to reuse, so all rows compute; also where the probe's shape is
                 another one than before.
         """
-        rule, probe = self.rule, probes[self.rule.probe]()
+        probe = probes[self.rule.probe]()
         now = probe.reshape(len(probe), -1)
-        if self.before is not None and self.before.shape != now.shape:
-            self.before, self.total, anew = None, 0.0, True
-        before = now if self.before is None else self.before
-        change, size = change_of(now, before)
-        if self.time is not None and step:
-            change = change + (self.time[step] - self.time[step - 1]).abs().sum()
-            size = size + self.time[step - 1].abs().sum()
-        rescaled = torch.from_numpy(rule.rescaled((change / size).cpu().numpy())).to(now.device)
-        total = rescaled + self.total if rule.accumulates else rescaled
-        go = ~(total < rule.limit)
-        if anew or step in rule.always:
-            go = torch.ones_like(go)
-        self.total = torch.where(go, 0.0, total)
-        self.before = now if rule.accumulates else torch.where(go[:, None], now, before)
+        if (
+            self.before is None
+            or self.before.shape != now.shape
+            or anew
+            or step in self.rule.always
+        ):
+            go = torch.ones(len(now), dtype=torch.bool, device=now.device)
+            self.total = 0.0
+        else:
+            go = self._wanted(step, now, self.before)
+        self._keep(now, go)
         self.columns.append(go)
         self.latest = now
         return go
 
+    def _wanted(self, step: int, now: Tensor, before: Tensor) -> Tensor:
+        """(B,) bool: rows whose probe has changed too much."""
+        rule = self.rule
+        change, size = extent(now - before), self.size
+        if size is None:
+            size = self.size = extent(before)
+        if self.time is not None:
+            change = change + (self.time[step] - self.time[step - 1]).abs().sum()
+            size = size + self.time[step - 1].abs().sum()
+        total = rule.rescaled(change / size)
+        if rule.accumulates:
+            total = total + self.total
+        go = ~(total < rule.limit)
+        self.total = torch.where(go, 0.0, total)
+        return go
+
+    def _keep(self, now: Tensor, go: Tensor) -> None:
+        """What the next step is compared with: this one, or the last one that was computed."""
+        if self.before is None or self.rule.accumulates or bool(go.all()):
+            self.before, self.size = now, None
+        elif bool(go.any()):
+            self.before, self.size = torch.where(go[:, None], now, self.before), None
+
     def all_computed(self) -> None:
         """After `ask`: what was to be reused does not fit, so every row computes after all."""
         self.columns[-1] = torch.ones_like(self.columns[-1])
-        self.total, self.before = 0.0, self.latest
+        self.total, self.before, self.size = 0.0, self.latest, None
 
 
-def change_of(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, K), (B, K) -> (B,) |now - before| and |before|, float64; a change is their ratio."""
-    return (now - before).abs().sum(1).double(), before.abs().sum(1).double()
+def extent(values: Tensor) -> Tensor:
+    """(B, K) -> (B,) sum of magnitudes, float64; a change is |now - before| over |before|."""
+    return values.abs().sum(1).double()
 
 
 def probe_changes(inputs: Tensor, live: int, time: Tensor | None) -> np.ndarray:

@@ -70,7 +70,7 @@ def check_cache(
     calibration = recipe.forced()
     if calibration or not CACHES[cache.name].calibrated:
         plan = resolve(policy, cache, calibration)
-        check_plan(engine, plan)
+        check_plan(engine, plan, policy)
         return plan.adapted
     return ()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import time
@@ -10,28 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
-
-from policies import save_policy
-from skipstep.whole_files import write_whole
 
 from ..formatting import named, task_words, underlined
 from ..jobs.runner import Runner
 from ..jobs.session import logged, run_unless_done, signature
-from ..loggers import NullLogger
 from ..metrics import wilson
-from ..store.files import read_rows
 from ..store.folder import RunStore
 from .prepare import TrainJob, precision, prepare_training
 from .settings import TrainConfig
-from .state import load_state, save_state
+from .state import load_state
+from .steps import POLICY, STATE, Progress, take_steps
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-METRICS, STATE, POLICY = "metrics.jsonl", Path("checkpoints/state.safetensors"), "policy"
 
 
 def run_train(job: TrainJob, folder: Path) -> dict[str, Any]:
@@ -47,13 +38,14 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     trainer = Trainer(job)
     policy, average = trainer.policy, trainer.ema.policy
-    n_done = load_state(store.folder / STATE, policy, average, trainer.optimizer)
-    rows = [row for row in read_metrics(store.folder) if row["step"] <= n_done]
-    _describe(job, n_done)
+    progress = Progress(
+        store, *load_state(store.folder / STATE, policy, average, trainer.optimizer)
+    )
+    _describe(job, progress.n_done)
     with logged(job, store.folder, "train", "train") as logger:
-        for row in rows:
+        for row in progress.rows:
             logger.metrics(row["step"], row)
-        _steps(trainer, store, logger, rows, n_done)
+        take_steps(trainer, progress, logger)
         result = {
             "task": job.task.name,
             "init": job.runner.init,
@@ -63,7 +55,10 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
             "n_episodes": len(job.data.ends),
             "n_windows": len(job.train),
             "n_valid_windows": len(job.valid),
-            **{k: _last(rows, k) for k in ("loss", "val_loss", "success_rate", "mean_score")},
+            **{
+                k: _last(progress.rows, k)
+                for k in ("loss", "val_loss", "success_rate", "mean_score")
+            },
             "rollout_episodes": job.runner.rollout_episodes,
             "policy": POLICY,
             "policy_fingerprint": trainer.ema.policy.fingerprint(),
@@ -74,64 +69,6 @@ def _run(job: TrainJob, store: RunStore) -> dict[str, Any]:
         numbers = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
         logger.finish(numbers, [], store.folder)
         return result
-
-
-def _steps(
-    trainer: Trainer,
-    store: RunStore,
-    logger: NullLogger,
-    rows: list[dict[str, Any]],
-    n_done: int,
-) -> None:
-    config, job = trainer.config, trainer.job
-    n_steps = config.n_steps
-    losses: list[torch.Tensor] = []
-    with tqdm(total=n_steps, initial=n_done, desc=job.name, unit="step", disable=None) as bar:
-        for n in range(n_done + 1, n_steps + 1):
-            losses.append(trainer.update(n - 1))
-            bar.update()
-
-            def due(every: int, n: int = n) -> bool:
-                return every > 0 and (n % every == 0 or n == n_steps)
-
-            # a checkpoint closes a row, so that a run that goes on from it logs the same numbers
-            if not any(
-                due(getattr(config, f"{what}_every"))
-                for what in ("log", "checkpoint", "val", "rollout")
-            ):
-                continue
-            row: dict[str, Any] = {
-                "step": n,
-                "loss": float(torch.stack(losses).mean()),
-                "lr": trainer.optimizer.param_groups[0]["lr"],
-            }
-            losses.clear()
-            if not np.isfinite(row["loss"]):
-                raise FloatingPointError(
-                    f"the loss is not finite at step {n}: lower runner.lr (it is {config.lr})"
-                )
-            if due(config.val_every) and len(job.valid):
-                row["val_loss"] = trainer.validate()
-            if due(config.rollout_every):
-                row |= trainer.rollout()
-            rows.append(row)
-            write_whole(store.folder / METRICS, "".join(json.dumps(r) + "\n" for r in rows))
-            logger.metrics(n, row)
-            bar.set_postfix_str(f"loss {row['loss']:.4f}")
-            if due(config.checkpoint_every):
-                # the policy first: a state that says "done" must have its policy
-                save_policy(trainer.ema.policy, store.folder / POLICY, torch.float32)
-                save_state(
-                    store.folder / STATE,
-                    trainer.policy,
-                    trainer.ema.policy,
-                    trainer.optimizer,
-                    n,
-                )
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    return read_rows(folder / METRICS)
 
 
 def _last(rows: list[dict[str, Any]], key: str) -> float | None:

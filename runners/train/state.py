@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from skipstep.whole_files import replacing
 from ..store.folder import StoreError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LOSSES = "losses"
 ENCODER = "obs_encoder."  # before the names of an encoder's weights; "encoder" is a transformer's
 
 
@@ -26,14 +27,26 @@ def save_state(
     average: DiffusionPolicy,
     optimizer: torch.optim.AdamW,
     n_updates: int,
+    losses: Sequence[Tensor] = (),
 ) -> None:
-    """Weights, their average, AdamW's moments, an encoder's statistics, the number of updates."""
+    """Weights, their average, AdamW's moments, an encoder's statistics, the number of updates.
+
+    Args:
+        path: the file.
+        policy: as it is trained.
+        average: of its weights.
+        optimizer: of the training.
+        n_updates: that were made.
+        losses: of the last ones, which no row of metrics has yet.
+    """
     tensors: dict[str, Tensor] = {}
     for (name, parameter), (_, mean) in zip(_weights(policy), _weights(average), strict=True):
         tensors |= {f"model.{name}": parameter.detach(), f"ema.{name}": mean.detach()}
         tensors |= {f"{m}.{name}": optimizer.state[parameter][m] for m in MOMENTS}
     for kind, held in (("model", policy), ("ema", average)):
         tensors |= {f"{kind}.{name}": buffer for name, buffer in _statistics(held)}
+    if losses:
+        tensors[LOSSES] = torch.stack([*losses])
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
     with replacing(path) as temporary:
@@ -45,10 +58,14 @@ def save_state(
 @torch.no_grad()
 def load_state(
     path: Path, policy: DiffusionPolicy, average: DiffusionPolicy, optimizer: torch.optim.AdamW
-) -> int:
-    """Put a saved state into the objects of a fresh training; the number of updates, 0 if none."""
+) -> tuple[int, list[Tensor]]:
+    """Put a saved state into the objects of a fresh training.
+
+    Returns:
+        the number of updates, 0 without a file, and the losses that were saved with it.
+    """
     if not path.exists():
-        return 0
+        return 0, []
     try:
         with safe_open(path, framework="pt") as file:
             n_updates = int(file.metadata()["n_updates"])
@@ -65,11 +82,12 @@ def load_state(
             for kind, held in (("model", policy), ("ema", average)):
                 for name, buffer in _statistics(held):
                     buffer.copy_(file.get_tensor(f"{kind}.{name}"))
+            losses = [*file.get_tensor(LOSSES)] if LOSSES in file.keys() else []  # noqa: SIM118
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise StoreError(
             f"{path} is damaged ({' '.join(str(error).split())}): force=true starts anew"
         ) from error
-    return n_updates
+    return n_updates, losses
 
 
 def _weights(policy: DiffusionPolicy) -> Iterator[tuple[str, nn.Parameter]]:

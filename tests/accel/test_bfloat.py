@@ -17,7 +17,7 @@ from torch import Tensor
 from accel import FusedConfig, UniformConfig, accelerated, resolve_engine
 from accel.engines import backend
 from accel.kernels import compiled, native
-from accel.kernels.packed import ADD, BFLOAT, GELU, SINGLE, STORE, Packed
+from accel.kernels.packed import ADD, BFLOAT, GELU, SIDE, SINGLE, STORE, TILES, Packed
 from policies import from_reference
 from tests.accel.test_fused import OBS, POLICIES, TO
 from tests.accel.test_helper import inputs, threads
@@ -28,16 +28,27 @@ pytestmark = pytest.mark.skipif(LOADED is None, reason="no C compiler here")
 
 BF16 = FusedConfig(precision="bf16")
 LEAST_NORMAL = 2.0**-126
-ODD = [(1, 1, 1), (7, 33, 5), (11, 48, 40), (3, 250, 70), (13, 64, 65)]
+ODD = [(1, 1, 1), (7, 33, 5), (11, 48, 40), (3, 250, 70), (13, 64, 65), (33, 64, 40), (88, 70, 9)]
 """(rows, inputs, outputs)"""
 
 
-def layer(x: Tensor, weight: Tensor, bias: Tensor, then: int = STORE, before: Any = None) -> Tensor:
+KINDS = pytest.mark.parametrize("stored", [BFLOAT, TILES], ids=["pairs", "tiles"])
+
+
+def layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    then: int = STORE,
+    before: Any = None,
+    stored: int = BFLOAT,
+) -> Tensor:
     """(rows, in) -> (rows, out) through C, weights and inputs in bfloat16."""
     assert LOADED is not None
     packed = Packed(LOADED, "bf16")
+    packed.tiles_work = stored == TILES
     linear = packed.linear(weight, bias)
-    assert linear.stored == BFLOAT
+    assert linear.stored == stored
     columns = len(weight) + -len(weight) % packed.panel
     out = torch.zeros(len(x), columns)
     if before is not None:
@@ -59,43 +70,63 @@ def to_float32(exact: Fraction) -> Fraction:
     return nearest if abs(nearest) >= Fraction(LEAST_NORMAL) else Fraction(0)
 
 
-def as_documented(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """VDPBF16PS over the pairs of each row and column, in exact numbers rounded one by one."""
+def flushed(values: Tensor) -> list[list[Fraction]]:
+    """(n, m) -> the numbers, denormals being zero."""
+    kept = torch.where(values.abs() < LEAST_NORMAL, 0.0, values.double())
+    return [[Fraction(v) for v in row] for row in kept.tolist()]
 
-    def exact(values: Tensor) -> list[list[Fraction]]:
-        flushed = torch.where(values.abs() < LEAST_NORMAL, 0.0, values.double())
-        return [[Fraction(v) for v in row] for row in flushed.tolist()]
 
-    width = x.shape[1] % 2
-    a, b = (exact(F.pad(t.bfloat16().float(), (0, width))) for t in (x, weight))
-    (sums,) = exact(bias[None])
-    found = torch.empty(len(a), len(b))
-    for r, row in enumerate(a):
-        for c, column in enumerate(b):
-            total = sums[c]
-            for k in range(0, len(row), 2):
-                for j in (k + 1, k):  # the second of a pair comes first
-                    total = to_float32(total + row[j] * column[j])
-            found[r, c] = float(total)
-    return found
+def in_pairs(row: list[Fraction], column: list[Fraction], bias: Fraction) -> float:
+    """VDPBF16PS over the pairs: the second of a pair comes first."""
+    total = bias
+    for k in range(0, len(row), 2):
+        for j in (k + 1, k):
+            total = to_float32(total + row[j] * column[j])
+    return float(total)
+
+
+def in_tiles(row: list[Fraction], column: list[Fraction], bias: Fraction) -> float:
+    """TDPBF16PS over tiles: first and second values of pairs apart; the bias comes last."""
+    total = Fraction(0)
+    for start in range(0, len(row), 2 * SIDE):
+        sums = [Fraction(0), Fraction(0)]
+        for k in range(start, min(start + 2 * SIDE, len(row))):
+            sums[k % 2] = to_float32(sums[k % 2] + row[k] * column[k])
+        total = to_float32(total + to_float32(sums[0] + sums[1]))
+    return float(total)
+
+
+def as_documented(x: Tensor, weight: Tensor, bias: Tensor, stored: int) -> Tensor:
+    """The instruction over each row and column, in exact numbers rounded one by one."""
+    missing = (0, x.shape[1] % 2)
+    rows, columns = (flushed(F.pad(t.bfloat16().float(), missing)) for t in (x, weight))
+    (biases,), add = flushed(bias[None]), in_pairs if stored == BFLOAT else in_tiles
+    sums = [[add(a, b, c) for b, c in zip(columns, biases, strict=True)] for a in rows]
+    return torch.tensor(sums) + (bias if stored == TILES else 0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-19, 3e-39])
-@pytest.mark.parametrize("shape", [(2, 6, 3), (3, 9, 4), (7, 32, 5)])
-def test_sums_are_those_of_the_instruction(shape: tuple[int, int, int], scale: float) -> None:
+@pytest.mark.parametrize("shape", [(2, 6, 3), (3, 9, 4), (7, 32, 5), (2, 75, 2), (18, 40, 1)])
+@KINDS
+def test_sums_are_those_of_the_instruction(
+    stored: int, shape: tuple[int, int, int], scale: float
+) -> None:
     """Down to where products, sums or weights are denormal."""
     rows, k, n = shape
     generator = torch.Generator().manual_seed(k)
     x, weight, bias = (torch.randn(size, generator=generator) for size in ((rows, k), (n, k), (n,)))
     x, weight, bias = x * scale, weight * min(scale * 1e3, 1.0), bias * scale**2
-    made = layer(x, weight, bias)
-    torch.testing.assert_close(made, as_documented(x, weight, bias), atol=0, rtol=0)
+    made = layer(x, weight, bias, stored=stored)
+    torch.testing.assert_close(made, as_documented(x, weight, bias, stored), atol=0, rtol=0)
     assert bool(made.any()) == (scale > 1e-30)
 
 
 @pytest.mark.parametrize("then", [STORE, GELU, ADD])
 @pytest.mark.parametrize("shape", ODD)
-def test_sums_are_within_the_bounds_of_float64(shape: tuple[int, int, int], then: int) -> None:
+@KINDS
+def test_sums_are_within_the_bounds_of_float64(
+    stored: int, shape: tuple[int, int, int], then: int
+) -> None:
     """As many roundings as terms: (inputs + 1) 2^-24 of the sum of magnitudes."""
     rows, k, n = shape
     generator = torch.Generator().manual_seed(k)
@@ -105,7 +136,7 @@ def test_sums_are_within_the_bounds_of_float64(shape: tuple[int, int, int], then
     a, b = (t.bfloat16().double() for t in (x, weight))
     exact, size = a @ b.T + bias.double(), a.abs() @ b.abs().T + bias.abs().double()
     bound = (k + 2) * 2.0**-24 * size
-    made = layer(x, weight, bias, then, before).double()
+    made = layer(x, weight, bias, then, before, stored).double()
     if then == GELU:
         exact, bound = F.gelu(exact), 1.2 * bound + 1e-6
     if then == ADD:
@@ -113,16 +144,17 @@ def test_sums_are_within_the_bounds_of_float64(shape: tuple[int, int, int], then
     assert bool(((made - exact).abs() <= bound).all())
 
 
-def test_inputs_are_rounded_as_torch_rounds_them() -> None:
+@KINDS
+def test_inputs_are_rounded_as_torch_rounds_them(stored: int) -> None:
     """Halves to even, infinity stays, NaN too, denormals are zero: a weight of one shows it."""
     ones = torch.ones(1, 1)
     numbers = np.random.default_rng(0).integers(0, 2**32, 4000, dtype=np.uint32)
     edges = np.array([0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800000, 0xFF800000], dtype=np.uint32)
     x = torch.from_numpy(np.concatenate([numbers, edges]).view(np.float32))[:, None]
     x = x[(x.abs() >= LEAST_NORMAL).squeeze() | x.isnan().squeeze()]
-    made = layer(x, ones, torch.zeros(1))
+    made = layer(x, ones, torch.zeros(1), stored=stored)
     torch.testing.assert_close(made, x.bfloat16().float(), atol=0, rtol=0, equal_nan=True)
-    assert not bool(layer(torch.full((1, 1), 1e-39), ones, torch.zeros(1)).any())
+    assert not bool(layer(torch.full((1, 1), 1e-39), ones, torch.zeros(1), stored=stored).any())
 
 
 def test_a_layer_whose_weights_would_overflow_stays_exact() -> None:
@@ -138,9 +170,15 @@ def _emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.library(), "bfloat_works", lambda: 1)
 
 
-@pytest.mark.usefixtures("_emulated")
+@pytest.fixture(params=[False, True], ids=["pairs", "tiles"])
+def tiles(request: pytest.FixtureRequest, _emulated: None, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the CPU multiplies tiles, too."""
+    monkeypatch.setattr(native.library(), "tiles_work", lambda: int(request.param))
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("network", ["causal", "in-painting", "unet", "unet, local"])
-def test_the_engine_rounds_no_more_than_that(network: str) -> None:
+def test_the_engine_rounds_no_more_than_that(network: str, tiles: bool) -> None:
     if network.startswith("unet"):
         kind = "local" if "local" in network else "global, scaled"
         policy = from_reference(live_unet(kind, steps=3))
@@ -155,10 +193,11 @@ def test_the_engine_rounds_no_more_than_that(network: str) -> None:
         expected = slow.act(*inputs(policy))
     assert torch.equal(*found)
     assert 0 < float((found[0] - expected).norm() / expected.norm()) < 0.05
-    assert kernels == (set() if network.startswith("unet") else {"bf16_native"})
+    expected_kernel = "bf16_tiles" if tiles else "bf16_native"
+    assert kernels == (set() if network.startswith("unet") else {expected_kernel})
 
 
-@pytest.mark.usefixtures("_emulated")
+@pytest.mark.usefixtures("tiles")
 def test_rows_do_not_depend_on_their_neighbours() -> None:
     policy, obs = POLICIES["causal", 0], torch.randn(5, TO, OBS)
     with accelerated(policy, engine=BF16) as fast:
@@ -190,18 +229,26 @@ def test_without_the_instruction_torch_is_chosen(monkeypatch: pytest.MonkeyPatch
         resolve_engine(FusedConfig(backend="native", precision="bf16"), policy)
 
 
-def test_the_instruction_is_compiled_where_a_cpu_has_it(tmp_path: Path) -> None:
-    """For a CPU with it, whichever this one is: two panels' halves for 1 to 6 rows."""
+def assembly(cpu: str, folder: Path) -> list[str]:
+    """What the compiler makes of native.c for another CPU."""
     flags = [flag for flag in native.FLAGS if flag != "-march=native"]
-    words = [*compiled._compiler(), *flags, "-march=cooperlake", "-S", str(native.SOURCE)]
-    made = subprocess.run(
-        [*words, "-o", str(tmp_path / "native.s")], capture_output=True, text=True
-    )
-    if made.returncode and "cooperlake" in made.stderr:
+    words = [*compiled._compiler(), *flags, f"-march={cpu}", "-S", str(native.SOURCE)]
+    made = subprocess.run([*words, "-o", str(folder / "native.s")], capture_output=True, text=True)
+    if made.returncode and cpu in made.stderr:
         pytest.skip("this compiler does not know such a CPU")
     assert not made.returncode, made.stderr
-    lines = (tmp_path / "native.s").read_text().splitlines()
+    return (folder / "native.s").read_text().splitlines()
+
+
+def test_the_instruction_is_compiled_where_a_cpu_has_it(tmp_path: Path) -> None:
+    """For a CPU with it, whichever this one is: two panels' halves for 1 to 6 rows."""
+    lines = assembly("cooperlake", tmp_path)
     assert sum("vdpbf16ps" in line and "zmm" in line for line in lines) >= 2 * (
         1 + 2 + 3 + 4 + 5 + 6
     )
     assert any("vcvtneps2bf16" in line for line in lines)
+
+
+def test_tiles_are_compiled_where_a_cpu_has_them(tmp_path: Path) -> None:
+    """Four sums for two blocks of rows, and four for two panels."""
+    assert sum("tdpbf16ps" in line for line in assembly("sapphirerapids", tmp_path)) >= 8

@@ -24,7 +24,7 @@ from accel import (
     sites_of,
 )
 from accel.engines import backend
-from accel.engines.unet import FusedUnet
+from accel.engines.calls import FusedCalls
 from accel.kernels.native import library
 from accel.kernels.operations import COPY, MISH, PLUS, Rows, Section, moved, norm
 from accel.kernels.packed import Packed
@@ -107,7 +107,7 @@ def test_cells_and_cached_bytes_are_the_references(cache: Any) -> None:
             fast.act(*inputs())
             fast.act(*inputs())
             stats.append(fast.stats())
-            assert isinstance(fast._engine, FusedUnet) == (engine == "fused")
+            assert isinstance(fast._engine, FusedCalls) == (engine == "fused")
     assert stats[0]["computed"] == stats[1]["computed"]
     assert cache.name == "none" or stats[0]["cache_bytes"] == stats[1]["cache_bytes"]
 

@@ -76,7 +76,7 @@ def test_rows_decide_for_themselves_and_what_is_no_number_computes() -> None:
 
 def test_rescaling_is_clipped_at_zero_and_unknown_changes_compute() -> None:
     rule = replace(RULE, rescale=(1.0, -0.5), most=1.0, always=(0,))
-    assert rule.rescaled(np.array([0.2, 0.75, 2.0])).tolist() == [0.0, 0.25, math.inf]
+    assert rule.rescaled(torch.tensor([0.2, 0.75, 2.0]).double()).tolist() == [0.0, 0.25, math.inf]
     assert decided(rule, [[10], [17.5], [17.5], [36]]) == [[True, False, False, True]]
 
 

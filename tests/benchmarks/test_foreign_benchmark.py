@@ -7,23 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.foreign import main
+from benchmarks.foreign import AFTER, DECIDES, STACK, main
+from benchmarks.foreign_models import SUBJECTS
+
+HOOKS = ("diffusers TaylorSeer, order 0", "diffusers FirstBlockCache")
 
 
-def test_arms_compute_the_same_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--heads", "1", "--size", "4", "--steps", "4", "--rounds", "2"]
+@pytest.mark.parametrize("model", SUBJECTS)
+def test_arms_compute_the_same_steps(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--heads", "1", "--size", "4", "--steps", "4", "--rounds", "2", "--model", model]
     assert main([*words, "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "foreign.json").read_text())
+    found = json.loads((tmp_path / "foreign.json").read_text())["models"][model]
     assert found["overhead"]["bit_equal"]
-    ours = found["beside"]["attach, output of the stack"]
-    assert ours["largest_difference"] == 0
-    times = {name: arm["cpu_p50_ms"] for name, arm in found["arms"].items()}
-    assert ours["speed_ratio"] == pytest.approx(
-        times["diffusers TaylorSeer, order 0"] / times["attach, output of the stack"]
-    )
+    for ours, other in zip((STACK, DECIDES), HOOKS, strict=True):
+        pair = found["beside"][ours][other]
+        assert pair["same_steps"]
+        assert pair["largest_difference"] < 1e-5
+        assert pair["speed_ratio"][1] <= pair["speed_ratio"][0] <= pair["speed_ratio"][2]
+    steps = {name: arm["computed"] for name, arm in found["arms"].items()}
+    assert steps["plain"] == steps["attach, everything computed"] == 4
+    assert {steps[name] for name in (STACK, AFTER, DECIDES, *HOOKS)} == {2}
     said = capsys.readouterr().out
-    assert "| attach, output of the stack " in said
-    assert ("cache-dit, F1B0" in times) != ("cache-dit, F1B0" in found["missing"])
+    assert f"| {STACK} " in said
+    for name in ("cache-dit, F1B0", "cache-dit, FBCache"):
+        assert (name in steps) != (name in found["missing"])
     assert "bit-equal" in said
 
 

@@ -74,17 +74,18 @@ def test_one_call_of_the_network(policy: DiffusionPolicy) -> None:
 
 @pytest.mark.parametrize(("kind", "ending"), [("euler", ""), ("rk4", "_rk4")])
 def test_a_query(kind: str, ending: str, policy: DiffusionPolicy) -> None:
-    """From the conditioning vector, in both engines' names."""
+    """From the conditioning vector, in both engines."""
     chosen = policy.with_sampler(kind)
     assert chosen.n_inference_steps == CALLS[kind]
     close(chosen.denoised(condition(), noise()), f"action_normalised{ending}")
     for engine in ("reference", "fused"):
         with accelerated(policy, sampler=kind, engine=engine) as fast:
             found = fast.denoise(condition(), noise())
-        assert torch.equal(found, chosen.denoise(condition(), noise()))
-    found = chosen.normalizer.normalize("action", found)
-    raw = chosen.normalizer.normalize("action", recorded(f"action{ending}"))
-    torch.testing.assert_close(found, raw, atol=ATOL, rtol=0)
+        if engine == "reference":
+            assert torch.equal(found, chosen.denoise(condition(), noise()))
+        found = chosen.normalizer.normalize("action", found)
+        raw = chosen.normalizer.normalize("action", recorded(f"action{ending}"))
+        torch.testing.assert_close(found, raw, atol=ATOL, rtol=0)
 
 
 def test_each_step(policy: DiffusionPolicy) -> None:

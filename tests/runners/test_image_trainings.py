@@ -360,7 +360,8 @@ def test_a_state_has_the_statistics_of_norms_over_batches(tmp_path: Path) -> Non
     for step in range(3):
         first.update(step)
     save_state(tmp_path / "state", first.policy, first.ema.policy, first.optimizer, 3)
-    assert load_state(tmp_path / "state", second.policy, second.ema.policy, second.optimizer) == 3
+    taken = load_state(tmp_path / "state", second.policy, second.ema.policy, second.optimizer)
+    assert taken == (3, [])
     for training in (first, second):
         training.update(3)
     for ours, theirs in ((first.policy, second.policy), (first.ema.policy, second.ema.policy)):

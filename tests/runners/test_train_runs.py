@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from policies import export_reference, load_policy, save_policy
@@ -189,29 +190,53 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert "finished already" in capfd.readouterr().out
 
 
-def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_goes_on_from_the_step_that_it_had_reached(
+    sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the weights and metrics of one that nobody interrupts; no checkpoint is due before."""
     data = write_robomimic(tmp_path / "a.hdf5")
-    options = ["task=lift", f"runner.data={data}", "runner.n_steps=130", "runner.log_every=5"]
-    command = [sys.executable, str(PROJECT / "run.py"), *SMALL, *options]
-    command.append("runner.checkpoint_every=20")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    options = [*SMALL, "task=lift", f"runner.data={data}", "runner.n_steps=150"]
+    options += ["runner.log_every=40", "runner.val_every=50", "runner.checkpoint_every=150"]
+    cut, calm = tmp_path / "cut", tmp_path / "calm"
+    for folder in (cut, calm):
+        folder.mkdir()
+    command = [sys.executable, str(PROJECT / "run.py"), *options]
+    process = subprocess.Popen(command, cwd=cut, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(Path().glob("multirun/main/*/checkpoints/s*")):
+    while time.monotonic() < deadline and not list(cut.glob("multirun/main/*/metrics.jsonl")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "interrupted: run the same command again" in said
     assert "Traceback" not in said
+    (left,) = cut.glob("multirun/main/*")
+    assert json.loads((left / "status.json").read_text())["status"] == "interrupted"
+    assert not list(left.rglob(".*.tmp"))
+    with safe_open(left / "checkpoints/state.safetensors", framework="pt") as file:
+        n_done = int(file.metadata()["n_updates"])
+    assert 40 <= n_done < 150, "too fast to be interrupted"
+    load_policy(left / "policy")
+    for folder in (cut, calm):
+        monkeypatch.chdir(folder)
+        assert run(options) == 0
+    assert f"steps {n_done + 1} to 150" in (left / "run.log").read_text()
+    other = next(calm.glob("multirun/main/*"))
+    for name in ("policy/weights.safetensors", "checkpoints/state.safetensors"):
+        ours, theirs = (load_file(f / name) for f in (left, other))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
+    assert metrics(left) == metrics(other)
+
+
+def test_a_training_that_is_done_over_keeps_the_earlier_one(tmp_path: Path) -> None:
+    data = write_robomimic(tmp_path / "a.hdf5")
+    options = [*SMALL, "task=lift", f"runner.data={data}", "runner.n_steps=4"]
+    assert run(options) == 0
     (folder,) = Path().glob("multirun/main/*")
-    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
-    assert not list(folder.rglob(".*.tmp"))
-    assert metrics(folder)
-    load_policy(folder / "policy")
-    assert run(command[2:]) == 0
-    assert metrics(folder)[-1]["step"] == 130
     finished = load_file(folder / "policy/weights.safetensors")
-    assert run([*command[2:], "force=true"]) == 0
+    assert run([*options, "force=true"]) == 0
     assert (folder / "previous/0/checkpoints/state.safetensors").exists()
     again = load_file(folder / "policy/weights.safetensors")
     assert all(torch.equal(again[k], v) for k, v in finished.items())
