@@ -24,10 +24,17 @@ class VlaSizes(Protocol):
     @property
     def family(self) -> str: ...
 
-    n_layer: int
-    n_emb: int
-    paths: tuple[str, ...]
-    weights: np.ndarray
+    @property
+    def n_layer(self) -> int: ...
+
+    @property
+    def n_emb(self) -> int: ...
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+
+    @property
+    def weights(self) -> np.ndarray: ...
 
     @property
     def branches(self) -> tuple[str, ...]: ...

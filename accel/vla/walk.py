@@ -81,7 +81,7 @@ class Walk:
         self._patches.put(core, "sample_actions", self._sample)
         self._patches.put(core, "denoise_step", self._denoise)
         for name in WALKERS:
-            walker = getattr(joint, name, None)
+            walker: Any = getattr(joint, name, None)
             if _takes(walker, ARGUMENTS):
                 self._patches.put(
                     joint, name, partial(self._walked, name, inspect.signature(walker))
