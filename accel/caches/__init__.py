@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .across import across_identity, settings_of
 from .bac import BacConfig, resolve_bac
 from .deepcache import DeepCacheConfig, resolve_deepcache
 from .hash_ab import HashAbConfig, resolve_hash_ab
@@ -23,7 +24,9 @@ SCHEDULED = ("similarity", "spread", "volatility", "stream", "sensitivity")
 
 CACHES: dict[str, Method] = {
     "none": Method(NoCacheConfig, resolve_none, blocks=resolve_none),
-    "uniform": Method(UniformConfig, resolve_uniform, blocks=resolve_uniform),
+    "uniform": Method(
+        UniformConfig, resolve_uniform, identity=across_identity, blocks=resolve_uniform
+    ),
     "bac": Method(BacConfig, resolve_bac, SCHEDULED),
     "hash_ab": Method(HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean")),
     "interval": Method(IntervalConfig, resolve_interval, blocks=resolve_interval),
@@ -59,4 +62,5 @@ __all__ = [
     "TaylorConfig",
     "TeaCacheConfig",
     "UniformConfig",
+    "settings_of",
 ]

@@ -12,6 +12,7 @@ import torch
 from ..families import family_of
 from ..kernels.facts import known
 from ..kernels.native import bfloat_cpu, bfloat_works, half_works, is_compiled
+from ..plans.across import reaches_back
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
@@ -144,8 +145,13 @@ def check_plan(config: Any, plan: CachePlan) -> None:
     """Refuse a plan that this engine does not run.
 
     Raises:
-        PlanError: it has bands.
+        PlanError: it has bands, or takes values of the query before.
     """
+    if reaches_back(plan) and isinstance(config, FusedConfig):
+        raise PlanError(
+            "cache.across=true, values of the query before, needs engine=reference, "
+            f"got engine={config.name}"
+        )
     if plan.bands is not None and isinstance(config, FusedConfig):
         raise PlanError(
             "cache.low_order and cache.high_order, bands along the tokens, need engine=reference, "
