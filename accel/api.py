@@ -130,7 +130,7 @@ class AcceleratedPolicy:
             plan: hash of the plan;
             trace: (B, steps) of the last query where the plan decides at run time, true where a row
                 computed; `computed` and `hits` are then means over rows.
-            across: where the plan takes values of the query before: refresh, rows, reusing_rows, and
+            across: where it takes values of the query before: refresh, rows, reusing_rows, and
                 full_flops and reusing_flops of a query of either kind; `computed`, `hits` and
                 `flops` are then means over rows.
             quantised: of each quantised layer what its `LayerReport` says, and its kernel.

@@ -133,7 +133,8 @@ def _remapped(plan: CachePlan, there: PlanSampler, here: PlanSampler, allowed: b
     if plan.alpha is not None or plan.bias is not None or plan.across is not None:
         raise PlanError(
             "cache.remap=true: the plan forecasts, or takes values of the query before, with "
-            f"coefficients for its own steps ({there}, the policy has {here}); make it for this sampler"
+            f"coefficients for its own steps ({there}, the policy has {here}); make it for this "
+            "sampler"
         )
     distance = np.abs(np.subtract.outer(there.alpha_bar, here.alpha_bar))
     found = np.zeros((len(here.alpha_bar), plan.mask.shape[1]), dtype=bool)

@@ -31,31 +31,34 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("refresh", [2, 0])
-def test_episodes_do_not_depend_on_what_is_played_beside_them(refresh: int) -> None:
-    config = UniformConfig(steps=4, across=True, refresh=refresh)
-    with accelerated(toy_policy(), cache=config, engine="reference") as policy:
-        alone = facts(run(policy, toy(), 1))
+@pytest.fixture(scope="module")
+def alone() -> dict[int, tuple[Any, ...]]:
+    """Every seed, one after the other."""
+    with accelerated(toy_policy(), cache=CONFIG, engine="reference") as policy:
+        return facts(run(policy, toy(), 1))
+
+
+@pytest.mark.parametrize("n_envs", [3, 4])
+def test_episodes_do_not_depend_on_what_is_played_beside_them(
+    alone: dict[int, tuple[Any, ...]], n_envs: int
+) -> None:
+    with accelerated(toy_policy(), cache=CONFIG, engine="reference") as policy:
+        assert facts(run(policy, toy(delay_s=0.01 * (n_envs == 3)), n_envs)) == alone
         shares = policy.stats()["across"]
-        assert facts(run(policy, toy(delay_s=0.01), 3)) == alone
-        assert facts(run(policy, toy(), 4)) == alone
-        assert facts(run(policy, toy(), 12, policy_batch=8)) == alone
     assert 0 < shares["reusing_rows"] < shares["rows"]
-    with accelerated(toy_policy(), cache=UniformConfig(steps=4), engine="reference") as policy:
-        assert facts(run(policy, toy(), 3)) != alone
 
 
-def test_episodes_that_are_played_after_a_stop_are_the_same() -> None:
-    """Half of them, a stop in the middle of others, and the rest in another process's place."""
+def test_episodes_that_are_played_after_a_stop_are_the_same(
+    alone: dict[int, tuple[Any, ...]],
+) -> None:
+    """Some of them, a stop in the middle of others, and the rest by a policy made anew."""
     with accelerated(toy_policy(), cache=CONFIG, engine="reference") as policy:
-        alone = facts(run(policy, toy(), 1))
-    with accelerated(toy_policy(), cache=CONFIG, engine="reference") as policy:
-        stopped = evaluate(policy, toy(delay_s=0.01), SEEDS, 3, 0)
+        stopped = evaluate(policy, toy(), SEEDS, 2, 0)
         found = {r.seed: r for r in islice(stopped, 2)}
         stopped.close()
     missing = [seed for seed in SEEDS if seed not in found]
     with accelerated(toy_policy(), cache=CONFIG, engine="reference") as policy:
-        found |= {r.seed: r for r in evaluate(policy, toy(), missing, 3, 0)}
+        found |= {r.seed: r for r in evaluate(policy, toy(), missing, 2, 0)}
     assert facts(found) == alone
 
 
