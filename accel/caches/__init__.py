@@ -28,7 +28,9 @@ CACHES: dict[str, Method] = {
         UniformConfig, resolve_uniform, identity=across_identity, blocks=resolve_uniform
     ),
     "bac": Method(BacConfig, resolve_bac, SCHEDULED),
-    "hash_ab": Method(HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean")),
+    "hash_ab": Method(
+        HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean"), identity=across_identity
+    ),
     "interval": Method(IntervalConfig, resolve_interval, blocks=resolve_interval),
     "deepcache": Method(DeepCacheConfig, resolve_deepcache, blocks=resolve_deepcache),
     "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity, blocks=resolve_taylor),

@@ -76,6 +76,11 @@ def check_cache(
     if getattr(cache, "across", False):
         _check_across(f"cache={cache.name} with cache.across=true", runner, engine)
     calibration = recipe.forced()
+    if getattr(cache, "across", False) and CACHES[cache.name].calibrated and not calibration:
+        raise UserError(
+            f"cache={cache.name} with cache.across=true needs calibration.path, a calibration with "
+            "consecutive queries: `python benchmarks/across.py --into FOLDER` makes one"
+        )
     if calibration or not CACHES[cache.name].calibrated:
         plan = resolve(policy, cache, calibration)
         check_plan(engine, plan)

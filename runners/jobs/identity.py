@@ -76,7 +76,7 @@ def _method(chosen: Chosen) -> dict[str, Any]:
         counts["statistics"] = recipe.statistics_identity()
         counts["integers"] = integers_of(chosen.engine, policy, chosen.quant)
     if chosen.uses_calibration:
-        counts["calibration"] = recipe.identity(CACHES[cache.name].needs)
+        counts["calibration"] = recipe.identity(CACHES[cache.name].needs_of(cache))
         if recipe.choice.path is not None and chosen.calibrates:
             counts["queries"] = recipe.key
     return counts
