@@ -42,10 +42,8 @@ def played(
     most = min(make_task(name).max_steps, queries * policy.n_action_steps)
     found: Played = []
     with accelerated(policy) as plain:
-        for episode in sorted(
-            evaluate(plain, make_task(name, max_steps=most), seeds, 1, noise_seed, policy_batch=1),
-            key=lambda e: e.seed,
-        ):
+        task = make_task(name, max_steps=most)
+        for episode in evaluate(plain, task, seeds, 1, noise_seed, policy_batch=1):
             if episode.status != "ok":
                 print(f"seed {episode.seed} is left out: {episode.error}", file=sys.stderr)
                 continue

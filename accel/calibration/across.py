@@ -46,7 +46,8 @@ class AcrossMoments:
         """The weights of least squared error for a value.
 
         Args:
-            site, step: of the value.
+            site: of the value.
+            step: likewise.
             anchor: the step of the own value; None: it is not used.
             before: whether the query before's value is used.
         """
