@@ -3,8 +3,9 @@
     python benchmarks/across.py --task kitchen --episodes 4 --queries 16 --steps 10
 
 Episodes of the plain policy are played, from seeds that neither tests nor calibrations have, and
-their queries asked again, branch by branch. `--calibration FOLDER --into FOLDER` adds the moments
-to a calibration of the same policy and sampler, for `cache=hash_ab cache.across=true`.
+their queries asked again, branch by branch; `--data FILE` takes steps of demonstrations instead,
+as far apart as queries are, and plays nothing. `--calibration FOLDER --into FOLDER` adds the
+moments to a calibration of the same policy and sampler, for `cache=hash_ab cache.across=true`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from envs import make_task
 from policies import DiffusionPolicy, load_policy
 from runners.episodes.loop import evaluate, query_noise
 from runners.episodes.observed import tensors
-from skipstep.observations import take
+from runners.jobs.demonstrations import Histories, demonstrated
+from runners.jobs.settings import CalibrationChoice
+from skipstep.observations import as_seen, each, n_rows, stacked, take
 
 FIRST_SEED = 500000
 EXPONENT = 2.0  # of the schedule: quadratic spacing
@@ -53,10 +56,27 @@ def played(
     return found
 
 
+def shown(
+    policy: DiffusionPolicy, name: str, data: str, demos: range, queries: int, noise_seed: int
+) -> Played:
+    """The same of demonstrations: an observation every `n_action_steps` steps."""
+    choice = CalibrationChoice(data=data, demos=list(demos))
+    read = demonstrated(choice, policy, make_task(name))
+    found: Played = []
+    for number, obs in zip(read.numbers, read.obs, strict=True):
+        steps = range(0, n_rows(obs), policy.n_action_steps)[:queries]
+        seen = each(lambda array: Histories(array, policy.n_obs_steps), obs)
+        rows = as_seen(stacked([take(seen, step) for step in steps]))
+        noise = [query_noise(noise_seed, number, query) for query in range(len(steps))]
+        found.append((tensors(rows), noise))
+    return found
+
+
 def said(args: argparse.Namespace, found: Played, rows: list[Worth]) -> str:
     """The table under what it is of."""
     n_queries = sum(len(noise) for _, noise in found)
-    words = f"{args.task}: {n_queries} queries of {len(found)} episodes, S = {args.steps}"
+    whose = "demonstrations" if args.data else "episodes"
+    words = f"{args.task}: {n_queries} queries of {len(found)} {whose}, S = {args.steps}"
     return f"{words}\n\n{worth_table(rows)}"
 
 
@@ -68,6 +88,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sampler-steps", type=int, help="of --sampler")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--queries", type=int, default=16, help="of each episode, at most")
+    parser.add_argument("--data", help="demonstrations; --episodes of them, the first ones")
     parser.add_argument("--noise-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10, help="update steps that the table is of")
     parser.add_argument("--calibration", type=Path, help="of this policy, with --into")
@@ -80,8 +101,12 @@ def main(words: Sequence[str] | None = None) -> None:
         policy = policy.with_sampler(args.sampler, args.sampler_steps)
     if not 3 <= args.steps <= policy.n_inference_steps:
         parser.error(f"--steps must be from 3 to {policy.n_inference_steps}, got {args.steps}")
-    seeds = range(FIRST_SEED, FIRST_SEED + args.episodes)
-    found = played(policy, args.task, seeds, args.queries, args.noise_seed)
+    if args.data:
+        demos = range(args.episodes)
+        found = shown(policy, args.task, args.data, demos, args.queries, args.noise_seed)
+    else:
+        seeds = range(FIRST_SEED, FIRST_SEED + args.episodes)
+        found = played(policy, args.task, seeds, args.queries, args.noise_seed)
     calibration = Calibration.load(args.calibration) if args.into else None
     if calibration is not None:
         calibration.check(policy)
