@@ -173,17 +173,21 @@ class Worth:
     Attributes:
         steps: first and last of them.
         own: this query's nearest earlier computed step stands in.
+        own_fitted: with a weight of least squares.
         before: the query before's value at the same step does.
         both: the two with weights of least squares.
         mean: the mean over all pairs does.
+        own_centred: the mean, and the least squares of how the own value is off its own.
         both_centred: the mean, and the least squares of how both are off theirs.
     """
 
     steps: tuple[int, int]
     own: float
+    own_fitted: float
     before: float
     both: float
     mean: float
+    own_centred: float
     both_centred: float
 
 
@@ -212,9 +216,11 @@ def worth(
         size = sum(raw.now[u, t, t] for u, t, _ in cells)
         sums = [
             sum(raw.error(u, t, a, before=False) for u, t, a in cells),
+            sum(raw.fit(u, t, a, before=False).error for u, t, a in cells),
             sum(raw.error(u, t, None, before=True) for u, t, _ in cells),
             sum(raw.fit(u, t, a).error for u, t, a in cells),
             sum(float(centred.now[u, t, t]) for u, t, _ in cells),
+            sum(centred.fit(u, t, a, before=False).error for u, t, a in cells),
             sum(centred.fit(u, t, a).error for u, t, a in cells),
         ]
         shares = [float(np.sqrt(max(value, 0.0) / size)) for value in sums]
@@ -222,11 +228,22 @@ def worth(
     return found
 
 
+COLUMNS = {
+    "own": "own",
+    "own_fitted": "own, fitted",
+    "before": "before",
+    "both": "both, fitted",
+    "mean": "mean",
+    "own_centred": "mean and own",
+    "both_centred": "mean and both",
+}
+
+
 def table(rows: Sequence[Worth]) -> str:
     """Markdown."""
-    words = ["| steps | own | before | both | mean | mean and both |", "|---" * 6 + "|"]
+    words = [f"| steps | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for row in rows:
-        shares = (row.own, row.before, row.both, row.mean, row.both_centred)
         first, last = row.steps
-        words.append(f"| {first} to {last} | " + " | ".join(f"{x:.3f}" for x in shares) + " |")
+        shares = " | ".join(f"{getattr(row, name):.3f}" for name in COLUMNS)
+        words.append(f"| {first} to {last} | {shares} |")
     return "\n".join(words)
