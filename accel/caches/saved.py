@@ -130,11 +130,15 @@ def _remapped(plan: CachePlan, there: PlanSampler, here: PlanSampler, allowed: b
             f"the plan was made for another sampler ({there}, the policy has {here}): "
             "cache.remap=true moves its update steps to this one's"
         )
-    if plan.alpha is not None or plan.bias is not None or plan.across is not None:
+    if plan.alpha is not None or plan.bias is not None:
         raise PlanError(
-            "cache.remap=true: the plan forecasts, or takes values of the query before, with "
-            f"coefficients for its own steps ({there}, the policy has {here}); make it for this "
-            "sampler"
+            "cache.remap=true: the plan forecasts, with coefficients for the distances between "
+            f"its own steps ({there}, the policy has {here}); make it for this sampler"
+        )
+    if plan.across is not None:
+        raise PlanError(
+            "cache.remap=true: the plan takes values of the query before in steps of its own "
+            f"({there}, the policy has {here}); make it for this sampler"
         )
     distance = np.abs(np.subtract.outer(there.alpha_bar, here.alpha_bar))
     found = np.zeros((len(here.alpha_bar), plan.mask.shape[1]), dtype=bool)
