@@ -150,7 +150,8 @@ def moments_of(arrays: dict[str, np.ndarray], centred: bool) -> AcrossMoments:
     if centred:
         means = (arrays[f"{STATISTIC}.{name}_mean"] for name in MOMENTS)
         found = [(raw - mean) * n / (n - 1) for raw, mean in zip(found, means, strict=True)]
-    return AcrossMoments(*found, n)
+    now, cross, before = found
+    return AcrossMoments(now, cross, before, n)
 
 
 def with_across(

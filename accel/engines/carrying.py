@@ -57,7 +57,7 @@ class CarryingSession(Session):
         memory: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(plan, bias, live)
-        self.computed = np.zeros(plan.mask.shape)
+        self.computed = self.computed.astype(np.float64)  # shares of rows
         self.across, self.digest, self.memory = across, digest, memory
         cells = np.argwhere(across.taken).tolist()
         self.place = {(step, site): n for n, (step, site) in enumerate(cells)}
