@@ -24,6 +24,8 @@ from .caches import (
 )
 from .caches.interval import export_interval, import_interval
 from .caches.saved import adapt_plan
+from .calibration.across import measure_across, with_across, worth
+from .calibration.across import table as worth_table
 from .calibration.branch_errors import BranchErrors, branch_errors
 from .calibration.calibration import Calibration
 from .calibration.measure import calibrate, complete
@@ -142,6 +144,7 @@ __all__ = [
     "load_quantized",
     "loud_forecasts",
     "make_packs",
+    "measure_across",
     "plain_flops",
     "quantised",
     "quantize",
@@ -157,5 +160,8 @@ __all__ = [
     "sites_of",
     "summarise",
     "summarize",
+    "with_across",
+    "worth",
+    "worth_table",
     "write_packs",
 ]

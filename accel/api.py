@@ -17,6 +17,7 @@ from .chosen import entry_of, quantized, resolve
 from .engines import ENGINES, kernels_of, resolve_engine
 from .engines.backend import slower_layers
 from .engines.parts import name_of
+from .plans.across import reaches_back
 from .plans.flops import encode_flops
 from .plans.plan import CachePlan
 from .protocol import Accelerable, Memories, Noise, Observation
@@ -71,18 +72,27 @@ class AcceleratedPolicy:
         """The policy's."""
         return self.policy.obs_spec
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether its plan takes values of the query before, see `Across`."""
+        return reaches_back(self.plan)
+
     def act(self, obs: Observation, noise: Noise, memory: Memories = None) -> Tensor:
         """Observations -> (B, n_action_steps, action_dim); arguments as the policy's."""
         self.policy.check(obs, noise)
-        return self.denoise(self.encode(obs, memory), noise)
+        kept = memory if self.keeps_memory else None
+        return self.denoise(self.encode(obs, memory), noise, kept)
 
     def encode(self, obs: Observation, memory: Memories = None) -> Tensor:
         """Observations -> (B, n_obs_steps, cond_dim); arguments as the policy's."""
         cond: Tensor = self.runs.encode(obs, memory)
         return cond
 
-    def denoise(self, cond: Tensor, noise: Noise) -> Tensor:
-        """What `encode` gave -> (B, n_action_steps, action_dim); noise as the policy's."""
+    def denoise(self, cond: Tensor, noise: Noise, memory: Memories = None) -> Tensor:
+        """What `encode` gave -> (B, n_action_steps, action_dim); noise as the policy's.
+
+        memory: of each row's episode, for a plan with `keeps_memory`; None: a query in full.
+        """
         if self.closed:
             raise RuntimeError("the context of this accelerated policy has ended")
         if self.policy.n_inference_steps != self.plan.n_steps:
@@ -92,9 +102,17 @@ class AcceleratedPolicy:
             )
         if not len(cond):  # which no program is compiled for
             return cond.new_empty(0, self.n_action_steps, self.action_dim)
-        actions: Tensor = self._engine.denoise(cond, noise)
+        kept = () if memory is None or not self.keeps_memory else (memory,)
+        actions: Tensor = self._engine.denoise(cond, noise, *kept)
         self.n_queries += 1
         return actions
+
+    def uncounted(self) -> AcceleratedPolicy:
+        """The same, not counted here; with a memory, every query after the first is a later one."""
+        plan = self.plan
+        if plan.across is not None:
+            plan = replace(plan, across=replace(plan.across, refresh=0))
+        return AcceleratedPolicy(self.policy, plan, self.engine, self.quantised, self._kernels)
 
     def digest(self) -> str:
         """Hash of what it does, see `digest_of`."""
@@ -112,6 +130,9 @@ class AcceleratedPolicy:
             plan: hash of the plan;
             trace: (B, steps) of the last query where the plan decides at run time, true where a row
                 computed; `computed` and `hits` are then means over rows.
+            across: where it takes values of the query before: refresh, rows, reusing_rows, and
+                full_flops and reusing_flops of a query of either kind; `computed`, `hits` and
+                `flops` are then means over rows.
             quantised: of each quantised layer what its `LayerReport` says, and its kernel.
         """
         computed = self._engine.computed
@@ -126,7 +147,19 @@ class AcceleratedPolicy:
             "kernels": self._engine.kernels(),
             "plan": self.plan.digest(),
             **({} if self._engine.trace is None else {"trace": self._engine.trace.tolist()}),
+            **({"across": self._across()} if self.keeps_memory else {}),
             "quantised": self._layers(),
+        }
+
+    def _across(self) -> dict[str, Any]:
+        plan, rows = self.plan, self._engine.rows
+        assert plan.across is not None
+        return {
+            "refresh": plan.across.refresh,
+            "rows": rows["full"] + rows["reusing"],
+            "reusing_rows": rows["reusing"],
+            "full_flops": self._engine.flops(plan.mask),
+            "reusing_flops": self._engine.flops(plan.mask & ~plan.across.taken),
         }
 
     def _layers(self) -> list[dict[str, Any]]:

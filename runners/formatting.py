@@ -184,6 +184,19 @@ def warm_words(warm: Mapping[str, Any]) -> str:
     )
 
 
+def across_words(across: Mapping[str, Any]) -> str:
+    """How many queries take values of the query before, and what such a query costs.
+
+    Example:
+        >>> across_words({"rows": 8, "reusing_rows": 3, "full_flops": 4, "reusing_flops": 3})
+        "37.5% of queries reach back, at 75.0% of a full one's FLOPs; latency is of such a query"
+    """
+    reaching = share(across["reusing_rows"] / max(across["rows"], 1))
+    full, reusing = across["full_flops"], across["reusing_flops"]
+    cost = f", at {share(reusing / full)} of a full one's FLOPs" if full else ""
+    return f"{reaching} of queries reach back{cost}; latency is of such a query"
+
+
 def quantisation_words(quantisation: Mapping[str, Any]) -> list[str]:
     """What result.json says of a quantisation, as lines."""
     layers = quantisation["layers"]

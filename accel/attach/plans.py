@@ -13,6 +13,7 @@ from torch import nn
 from ..caches import CACHES
 from ..calibration import Calibration
 from ..calibration.statistics import Extent
+from ..plans.across import reaches_back
 from ..plans.plan import CachePlan, PlanError
 from ..plans.sites import Site
 from ..protocol import Accelerable
@@ -98,6 +99,11 @@ def foreign_plan(
         )
     if plan.bias is not None:
         raise PlanError("a plan of a foreign model can have no bias")
+    if reaches_back(plan):
+        raise PlanError(
+            "cache.across=true takes values of an episode's query before, and an attached model "
+            "keeps none between generations: use across=False"
+        )
     if kind == "output":
         _no_dead_blocks(plan)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .across import across_identity, settings_of
 from .bac import BacConfig, resolve_bac
 from .deepcache import DeepCacheConfig, resolve_deepcache
 from .hash_ab import HashAbConfig, resolve_hash_ab
@@ -23,9 +24,13 @@ SCHEDULED = ("similarity", "spread", "volatility", "stream", "sensitivity")
 
 CACHES: dict[str, Method] = {
     "none": Method(NoCacheConfig, resolve_none, blocks=resolve_none),
-    "uniform": Method(UniformConfig, resolve_uniform, blocks=resolve_uniform),
+    "uniform": Method(
+        UniformConfig, resolve_uniform, identity=across_identity, blocks=resolve_uniform
+    ),
     "bac": Method(BacConfig, resolve_bac, SCHEDULED),
-    "hash_ab": Method(HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean")),
+    "hash_ab": Method(
+        HashAbConfig, resolve_hash_ab, (*SCHEDULED, "gram", "mean"), identity=across_identity
+    ),
     "interval": Method(IntervalConfig, resolve_interval, blocks=resolve_interval),
     "deepcache": Method(DeepCacheConfig, resolve_deepcache, blocks=resolve_deepcache),
     "taylor": Method(TaylorConfig, resolve_taylor, identity=taylor_identity, blocks=resolve_taylor),
@@ -59,4 +64,5 @@ __all__ = [
     "TaylorConfig",
     "TeaCacheConfig",
     "UniformConfig",
+    "settings_of",
 ]

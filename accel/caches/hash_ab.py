@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration.calibration import Calibration
+from ..plans.across import REFRESH
+from ..plans.flops import site_costs
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable
+from .across import check_across, least_harm, said_of
 from .calibrated import ScheduleConfig, schedule
 from .forecast import step_derivative, within_trust
 from .forecast_rules import RULES, ForecastSettings
@@ -47,6 +50,12 @@ class HashAbConfig(ScheduleConfig):
     ridge: of fitted; more is closer to reuse.
     trust: bound on the sum of |coefficients|, at least 1; coefficients beyond it are pulled towards
         reuse. Less is more careful, null is no bound. It does not bound an offline derivative.
+    across: in later queries of an episode half of the computed FLOPs are not spent: those cells
+        where the calibration says that it does least harm hold a fit of their last value and of
+        the query before's value, see `least_harm`. Cheaper and less accurate; engine=reference,
+        and a calibration with consecutive queries (`accel.with_across`).
+    refresh: of across: every so many queries compute all cells; 2 is every other one, 0 only an
+        episode's first. More is cheaper and less accurate.
     """
 
     name: str = "hash_ab"
@@ -57,10 +66,13 @@ class HashAbConfig(ScheduleConfig):
     ridge: float = 0.001
     trust: float | None = 3.0
     drift: bool = True
+    across: bool = False
+    refresh: int = REFRESH
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.settings()
+        check_across(self)
         if self.scope not in SCOPES:
             raise ValueError(f"cache.scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
 
@@ -81,9 +93,15 @@ def resolve_hash_ab(
     bias = offline_bias(mask, chosen, config.settings(), calibration, alpha, config.drift)
     method = (
         f"{config.words} forecast={config.forecast} order={config.order} scope={config.scope} "
-        f"drift={config.drift}"
+        f"drift={config.drift}{said_of(config)}"
     )
-    return CachePlan(calibration.sites, mask, calibration.policy, method, alpha, bias)
+    across = None
+    if config.across:
+        costs = site_costs(policy)
+        across, bias = least_harm(mask, costs, calibration, config.refresh, bias, config.drift)
+    return CachePlan(
+        calibration.sites, mask, calibration.policy, method, alpha, bias, across=across
+    )
 
 
 def coefficients(

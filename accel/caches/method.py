@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from ..calibration.across import STATISTIC
 from ..calibration.calibration import Calibration
 from ..plans.able import check_branches
 from ..plans.plan import CachePlan, PlanError
@@ -35,6 +36,11 @@ class Method(NamedTuple):
     def calibrated(self) -> bool:
         return bool(self.needs)
 
+    def needs_of(self, config: Any) -> tuple[str, ...]:
+        """`needs`, and what this config needs besides."""
+        reaches_back = bool(self.needs) and getattr(config, "across", False)
+        return (*self.needs, STATISTIC) if reaches_back else self.needs
+
     def plan(
         self, config: Any, policy: Accelerable, calibration: Calibration | None = None
     ) -> CachePlan:
@@ -44,7 +50,7 @@ class Method(NamedTuple):
             PlanError: no calibration of this policy that holds what is needed, or as `resolve`.
         """
         if self.needs:
-            check_calibration(calibration, policy, config.name, self.needs)
+            check_calibration(calibration, policy, config.name, self.needs_of(config))
         return self.resolve(config, policy, calibration)
 
 
@@ -65,7 +71,14 @@ def check_calibration(
             "`calibration`"
         )
     calibration.check(policy)
-    if missing := calibration.lacks(needs):
+    missing = calibration.lacks(needs)
+    if STATISTIC in missing:
+        raise PlanError(
+            f"cache={method} with cache.across=true needs a calibration with consecutive queries, "
+            "which this one is without: `python benchmarks/across.py --into FOLDER` or "
+            "accel.with_across makes one"
+        )
+    if missing:
         raise PlanError(
             f"cache={method} needs {', '.join(missing)}, which this calibration does not hold: "
             f"`python run.py runner=calibrate cache={method}` measures it, or accel.complete"

@@ -135,6 +135,11 @@ def _remapped(plan: CachePlan, there: PlanSampler, here: PlanSampler, allowed: b
             "cache.remap=true: the plan forecasts, with coefficients for the distances between "
             f"its own steps ({there}, the policy has {here}); make it for this sampler"
         )
+    if plan.across is not None:
+        raise PlanError(
+            "cache.remap=true: the plan takes values of the query before in steps of its own "
+            f"({there}, the policy has {here}); make it for this sampler"
+        )
     distance = np.abs(np.subtract.outer(there.alpha_bar, here.alpha_bar))
     found = np.zeros((len(here.alpha_bar), plan.mask.shape[1]), dtype=bool)
     np.logical_or.at(found, distance.argmin(axis=1), plan.mask)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..calibration.calibration import Calibration
+from ..plans.across import REFRESH
 from ..plans.plan import CachePlan
 from ..plans.rows import shared_plan
 from ..protocol import Accelerable
+from .across import check_across, first_half, said_of
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +34,19 @@ class UniformConfig:
         noise-free steps, where features change fastest.
     power: the exponent of spacing=power; more moves the update steps towards the end (1 is even, 2
         is quadratic).
+    across: in later queries of an episode the first half of the update steps is not computed: the
+        branches add what they added in the query before at the same step. Cheaper and less
+        accurate; of transformers, with engine=reference.
+    refresh: of across: every so many queries compute all S steps; 2 is every other one, 0 only an
+        episode's first. More is cheaper and less accurate.
     """
 
     name: str = "uniform"
     steps: int = 20
     spacing: str = "quadratic"
     power: float = 3.0
+    across: bool = False
+    refresh: int = REFRESH
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -48,6 +57,7 @@ class UniformConfig:
             )
         if not 1 <= self.power <= 10:
             raise ValueError(f"cache.power must be from 1 to 10, got {self.power}")
+        check_across(self)
 
 
 def update_steps(n_steps: int, budget: int, exponent: float) -> list[int]:
@@ -77,4 +87,8 @@ def resolve_uniform(
         )
     budget = min(config.steps, n_steps)
     steps = update_steps(n_steps, budget, EXPONENTS[config.spacing](config))
-    return shared_plan(policy, steps, f"uniform steps={budget} spacing={config.spacing}")
+    words = f"uniform steps={budget} spacing={config.spacing}{said_of(config)}"
+    plan = shared_plan(policy, steps, words)
+    if not config.across:
+        return plan
+    return replace(plan, across=first_half(plan.mask, steps, config.refresh))

@@ -12,6 +12,7 @@ import torch
 from ..families import family_of
 from ..kernels.facts import known
 from ..kernels.native import bfloat_cpu, bfloat_works, half_works, is_compiled
+from ..plans.across import reaches_back
 from ..plans.plan import CachePlan, PlanError
 from ..protocol import Accelerable, Transparent
 from ..quant.choice import settle, times
@@ -150,8 +151,14 @@ def check_plan(config: Any, plan: CachePlan, policy: Any = None) -> None:
     """Refuse a plan that this engine does not run, of a policy or (None) of a transformer.
 
     Raises:
-        PlanError: it has bands, and a whole query is one program.
+        PlanError: it takes values of the query before, or has bands where a whole query is one
+            program.
     """
+    if reaches_back(plan) and isinstance(config, FusedConfig):
+        raise PlanError(
+            "cache.across=true, values of the query before, needs engine=reference, "
+            f"got engine={config.name}"
+        )
     whole = policy is None or family_of(policy).compiled == "query"
     if plan.bands is not None and isinstance(config, FusedConfig) and whole:
         raise PlanError(

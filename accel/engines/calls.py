@@ -18,7 +18,7 @@ from ..families import family_of
 from ..plans.flops import query_flops
 from ..plans.plan import CachePlan
 from ..protocol import Noise
-from .backend import FusedConfig, kernels_of
+from .backend import FusedConfig, check_plan, kernels_of
 from .deciding import session
 from .dit_program import DitProgram
 from .parts import quantised_of
@@ -46,6 +46,7 @@ class FusedCalls:
         config: FusedConfig,
         kernels: Mapping[str, str] | None = None,
     ) -> None:
+        check_plan(config, plan, policy)
         self.policy, self.plan, self.config = policy, plan, config
         self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
         self.cache_bytes = 0

@@ -35,7 +35,7 @@ class Session:
     def __init__(self, plan: CachePlan, bias: Tensor | None = None, live: int = 1) -> None:
         self.plan, self.bias, self.live = plan, bias, live
         self.stored: list[deque[Tensor]] = [deque(maxlen=plan.n_slots) for _ in plan.sites]
-        self.computed = np.zeros_like(plan.mask, dtype=np.int64)
+        self.computed: np.ndarray = np.zeros_like(plan.mask, dtype=np.int64)
 
     def __call__(self, step: int, site: int, compute: Compute) -> Tensor:
         stored = self.stored[site]

@@ -14,6 +14,7 @@ from torch import Tensor
 from skipstep.guessing import guess
 
 from ..api import AcceleratedPolicy
+from ..plans.plan import PlanError
 from ..warm import WarmStarted
 from .check import Checked, check, given, observations
 from .formats import ACTIONS, FORMATS, Format, check_package
@@ -55,8 +56,8 @@ def export_graph(
         ValueError: another format or suffix, a package that is not installed, a quantised policy in
             a format without codes, a network that it cannot write, or a graph that does something
             else; nothing is then written.
-            PlanError: a cache that decides at run time. TypeError: no accelerated policy, or one
-            that begins near its last chunk.
+            PlanError: a cache that decides at run time, or that takes values of the query before.
+            TypeError: no accelerated policy, or one that begins near its last chunk.
     """
     if not isinstance(fast, AcceleratedPolicy):
         raise TypeError(
@@ -66,6 +67,11 @@ def export_graph(
     path = Path(path)
     format = checked_format(to, path, batch, fast.quantised is not None)
     check_fixed(fast.plan.method.partition(" ")[0], fast.plan.decide is not None)
+    if fast.keeps_memory:
+        raise PlanError(
+            "cache.across=true takes values of the query before, and a graph is one query: export "
+            "it with across=False"
+        )
     obs = observations(fast.policy, batch, seed=0)
     inputs = given(obs, query_noise(fast.policy, range(batch)), fast.policy.obs_spec.single)
     path.parent.mkdir(parents=True, exist_ok=True)

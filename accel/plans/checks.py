@@ -9,6 +9,7 @@ import numpy as np
 from .sites import nested
 
 if TYPE_CHECKING:
+    from .across import Across
     from .decisions import Threshold
     from .plan import CachePlan
 
@@ -50,6 +51,8 @@ def check_content(plan: CachePlan) -> None:
                 f"plan.bands are of branches or blocks with {plan.n_slots} slots, got "
                 f"{plan.sites[0].kind} and {plan.bands.low.shape[2]}"
             )
+    if plan.across is not None:
+        _check_across(plan, plan.across)
     if plan.bias is not None:
         _check_bias(plan, plan.bias)
     if plan.decide is not None:
@@ -71,6 +74,16 @@ def _check_decide(plan: CachePlan, decide: Threshold) -> None:
         )
 
 
+def _check_across(plan: CachePlan, across: Across) -> None:
+    if plan.decide is not None or plan.bands is not None or nested(plan.sites):
+        raise PlanError(
+            "a plan that takes values of the query before is of branches or blocks, and neither "
+            "decides at run time nor has bands"
+        )
+    if wrong := across.check(plan):
+        raise PlanError(f"plan.{wrong}")
+
+
 def _check_bias(plan: CachePlan, bias: np.ndarray) -> None:
     grid = plan.mask.shape
     if bias.dtype != np.float32 or bias.ndim != 4 or bias.shape[:2] != grid or not bias.size:
@@ -79,7 +92,8 @@ def _check_bias(plan: CachePlan, bias: np.ndarray) -> None:
         )
     if any(site.kind != "branch" for site in plan.sites):
         raise PlanError(f"plan.bias is of branches, got {plan.sites[0].name}")
-    wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & ~plan.mask)
+    used = ~plan.mask if plan.across is None else ~plan.mask | plan.across.taken
+    wrong = np.argwhere(~np.isfinite(bias).all(axis=(2, 3)) & used)
     if len(wrong):
         step, site = wrong[0]
         raise PlanError(f"plan.bias of {plan.sites[site].name} in step {step} is not finite")

@@ -23,6 +23,7 @@ from skipstep.plain_files import read_json
 from skipstep.whole_files import write_whole
 
 from ..persist import check_digest, check_keys, check_schema
+from .across import Across
 from .bands import Bands
 from .decisions import Threshold
 from .plan import CachePlan, PlanError, PlanSampler
@@ -41,7 +42,7 @@ KEYS = {
     "alpha",
     "digest",
 }
-OPTIONAL = {"bias", "sampler", "adapted", "decide"}
+OPTIONAL = {"bias", "sampler", "adapted", "decide", "across"}
 KINDS = {"deep": ("output",), "block": ("delta", "output")}  # by op; the others' is branch
 COMPUTED, HIT = "S", "R"
 MOST_STEPS, DIGITS = 10**5, 7  # of a row, and of a word in it
@@ -93,6 +94,9 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
         content["sampler"] = asdict(plan.sampler)
     if plan.decide is not None:
         content["decide"] = plan.decide.as_dict()
+    if plan.across is not None:
+        weights = _by_site(plan, plan.across.alpha, plan.across.taken)
+        content["across"] = {"refresh": plan.across.refresh, "alpha": weights}
     if plan.adapted:
         content["adapted"] = list(plan.adapted)
     path = Path(path)
@@ -103,10 +107,13 @@ def save_plan(plan: CachePlan, path: str | Path) -> None:
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def _by_site(plan: CachePlan, alpha: np.ndarray) -> dict[str, dict[str, list[float]]]:
-    """{site: {step: coefficients}} of hits."""
+def _by_site(
+    plan: CachePlan, alpha: np.ndarray, cells: np.ndarray | None = None
+) -> dict[str, dict[str, list[float]]]:
+    """{site: {step: coefficients}} of cells, None: of hits."""
+    cells = ~plan.mask if cells is None else cells
     return {
-        site.name: {str(s): alpha[s, u].tolist() for s in np.flatnonzero(~plan.mask[:, u])}
+        site.name: {str(s): alpha[s, u].tolist() for s in np.flatnonzero(cells[:, u])}
         for u, site in enumerate(plan.sites)
     }
 
@@ -215,6 +222,10 @@ def _parse(content: Any, beside: Path) -> CachePlan:
     bias = _load_bias(beside, content) if "bias" in content else None
     sampler = _sampler(content["sampler"]) if "sampler" in content else None
     decide = Threshold.from_dict(content["decide"]) if "decide" in content else None
+    across = None
+    if "across" in content:
+        weights = _from_sites(content["across"]["alpha"], sites, (n_steps, len(sites), 2))
+        across = Across(weights, content["across"]["refresh"])
     adapted = tuple(str(words) for words in content.get("adapted", ()))
     plan = CachePlan(
         sites,
@@ -227,6 +238,7 @@ def _parse(content: Any, beside: Path) -> CachePlan:
         adapted,
         decide,
         bands,
+        across,
     )
     check_digest(content, plan.digest())
     return plan

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .across import Across, reaches_back, taken_of
 from .bands import Bands
 from .checks import PlanError as PlanError
 from .checks import check_content
@@ -59,6 +60,8 @@ class CachePlan:
         bands: None, or what of it hits add besides, see `Bands`; the reference engine runs them.
         decide: None, or which steps compute the sites from one on, chosen at run time by each row
             of a batch; `mask` is then what is expected, and the other hits reuse.
+        across: None, or what of the mask later queries of an episode take from the query before,
+            see `Across`; the reference engine runs it.
         adapted: what was done to a plan of another checkpoint or sampler to make this one.
     """
 
@@ -72,6 +75,7 @@ class CachePlan:
     adapted: tuple[str, ...] = ()
     decide: Threshold | None = None
     bands: Bands | None = None
+    across: Across | None = None
 
     def __post_init__(self) -> None:
         check_content(self)
@@ -106,10 +110,11 @@ class CachePlan:
         return self.decide.cells(trace, len(self.sites))
 
     def hit_bias(self) -> np.ndarray | None:
-        """`bias` with zeros where the branch is computed; None if there is none."""
+        """`bias` with zeros where every query computes the branch; None if there is none."""
         if self.bias is None:
             return None
-        return np.where(self.mask[..., None, None], np.float32(0), self.bias)
+        computed = self.mask & ~taken_of(self)
+        return np.where(computed[..., None, None], np.float32(0), self.bias)
 
     def digest(self) -> str:
         """Hash of what the plan does (not of what made it)."""
@@ -128,6 +133,10 @@ class CachePlan:
             content.update(low.astype("<f8").tobytes())
         if self.decide is not None:
             content.update(repr(self.decide).encode())
+        if self.across is not None and reaches_back(self):
+            weights = self.across.weights
+            content.update(repr(("across", self.across.refresh, weights.shape)).encode())
+            content.update(weights.astype("<f8").tobytes())
         content.update(self.policy.encode())
         return content.hexdigest()[:16]
 

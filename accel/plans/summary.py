@@ -13,7 +13,7 @@ from .plan import CachePlan
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """The cost of a plan for one policy.
+    """The cost of a plan for one policy; of one with `across`, that of a full query.
 
     Attributes:
         updates: {site name: computed steps}.

@@ -42,7 +42,10 @@ def plan_of(job: Job) -> tuple[CachePlan, dict[str, str] | None]:
     if not CACHES[job.cache.name].calibrated:
         return resolve(job.policy, job.cache), None
     calibration, path = calibration_of(job)
-    where = {"path": str(path), "digest": calibration.digest(CACHES[job.cache.name].needs)}
+    where = {
+        "path": str(path),
+        "digest": calibration.digest(CACHES[job.cache.name].needs_of(job.cache)),
+    }
     return resolve(job.policy, job.cache, calibration), where
 
 
@@ -154,7 +157,7 @@ def _make(job: Job) -> Calibration:
 
 
 def _completed(job: Job, calibration: Calibration) -> Calibration:
-    missing = calibration.lacks(CACHES[job.cache.name].needs)
+    missing = calibration.lacks(CACHES[job.cache.name].needs_of(job.cache))
     if not missing:
         return calibration
     queries = queries_of(job)

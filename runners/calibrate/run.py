@@ -85,7 +85,7 @@ def _stands(job: Job, done: Mapping[str, Any]) -> bool:
     """Whether a finished run rests on the calibration and the statistics that are there now."""
     recipe = job.recipe
     calibration = recipe.forced() or find(recipe, job.policy)
-    needs = CACHES[job.cache.name].needs
+    needs = CACHES[job.cache.name].needs_of(job.cache)
     now = {"calibration": calibration.digest(needs) if calibration else None}
     if job.quant.name != "none":
         statistics = recipe.forced_statistics() or find_statistics(recipe, job.policy)
@@ -104,7 +104,7 @@ def _run(job: Job, store: RunStore) -> dict[str, Any]:
     torch.set_num_threads(job.settings.threads)
     describe(job)
     calibration, path = calibration_of(job)
-    needs = CACHES[job.cache.name].needs
+    needs = CACHES[job.cache.name].needs_of(job.cache)
     volatile = calibration.of("volatility").get("volatility", np.zeros(0)).tolist()
     result = {
         "task": job.task.name,

@@ -21,7 +21,7 @@ from ..acceleration.play import film, play_missing, save_time, unfilmed
 from ..acceleration.quantization import Acceleration, accelerate, acceleration_of, described
 from ..episodes.clock import Clock
 from ..episodes.latency import WithinEpisode, measure
-from ..episodes.loop import Acting, act_padded, query_noise
+from ..episodes.loop import act_padded, query_noise
 from ..jobs.description import describe
 from ..jobs.job import Job
 from ..jobs.session import logged, signature
@@ -166,11 +166,13 @@ def _measured(
     return latency, stats, layers
 
 
-def latency_of(job: Job, fast: Acting, observations: Arrays) -> dict[str, Any] | None:
+def latency_of(
+    job: Job, fast: AcceleratedPolicy | WarmStarted, observations: Arrays
+) -> dict[str, Any] | None:
     """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
     assert job.plain is not None
     config, device = job.settings.latency, job.settings.device
-    fast = WithinEpisode(fast.uncounted()) if isinstance(fast, WarmStarted) else fast
+    fast = WithinEpisode(fast.uncounted()) if fast.keeps_memory else fast
     same = job.cache.name == job.quant.name == "none" and job.warm is None
     if same and job.policy.config.sampler == job.plain.config.sampler:
         return measure(fast, job.plain, observations, config, device)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..formatting import (
     NOTHING,
+    across_words,
     changes,
     conditions,
     encode_words,
@@ -72,6 +73,8 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         rows.append(("  and before it", encode_words(encode)))
     if warm := result["stats"].get("warm"):
         rows.append(("warm", warm_words(warm)))
+    if across := result["stats"].get("across"):
+        rows.append(("across", across_words(across)))
     if quantisation := result.get("quantisation"):
         rows += [("quant", words) for words in quantisation_words(quantisation)]
     if realtime := result.get("realtime"):

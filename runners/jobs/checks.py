@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from accel import CACHES, check_plan, resolve
+from accel import CACHES, FusedConfig, check_plan, resolve
 from accel.plans.able import check_branches, check_quantizable
+from accel.plans.across import reaches_back
 from accel.quant.selection import choose as choose_layers
 from accel.quant.selection import linears, usual_attentions
 from accel.warm_config import check_warm
@@ -16,6 +17,7 @@ from .chosen import Chosen
 from .settings import UserError
 
 WARM_RUNNERS = ("evaluate", "collect")
+ACROSS_RUNNERS = (*WARM_RUNNERS, "show")  # others ask queries that follow no other
 
 
 def check_method(chosen: Chosen) -> tuple[str, ...]:
@@ -50,11 +52,15 @@ def check_method(chosen: Chosen) -> tuple[str, ...]:
         check_recipe(recipe, policy, chosen.settings, evaluates=not chosen.calibrates)
     if chosen.quantizes:
         check_quant(policy, chosen.quant, recipe)
-    return check_cache(policy, chosen.cache, recipe, chosen.engine)
+    return check_cache(policy, chosen.cache, recipe, chosen.engine, name)
 
 
 def check_cache(
-    policy: DiffusionPolicy, cache: Any, recipe: Recipe, engine: Any = None
+    policy: DiffusionPolicy,
+    cache: Any,
+    recipe: Recipe,
+    engine: Any = None,
+    runner: str = "evaluate",
 ) -> tuple[str, ...]:
     """Refuse a cache that does not fit the policy's sampler, its forced calibration or the engine.
 
@@ -67,12 +73,30 @@ def check_cache(
             f"cache.steps must be at most {policy.n_inference_steps} (the steps of the sampler), "
             f"got {budget}"
         )
+    if getattr(cache, "across", False):
+        _check_across(f"cache={cache.name} with cache.across=true", runner, engine)
     calibration = recipe.forced()
+    if getattr(cache, "across", False) and CACHES[cache.name].calibrated and not calibration:
+        raise UserError(
+            f"cache={cache.name} with cache.across=true needs calibration.path, a calibration with "
+            "consecutive queries: `python benchmarks/across.py --into FOLDER` makes one"
+        )
     if calibration or not CACHES[cache.name].calibrated:
         plan = resolve(policy, cache, calibration)
         check_plan(engine, plan, policy)
+        if reaches_back(plan):
+            _check_across(f"cache={cache.name}, a plan across queries,", runner, engine)
         return plan.adapted
     return ()
+
+
+def _check_across(what: str, runner: str, engine: Any) -> None:
+    if runner not in ACROSS_RUNNERS:
+        raise UserError(
+            f"{what} needs a runner of {', '.join(ACROSS_RUNNERS)}, got runner={runner}"
+        )
+    if isinstance(engine, FusedConfig):
+        raise UserError(f"{what} needs engine=reference, got engine={engine.name}")
 
 
 def check_quant(policy: DiffusionPolicy, quant: Any, recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
+from accel.caches import settings_of
 from policies import sampler_warnings
 
 from ..episodes.realtime import Delays
@@ -26,7 +27,7 @@ def as_config(chosen: Chosen, identity: Identity, delays: Delays | None) -> dict
     return {
         **{k: v for k, v in asdict(chosen.settings).items() if k != "shard"},
         "task": {**public(chosen.task), "checkpoint": chosen.checkpoint},
-        "cache": asdict(chosen.cache),
+        "cache": settings_of(chosen.cache),
         "quant": asdict(chosen.quant),
         "engine": asdict(chosen.engine),
         "sampler": policy.config.sampler.settings() if policy else None,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from accel import CACHES, integers_of
+from accel.caches import settings_of as settings_of_cache
 from accel.quant import QuantConfig
 from accel.quant.selection import settings_of
 
@@ -69,13 +70,13 @@ def _quant(chosen: Chosen) -> dict[str, Any]:
 def _method(chosen: Chosen) -> dict[str, Any]:
     policy, cache, recipe = chosen.policy, chosen.cache, chosen.recipe
     if policy is None:
-        return {"cache": asdict(cache)}
+        return {"cache": settings_of_cache(cache)}
     counts: dict[str, Any] = {"cache": CACHES[cache.name].identity(cache, policy)}
     if chosen.quantizes:
         counts["statistics"] = recipe.statistics_identity()
         counts["integers"] = integers_of(chosen.engine, policy, chosen.quant)
     if chosen.uses_calibration:
-        counts["calibration"] = recipe.identity(CACHES[cache.name].needs)
+        counts["calibration"] = recipe.identity(CACHES[cache.name].needs_of(cache))
         if recipe.choice.path is not None and chosen.calibrates:
             counts["queries"] = recipe.key
     return counts

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from accel import CACHES, QUANTIZERS, CachePlan, resolve
+from accel.caches import settings_of
 from accel.caches.method import check_calibration
 from accel.caches.saved import PLAN_FILE
 from accel.calibration import METRICS, Calibration
@@ -147,7 +148,7 @@ def prepare_show(cfg: DictConfig, runner: ShowConfig) -> ShowJob:
         config={
             **asdict(settings),
             "task": {"name": task.name, "checkpoint": checkpoint},
-            "cache": asdict(cache),
+            "cache": settings_of(cache),
             "sampler": policy.config.sampler.settings(),
             "runner": asdict(runner),
             "fingerprint": fingerprint,

@@ -84,6 +84,7 @@ def timing_label(config: Mapping[str, Any]) -> str:
     """
     cache, quant = config["cache"], quant_label(config["quant"])
     cached = "" if cache["name"] == "none" else f"{cache['name']} S = {cache.get('steps')}"
+    cached = " ".join(filter(None, (cached, across_label(cache))))
     words = (sampler_label(config["sampler"]), cached, quant, warm_label(config.get("warm")))
     return ", ".join(filter(None, words))
 
@@ -102,6 +103,7 @@ def arm_words(config: Mapping[str, Any]) -> str:
     cache = dict(config.get("cache") or {})
     name = str(cache.get("name") or "none")
     cached = f"{name} S={cache['steps']}" if "steps" in cache else name
+    cached = " ".join(filter(None, (cached, across_label(cache))))
     words = [cached] if name != "none" else []
     words += [quant_label(config.get("quant") or {}), sampler_label(config.get("sampler") or {})]
     words.append(warm_label(config.get("warm")))
@@ -131,6 +133,9 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
             node = {k: v for k, v in node.items() if k not in QUANT_LABEL}
             if node.get("include") == [EARLIER_BLOCKS]:
                 node["include"] = [BLOCKS]
+        if group == "cache":
+            found["across"] = across_label(node)
+            node = {k: v for k, v in node.items() if k not in ("across", "refresh")}
         found |= {
             f"{group}.{k}": str(v) for k, v in node.items() if (group, k) != ("cache", "name")
         }
@@ -141,6 +146,20 @@ def _choices(run: Run, runs: Sequence[Run]) -> dict[str, str]:
     found["realtime"] = f"delay {delay}" if delay else ""
     found["warm"] = warm_label(run.config.get("warm"))
     return found | {k: str(run.config.get(k)) for k in ("threads", "policy_batch", "device")}
+
+
+def across_label(cache: Mapping[str, object]) -> str:
+    """Of a cache's settings; empty where its queries do not reach back.
+
+    Example:
+        >>> across_label({"name": "uniform", "across": True, "refresh": 3})
+        'across queries, full every 3'
+    """
+    if not cache.get("across"):
+        return ""
+    refresh = cache.get("refresh", 2)
+    words = {0: ", full once", 2: ""}.get(int(str(refresh)), f", full every {refresh}")
+    return f"across queries{words}"
 
 
 def warm_label(config: Mapping[str, object] | None) -> str:
@@ -215,7 +234,9 @@ def _said(key: str, value: str) -> str:
     """A setting in few words: "10 steps", "even", "ddim-16", "threads 2"."""
     spoken = {
         "cache.steps": f"{value} steps",
-        **dict.fromkeys(("cache.spacing", "engine.name", "sampler", "realtime", "warm"), value),
+        **dict.fromkeys(
+            ("cache.spacing", "engine.name", "sampler", "realtime", "warm", "across"), value
+        ),
         "device": value,
     }
     return spoken.get(key, f"{_field(key)} {value}")
