@@ -172,12 +172,12 @@ def latency_of(
     """Of the accelerated policy, beside the checkpoint's own, plain and in the run's engine."""
     assert job.plain is not None
     config, device = job.settings.latency, job.settings.device
-    fast = WithinEpisode(fast.uncounted()) if fast.keeps_memory else fast
+    timed: Any = WithinEpisode(fast.uncounted()) if fast.keeps_memory else fast
     same = job.cache.name == job.quant.name == "none" and job.warm is None
     if same and job.policy.config.sampler == job.plain.config.sampler:
-        return measure(fast, job.plain, observations, config, device)
+        return measure(timed, job.plain, observations, config, device)
     with accelerated(job.plain, engine=job.plain_engine) as engine:
-        return measure(fast, job.plain, observations, config, device, engine)
+        return measure(timed, job.plain, observations, config, device, engine)
 
 
 def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
