@@ -53,10 +53,15 @@ def settle(
 
 
 def inputs(layer: QuantisedLinear, rows: int) -> Tensor:
-    """(rows, K), normal, with an outlier."""
+    """(rows, K), normal once the layer has smoothed them, with an outlier.
+
+    Smoothing divides a channel by what it was fitted to: of a channel that was hardly used, any
+    other number would be an outlier that decides the codes of the whole token.
+    """
     x = torch.randn(rows, layer.in_features, generator=torch.Generator().manual_seed(0))
     x[:, 0] *= 10
-    return x.to(layer.codes.device)
+    x = x.to(layer.codes.device)
+    return x if layer.inverse_smooth is None else x / layer.inverse_smooth.to(x)
 
 
 @torch.inference_mode()
