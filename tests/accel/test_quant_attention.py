@@ -106,7 +106,7 @@ def test_every_projection_is_quantised_and_runs() -> None:
         outputs[bits] = quantised.model(*inputs)
         own, other = ("own.in_proj", "own.out_proj"), ("q_proj", "kv_proj", "out_proj")
         assert calls == [*own, *(f"other.{name}" for name in other)]
-    assert relative(outputs[16], plain) < 2e-6
+    assert relative(outputs[16], plain) < 5e-6  # float32's own rounding, which differs by CPU
     assert relative(outputs[2], plain) > 0.05
 
 
@@ -121,5 +121,5 @@ def test_the_fast_path_of_torchs_encoder_layer_is_not_taken() -> None:
     feed_forward = DuQuantConfig(weight_bits=2, include=(r"linear1",))
     coarse = quantize(model, statistics, feed_forward).model
     with torch.no_grad():
-        assert relative(off(x), model(x)) < 2e-6
+        assert relative(off(x), model(x)) < 5e-6
         assert relative(coarse(x), model(x)) > 0.01

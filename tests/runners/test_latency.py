@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_the_plain_arm_is_the_checkpoints_policy(
     job = job_of(*words)
     arms: list[Any] = []
     monkeypatch.setattr(job_module, "measure", lambda *given: arms.extend(given))
-    fast: Any = object()
+    fast: Any = SimpleNamespace(keeps_memory=False)
     job_module.latency_of(job, fast, np.zeros((1, 4, 60)))
     assert arms[0] is fast
     plain, engine = arms[1], arms[5] if has_engine else None
