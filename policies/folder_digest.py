@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from skipstep.plain_files import read_yaml
 
 DIGEST = "digest"
+LAST, LAST_OF_TASK = "task", "robot_noise_ratio"
 
 
 def folder_digest(settings: Mapping[str, Any], weights: Path) -> str:
@@ -36,10 +37,18 @@ def folder_digest(settings: Mapping[str, Any], weights: Path) -> str:
 def check_folder_digest(settings: Mapping[str, Any], weights: Path) -> None:
     """Refuse a folder that was changed; one without a digest, of an earlier version, passes.
 
+    If it is whole: every version has ended with the task, so a file without that was cut off.
+
     Raises:
         ValueError: one line, with the way out.
     """
-    said = settings.get(DIGEST)
+    said, task = settings.get(DIGEST), settings.get(LAST)
+    if DIGEST not in settings and not (isinstance(task, Mapping) and LAST_OF_TASK in task):
+        raise ValueError(
+            f"{LAST}.{LAST_OF_TASK} is missing, with which it ends: it was cut off, and what is "
+            f"missing would be guessed; of a file that is whole, write {LAST}.{LAST_OF_TASK} "
+            "(null: none)"
+        )
     if DIGEST in settings and said != folder_digest(settings, weights):
         raise ValueError(
             f"digest does not match the settings and {weights.name}: it is damaged, or was changed "
@@ -48,7 +57,10 @@ def check_folder_digest(settings: Mapping[str, Any], weights: Path) -> None:
 
 
 def save_settings(settings: Mapping[str, Any], path: Path, weights: Path) -> None:
-    """Write the settings with their digest, beside a file of weights that is there already."""
+    """Write the settings after their digest, beside a file of weights that is there already.
+
+    The digest comes first, so that a file that is cut off anywhere still has it.
+    """
     OmegaConf.save(OmegaConf.create(dict(settings)), path)
     digest = folder_digest(read_yaml(path), weights)  # of what a reader sees
-    OmegaConf.save(OmegaConf.create({**settings, DIGEST: digest}), path)
+    OmegaConf.save(OmegaConf.create({DIGEST: digest, **settings}), path)

@@ -175,7 +175,8 @@ def test_families_from_before_there_were_any_are_not_named(name: str, tmp_path: 
     save_policy(policy, tmp_path / "a", torch.float32)
     assert load_policy(tmp_path / "a").fingerprint() == policy.fingerprint()
     named = tmp_path / "a" / "policy.yaml"
-    named.write_text(f"{named.read_text().partition('digest:')[0]}family: {name}\n")
+    lines = [line for line in named.read_text().splitlines() if not line.startswith("digest:")]
+    named.write_text("\n".join([*lines, f"family: {name}\n"]))
     assert load_policy(tmp_path / "a").config == policy.config
 
 

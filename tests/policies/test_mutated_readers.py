@@ -233,9 +233,28 @@ def test_a_folder_that_was_changed_is_refused_by_its_digest(change: Any, folder:
     ) as e:
         load_policy(folder)
     assert "\n" not in str(e.value)
-    text = (folder / "policy.yaml").read_text()
-    (folder / "policy.yaml").write_text(text.partition("digest:")[0])
+    (folder / "policy.yaml").write_text("".join(without_digest(folder)))
     load_policy(folder)  # as the folders of earlier versions
+
+
+def without_digest(folder: Path) -> list[str]:
+    lines = (folder / "policy.yaml").read_text().splitlines(keepends=True)
+    return [line for line in lines if not line.startswith("digest:")]
+
+
+def test_a_file_that_was_cut_off_is_refused_wherever_it_was(folder: Path) -> None:
+    """Also one from before there were digests, which ended with the task."""
+    path = folder / "policy.yaml"
+    whole, older = path.read_text().splitlines(keepends=True), without_digest(folder)
+    ends = older.index(next(line for line in older if "robot_noise_ratio" in line))
+    for lines, most in ((whole, len(whole)), (older, ends + 1)):
+        for n in range(most):
+            path.write_text("".join(lines[:n]))
+            with pytest.raises(CheckpointError) as error:
+                load_policy(folder)
+            assert "\n" not in str(error.value)
+    path.write_text("".join(older[: ends + 1]))
+    load_policy(folder)
 
 
 def test_any_mutation_of_a_policy_is_refused_or_loaded_as_written(folder: Path) -> None:
