@@ -63,8 +63,7 @@ class Bench:
     def subject(self) -> Subject:
         return SUBJECTS[self.name](self.options.heads, self.options.size)
 
-    def attached(self, cache: Any, kind: str, subject: Subject | None = None) -> Run:
-        it = subject or self.subject()
+    def attached(self, cache: Any, kind: str, it: Subject) -> Run:
         streams = {"streams": it.streams, "outputs": it.outputs}
         made = attach(it.model, [it.blocks], self.steps, cache, kind=kind, **streams)
 
@@ -79,21 +78,11 @@ class Bench:
 
     def threshold(self) -> float:
         """With which our first block computes about half of the steps, the first one among them."""
-        low, high, it = 1e-4, 1.0, self.subject()
+        low, high = 1e-4, 1.0
         for _ in range(12):
-            middle = (low * high) ** 0.5
+            middle, it = (low * high) ** 0.5, self.subject()
             with it.computed() as count:
-                made = attach(
-                    it.model,
-                    [it.blocks],
-                    self.steps,
-                    FirstBlockConfig(threshold=middle, cool_down=0),
-                    streams=it.streams,
-                    outputs=it.outputs,
-                )
-                made.begin()
-                it.generate(self.steps, made.step)
-                made.disable()
+                self.attached(FirstBlockConfig(threshold=middle, cool_down=0), "delta", it)()
             if count[0] == self.steps // 2:
                 return middle
             low, high = (middle, high) if count[0] > self.steps // 2 else (low, middle)

@@ -60,16 +60,17 @@ class Subject:
             handle.remove()
 
 
-def _drawn(*shape: int, seed: int) -> Tensor:
+def drawn(*shape: int, seed: int) -> Tensor:
+    """Normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _scrambled(model: nn.Module) -> nn.Module:
+def scrambled(model: nn.Module, scale: float = 0.03) -> nn.Module:
     """Weights that no zero initialisation hides a block behind."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in model.parameters():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.03)
+            value.copy_(torch.randn(value.shape, generator=generator) * scale)
     return model.eval()
 
 
@@ -89,13 +90,13 @@ def pixart(heads: int, size: int) -> Subject:
         caption_channels=CAPTION,
         use_additional_conditions=False,
     )
-    words = _drawn(1, WORDS, CAPTION, seed=2)
+    words = drawn(1, WORDS, CAPTION, seed=2)
     settings = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
 
     def call(m: Any, x: Tensor, t: float) -> Tensor:
         return m(x, words, torch.full((1,), int(t)), **settings, return_dict=False)[0]
 
-    return Subject(_scrambled(model), "transformer_blocks", call, _drawn(1, 4, size, size, seed=1))
+    return Subject(scrambled(model), "transformer_blocks", call, drawn(1, 4, size, size, seed=1))
 
 
 def qwen_image(heads: int, size: int) -> Subject:
@@ -112,7 +113,7 @@ def qwen_image(heads: int, size: int) -> Subject:
         joint_attention_dim=CAPTION,
         axes_dims_rope=(16, 24, 24),
     )
-    side, words = size // 2, _drawn(1, WORDS, CAPTION, seed=2)
+    side, words = size // 2, drawn(1, WORDS, CAPTION, seed=2)
 
     def call(m: Any, x: Tensor, t: float) -> Tensor:
         return m(
@@ -125,10 +126,10 @@ def qwen_image(heads: int, size: int) -> Subject:
         )[0]
 
     return Subject(
-        _scrambled(model),
+        scrambled(model),
         "transformer_blocks",
         call,
-        _drawn(1, side * side, 16, seed=1),
+        drawn(1, side * side, 16, seed=1),
         ("hidden_states", "encoder_hidden_states"),
         ("encoder_hidden_states", "hidden_states"),
         1,
@@ -151,13 +152,13 @@ def wan(heads: int, size: int) -> Subject:
         num_layers=N_BLOCKS,
         rope_max_seq_len=32,
     )
-    words = _drawn(1, WORDS, CAPTION, seed=2)
+    words = drawn(1, WORDS, CAPTION, seed=2)
 
     def call(m: Any, x: Tensor, t: float) -> Tensor:
         return m(x, torch.full((1,), t), words, return_dict=False)[0]
 
-    latent = _drawn(1, 4, 2, size, size, seed=1)
-    return Subject(_scrambled(model), "blocks", call, latent, pattern=2)
+    latent = drawn(1, 4, 2, size, size, seed=1)
+    return Subject(scrambled(model), "blocks", call, latent, pattern=2)
 
 
 SUBJECTS: dict[str, Callable[[int, int], Subject]] = {

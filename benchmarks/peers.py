@@ -80,8 +80,8 @@ def openvino_policy(
             needs those up to the last executed action alone (`policy.n_live`).
     """
     sizes = policy.sizes
-    if sizes.cond_dim == 0:
-        raise Unavailable("only networks with a condition are exported")
+    if sizes.family not in ("transformer", "unet") or sizes.cond_dim == 0:
+        raise Unavailable("only transformers and UNets with a condition are exported")
     live = stock_policy(policy)
     x = torch.zeros(batch, tokens or policy.config.length, sizes.input_dim)
     seen = torch.zeros(batch, policy.n_obs_steps, sizes.cond_dim)

@@ -112,7 +112,7 @@ def row(policy: DiffusionPolicy, batch: int, rounds: int, threads: int) -> dict[
         for name, config in CODES.items() if works() else ():
             copy = stack.enter_context(accelerated(policy, None, coded(policy, config)))
             calls[name] = partial(query, copy.act)
-        for name, precision in peers().items() if policy.sizes.family == "unet" else ():
+        for name, precision in peers().items():
             try:
                 exported = openvino_policy(policy, batch, precision)
                 calls[name] = partial(exported, obs, torch.Generator())

@@ -98,12 +98,14 @@ def _of_networks(policy: Transparent) -> dict[str, bool]:
     family, sizes = family_of(policy), policy.sizes
     if family.stack != "layers":
         return {}
-    if family.compiled == "call":
-        width = sizes.n_emb // policy.model.transformer_blocks[0].attn.heads
-        return {f"heads are {width} wide, no multiple of 8": width % 8 != 0}
-    width = sizes.n_emb // layers_of(policy)[0].self_attn.num_heads
+    query = family.compiled == "query"
+    if query:
+        heads = layers_of(policy)[0].self_attn.num_heads
+    else:
+        heads = policy.model.transformer_blocks[0].attn.heads
+    width = sizes.n_emb // heads
     return {
-        "the policy has a condition encoder": sizes.n_cond_layers > 0,
+        "the policy has a condition encoder": query and sizes.n_cond_layers > 0,
         f"heads are {width} wide, no multiple of 8": width % 8 != 0,
     }
 

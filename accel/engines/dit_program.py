@@ -23,7 +23,6 @@ from ..kernels.operations import (
     PLUS,
     TURN,
     Operation,
-    Place,
     Rows,
     convolve,
     moved,
@@ -31,7 +30,7 @@ from ..kernels.operations import (
 from ..kernels.packed import Linear, Packed
 from ..quant.kernels import packed
 from ..quant.linear import QuantisedLinear
-from .sections import Cutter, run
+from .sections import Cutter, Seeing, run
 
 Branch = Callable[[int, Callable[[], Tensor]], Tensor]
 
@@ -66,8 +65,7 @@ class DitProgram:
 
     def observe(self, cond: Tensor) -> None:
         """What a query has seen: (B, n_obs_steps, cond_dim) normalised."""
-        self.observed.view.copy_(cond.flatten(1)[:, None])
-        run(self.seeing, self.times[0], self.seen)
+        self.seeing(cond)
         if self.recoded:
             with one_thread():
                 self._recode()
@@ -77,7 +75,7 @@ class DitProgram:
     ) -> Tensor:
         """One denoising call; arguments as the network's, of the query that was observed."""
         step = self.step_of[timestep[0].item()]
-        time, seen = self.times[step], self.seen if not self.recoded else self.seen_of[step]
+        time, seen = self.times[step], self.seen_of[step] if self.recoded else self.seeing.said
         self.entered.view.copy_(sample)
         if branch is None:
             run(self.whole, time, seen)
@@ -129,7 +127,7 @@ class DitProgram:
         last = [self._through(model.output_proj, self.stream, self.out)]
         whole = [*first, *(o for site in sites for o in (*site, *added)), *last]
         floats = 2 * self.wide["ff"].ld + 2 * self.length + self.packed.panel
-        cutter = self.cutter = Cutter(self.packed, self.batch, whole, floats)
+        cutter = Cutter(self.packed, self.batch, whole, floats)
         self.first, self.added, self.last = cutter.cut(first), cutter.cut(added), cutter.cut(last)
         self.sites = [cutter.cut(site) for site in sites]
         self.whole = cutter.cut(whole)
@@ -183,17 +181,8 @@ class DitProgram:
         weight = torch.cat([self._spaced(weight) for weight, _ in pairs])
         bias = torch.cat([self._spaced(bias[:, None]) for _, bias in pairs])[:, 0]
         self.times = (self.activated @ weight[:, :embedded].T + bias).contiguous()
-        self.seen = torch.zeros(self.batch, len(bias))
-        n_seen = weight.shape[1] - embedded
-        start = self.observed = Rows.zeros(self.batch, 1, n_seen, 0, self.packed.panel)
-        to = Place(self.seen.data_ptr(), len(bias), len(bias))
-        observing = F.pad(weight[:, embedded:], (0, start.ld - n_seen))
-        self.once = Packed(self.packed.loaded)  # once a query: there is nothing to save
-        seeing = [
-            moved(CURVE, start, start.place(), scales=1),
-            convolve(self.once.linear(observing, torch.zeros(len(bias))), start.place(), to, 1),
-        ]
-        self.seeing = Cutter(self.once, self.batch, seeing, 0).cut(seeing)
+        once = Packed(self.packed.loaded)  # once a query: there is nothing to save
+        self.seeing = Seeing(once, self.batch, weight[:, embedded:], CURVE, scales=1)
 
     def _spaced(self, rows: Tensor) -> Tensor:
         """(3 n_emb, n) of shift, scale and gate -> each filled up to whole panels."""
@@ -204,9 +193,9 @@ class DitProgram:
         """What quantised layers say, for all steps at once: codes of both are not two sums."""
         steps, wide, dim = len(self.activated), self.stream.ld, self.sizes.n_emb
         of_time = self.activated[:, None].expand(-1, self.batch, -1)
-        observed = self.observed.view[:, 0].expand(steps, -1, -1)  # it is activated by now
+        observed = self.seeing.observed.view[:, 0].expand(steps, -1, -1)  # it is activated by now
         both = torch.cat([of_time, observed], dim=2)
-        self.seen_of = self.seen.expand(steps, -1, -1).clone()
+        self.seen_of = self.seeing.said.expand(steps, -1, -1).clone()
         for i in self.recoded:
             for part, said in enumerate(self.told[i](both).chunk(3, dim=2)):
                 at = (3 * i + part) * wide

@@ -17,16 +17,12 @@ from ..kernels.native import library, one_thread
 from ..kernels.operations import (
     MISH,
     Operation,
-    Place,
-    Rows,
     Section,
-    convolve,
-    moved,
     norm,
     padded,
 )
 from ..kernels.packed import Packed
-from .sections import Cutter, run
+from .sections import Cutter, Seeing, run
 from .unet_layers import Layers
 
 Branch = Callable[[int, Callable[[], Tensor]], Tensor]
@@ -63,8 +59,7 @@ class UnetProgram:
     def observe(self, cond: Tensor) -> None:
         """What a query has seen: (B, n_obs_steps, cond_dim) normalised."""
         if self.sizes.obs_as == "global":
-            self.observed.view.copy_(cond.flatten(1)[:, None])
-            self._run(self.seeing)
+            self.seeing(cond)
         elif self.sizes.obs_as == "local":
             self.local.view[:, : cond.shape[1]] = cond
 
@@ -163,18 +158,7 @@ class UnetProgram:
         self.seen = torch.zeros(self.batch, len(bias))
         if self.sizes.obs_as != "global":
             return
-        n_seen = weight.shape[1] - embedded
-        self.observed = Rows.zeros(self.batch, 1, n_seen, 0, panel)
-        start, to = self.observed, Place(self.seen.data_ptr(), len(bias), len(bias))
-        observing = torch.nn.functional.pad(weight[:, embedded:], (0, start.ld - n_seen))
-        nothing = torch.zeros(len(bias))
-        if self.packed.precision == "bf16":  # once a query: there is nothing to save
-            self.once = Packed(self.packed.loaded)
-        else:
-            self.once = self.packed
-        self.seeing = self.cutter.cut(
-            [
-                moved(MISH, start, start.place()),
-                convolve(self.once.linear(observing, nothing), start.place(), to, 1),
-            ]
-        )
+        # once a query: there is nothing to save
+        once = Packed(self.packed.loaded) if self.packed.precision == "bf16" else self.packed
+        self.seeing = Seeing(once, self.batch, weight[:, embedded:], MISH)
+        self.seen = self.seeing.said

@@ -120,7 +120,8 @@ static void apply(Work *work, const Linear *l, const Rows *f, float *scratch) {
     return;
   }
   const int all = f->batch * f->rows, tiles = l->stored == TILES;
-  const Floats what = {l, f, tiles ? aligned(scratch) : (pair *)scratch, tiling(all, l->inputs)};
+  const Floats what = {l, f, tiles ? aligned(scratch) : (pair *)scratch,
+                       tiles ? tiling(all, l->inputs) : (Tiling){0}};
   if (l->stored == BFLOAT || tiles)
     share(work, round_rows, &what, all, (int64_t)all * l->inputs * ROUND_COST);
   share(work, panels, &what, (l->outputs + PANEL - 1) / PANEL, (int64_t)all * l->inputs * l->outputs);

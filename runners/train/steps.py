@@ -68,7 +68,7 @@ def take_steps(trainer: Trainer, progress: Progress, logger: NullLogger) -> None
                         progress.n_done = n
                     bar.update()
                 if progress.losses and any(_due(trainer, what, n) for what in EVERY):
-                    _row(trainer, progress, logger, n)
+                    _row(trainer, progress, logger)
                     bar.set_postfix_str(f"loss {progress.rows[-1]['loss']:.4f}")
     except KeyboardInterrupt:
         if progress.n_done:
@@ -81,9 +81,9 @@ def _due(trainer: Trainer, what: str, n: int) -> bool:
     return every > 0 and (n % every == 0 or n == trainer.config.n_steps)
 
 
-def _row(trainer: Trainer, progress: Progress, logger: NullLogger, n: int) -> None:
-    """Write what is due after n steps; a checkpoint closes a row of metrics, too."""
-    config = trainer.config
+def _row(trainer: Trainer, progress: Progress, logger: NullLogger) -> None:
+    """Write what is due after the steps so far; a checkpoint closes a row of metrics, too."""
+    config, n = trainer.config, progress.n_done
     row: dict[str, Any] = {
         "step": n,
         "loss": float(torch.stack(progress.losses).mean()),

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import foreign_models
+from benchmarks.foreign_models import drawn
+
 N_STEPS = 8
 TIMESTEPS = [float(t) for t in range(900, 100, -100)]
 
@@ -37,16 +40,12 @@ class Foreign:
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return drawn(*shape, seed=seed)
 
 
 def scrambled(model: nn.Module) -> nn.Module:
     """Weights that no zero initialisation hides a block behind."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.08)
-    return model.eval()
+    return foreign_models.scrambled(model, 0.08)
 
 
 def dit() -> Foreign:
