@@ -82,6 +82,11 @@ class FusedCalls:
         network.observe(cond)
         return network
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the linear layers of the newest program, as they are stored."""
+        return sum(program.packed.weight_bytes for program in self._programs.values())
+
     def flops(self, computed: np.ndarray) -> int | None:
         """Of one query of one row, from the mean of computed cells."""
         if self.plan.decide is not None:

@@ -76,6 +76,11 @@ class FusedEngine:
         executed: Tensor = actions[:, first : first + policy.n_action_steps].clone()
         return executed
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the linear layers of the newest program, as they are stored."""
+        return sum(program.packed.weight_bytes for program in self._programs.values())
+
     def flops(self, computed: np.ndarray) -> int:
         """Of one query of one row, from the mean of computed cells."""
         return fused_flops(self.policy, computed)

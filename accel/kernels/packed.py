@@ -21,6 +21,7 @@ KEPT = (
     torch.uint8,
     torch.int8,
 )  # types that are stored as they are
+PANELS = (3, 4)  # dimensions of a layer's weights, as no other tensor here has them
 
 
 class Quant(Structure):
@@ -177,3 +178,8 @@ class Packed:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.held)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the panels of all linear layers."""
+        return sum(tensor.nbytes for tensor in self.held if tensor.ndim in PANELS)
