@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from multiprocessing import parent_process
+from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,8 @@ ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+
+PR_SET_PDEATHSIG = 1  # of prctl
 
 PLUGINS: list[str] = []  # modules of others that tasks came from, as far as this process knows
 
@@ -194,6 +197,21 @@ class Host:
         return self.env
 
 
+def _die_with_fork_server() -> None:
+    """Ask Linux to kill this process when the one that forked it ends, even while it is stopped.
+
+    The fork server ends when nobody holds its pipe any more: the main process, and until it gives
+    it up here every worker, which would be asked for processes of its own through it.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    server: Any = forkserver._forkserver
+    if (held := getattr(server, "_forkserver_alive_fd", None)) is not None:
+        os.close(held)
+        server._forkserver_alive_fd = None
+
+
 def _exit_with_parent() -> None:
     """Leave at once when the parent is gone, even in the middle of a step that never ends."""
     parent = parent_process()
@@ -224,6 +242,7 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(ONE_THREAD)
     turn_off_what_cannot_be_loaded()
+    _die_with_fork_server()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     for name in plugins:
         import_module(name)

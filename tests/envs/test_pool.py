@@ -307,6 +307,15 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to kill a stopped process")
+def test_a_stopped_worker_does_not_outlive_its_parent() -> None:
+    with parent_process(SPINNING) as (program, pids):
+        parents = {int(Path(f"/proc/{p}/stat").read_text().split()[3]) for p in pids}
+        os.kill(pids[0], signal.SIGSTOP)
+        program.kill()
+        assert eventually(lambda: not any(map(alive, [*pids, *parents])))
+
+
 def test_a_killed_parent_leaves_no_worker_behind() -> None:
     with parent_process(SPINNING) as (program, pids):
         assert len(pids) == 3

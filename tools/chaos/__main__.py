@@ -15,7 +15,7 @@ from .records import RESULTS, keep, read, seeds, table
 
 PAGE = RESULTS.parents[1] / "docs/results/chaos.md"
 BEGIN, END = "<!-- generated: python -m tools.chaos table -->\n", "<!-- end -->"
-CAMPAIGNS = ("files", "kills", "disk", "two", "server", "soak")
+CAMPAIGNS = ("files", "kills", "sweep", "disk", "two", "server", "soak")
 
 
 def tables() -> str:

@@ -51,20 +51,23 @@ def words(policy: Path, *more: str) -> list[str]:
 
 def start(command: list[str], folder: Path, **env: str) -> subprocess.Popen[bytes]:
     """Begin in a folder; what it says is in the file `said` there or, for the disk, beside it."""
-    said = folder.with_name(f"{folder.name}.said").open("ab")
-    calm = {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(PROJECT)}
-    with said:
+    with folder.with_name(f"{folder.name}.said").open("ab") as said:
         return subprocess.Popen(
-            command, cwd=folder, stdout=said, stderr=said, env={**os.environ, **calm, **env}
+            command, cwd=folder, stdout=said, stderr=said, env=environment() | env
         )
+
+
+def environment() -> dict[str, str]:
+    """Of every command."""
+    return {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(PROJECT)}
 
 
 def said(folder: Path) -> str:
     return folder.with_name(f"{folder.name}.said").read_text(errors="replace")
 
 
-def episodes(folder: Path) -> dict[int, Any]:
-    """What is on disk, without what depends on the machine.
+def episodes(folder: Path, job: str = "*") -> dict[int, Any]:
+    """What is on disk of a job, without what depends on the machine.
 
     An episode that failed is played again, and its later line counts.
 
@@ -72,7 +75,7 @@ def episodes(folder: Path) -> dict[int, Any]:
         AssertionError: an episode that ended well is there twice.
     """
     found: dict[int, Any] = {}
-    for path in folder.glob("multirun/main/*/episodes.jsonl"):
+    for path in folder.glob(f"multirun/main/{job}/episodes.jsonl"):
         for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
             record = json.loads(line)
             before = found.get(record["seed"], {"status": "never"})
