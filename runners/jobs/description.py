@@ -62,6 +62,7 @@ def describe(job: Job) -> None:
         for words in sampler_warnings(sampler):
             log.warning("%s", words)
     say_repeated(job)
+    say_idle(job)
     if job.delays:
         log.info("realtime: a chunk acts %s after it was asked for", job.delays.said)
     for words in job.adapted:
@@ -79,4 +80,18 @@ def say_repeated(job: Job) -> None:
             starts,
             len(job.seeds),
             starts,
+        )
+
+
+def say_idle(job: Job) -> None:
+    """Say where most rows of the policy's constant batch would be empty."""
+    rows, filled = job.settings.policy_batch, job.n_envs
+    if 2 * filled <= rows and len(job.seeds) > filled:
+        log.info(
+            "a query costs %d rows and n_envs=%d fills %d of them: n_envs=%d would give the same "
+            "results in less time, where the machine has room for as many simulators",
+            rows,
+            filled,
+            filled,
+            min(rows, len(job.seeds)),
         )

@@ -176,3 +176,23 @@ def test_what_a_checkpoint_does_not_say_is_not_said(
     with caplog.at_level(logging.INFO):
         describe(job)
     assert "2 observations, 8 actions, ddim-2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("n_envs=1", "n_episodes=20"), "costs 8 rows and n_envs=1 fills 1 of them: n_envs=8 would"),
+        (("n_envs=2", "n_episodes=3"), "n_envs=2 fills 2 of them: n_envs=3 would"),
+        (("n_envs=6", "n_episodes=20"), ""),
+        (("n_envs=1", "n_episodes=1"), ""),
+        (("n_envs=1", "n_episodes=20", "policy_batch=1"), ""),
+    ],
+)
+def test_empty_rows_of_the_batch_are_said(
+    more: tuple[str, ...], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = job_of(words(policy(tmp_path / "policy", KEYPOINTS), "policy_batch=8", *more))
+    with caplog.at_level(logging.INFO):
+        describe(job)
+    assert ("would give the same" in caplog.text) == bool(said)
+    assert said in caplog.text
