@@ -87,8 +87,14 @@ def episodes(folder: Path, job: str = "*") -> dict[int, Any]:
 
 def result(folder: Path) -> dict[str, Any]:
     (path,) = folder.glob("multirun/main/*/result.json")
+    return kept(path)
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """A result without what depends on the machine, or on what is committed meanwhile."""
     read = json.loads(path.read_text())
-    return {k: v for k, v in read.items() if k not in MEASURED}
+    versions = {k: v for k, v in read["versions"].items() if k != "commit"}
+    return {k: v for k, v in read.items() if k not in MEASURED} | {"versions": versions}
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float = LONGEST_S) -> int:

@@ -41,9 +41,8 @@ def outcome(root: Path) -> dict[str, tuple[dict[Any, Any], dict[str, Any]]]:
     """{job: its episodes and its result} of a sweep, without what depends on the machine."""
     found: dict[str, tuple[dict[Any, Any], dict[str, Any]]] = {}
     for folder in folders(root):
-        result = json.loads((folder / "result.json").read_text())
-        kept = {k: v for k, v in result.items() if k not in runs.MEASURED}
-        found[folder.name] = runs.episodes(root, folder.name), kept
+        result = runs.kept(folder / "result.json")
+        found[folder.name] = runs.episodes(root, folder.name), result
     return found
 
 
