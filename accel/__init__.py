@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import skipstep  # noqa: F401  (the other names of these modules)
 
+from .accelerated_policy import AcceleratedPolicy
 from .action_errors import action_error
-from .api import AcceleratedPolicy, accelerated
+from .api import accelerated
 from .attach.attach import attach
 from .attach.attached import Attached
 from .caches import (

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skipstep.observations import is_image
 
-from ..api import AcceleratedPolicy
+from ..accelerated_policy import AcceleratedPolicy
 from .formats import Format
 from .noise import query_noise
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skipstep.guessing import guess
 
-from ..api import AcceleratedPolicy
+from ..accelerated_policy import AcceleratedPolicy
 from ..plans.plan import PlanError
 from ..warm import WarmStarted
 from .check import Checked, check, given, observations

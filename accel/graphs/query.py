@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..api import AcceleratedPolicy
+from ..accelerated_policy import AcceleratedPolicy
 from ..caches import CACHES
 from ..engines.deciding import session
 from ..engines.sessions import bias_of

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import AcceleratedPolicy
+from ..accelerated_policy import AcceleratedPolicy
 from ..protocol import Noise
 from ..warm import WarmStarted
 from .inputs import Batch, read

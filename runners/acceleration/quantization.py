@@ -25,7 +25,7 @@ from accel import (
     quantize,
     save_quantized,
 )
-from accel.api import digest_of
+from accel.accelerated_policy import digest_of
 from accel.engines.backend import slower_layers
 from accel.quant.statistics_file import file_path
 from policies import DiffusionPolicy

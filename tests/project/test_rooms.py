@@ -24,6 +24,7 @@ ORDER = {
         ["forecast_noise", "chosen", "joining"],
         ["warm_config"],
         ["warm"],
+        ["accelerated_policy"],
         ["api", "attach"],
         ["robot", "graphs", "vla"],
     ],

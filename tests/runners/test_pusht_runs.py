@@ -181,7 +181,10 @@ def test_what_a_checkpoint_does_not_say_is_not_said(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("n_envs=1", "n_episodes=20"), "costs 8 rows and n_envs=1 fills 1 of them: n_envs=8 would"),
+        (
+            ("n_envs=1", "n_episodes=20"),
+            "costs 8 rows and n_envs=1 fills 1 of them: n_envs=8 would",
+        ),
         (("n_envs=2", "n_episodes=3"), "n_envs=2 fills 2 of them: n_envs=3 would"),
         (("n_envs=6", "n_episodes=20"), ""),
         (("n_envs=1", "n_episodes=1"), ""),
