@@ -18,6 +18,7 @@ from policies import DiffusionPolicy, PolicyConfig, SamplerConfig, TaskInfo, Une
 PROJECT = Path(__file__).resolve().parents[2]
 N_EPISODES, LONGEST_S = 16, 150.0
 OF_THE_HOUR = ("seconds", "attempts", "machine")
+OF_THE_STUDY = ("p_holm", "n_comparisons", "loss_detected")  # adjusted over the runs there were
 MEASURED = (
     "stats",
     "wall_s",
@@ -91,10 +92,12 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def kept(path: Path) -> dict[str, Any]:
-    """A result without what depends on the machine, or on what is committed meanwhile."""
+    """A result without what depends on the machine, on commits, or on which runs ended before."""
     read = json.loads(path.read_text())
     versions = {k: v for k, v in read["versions"].items() if k != "commit"}
-    return {k: v for k, v in read.items() if k not in MEASURED} | {"versions": versions}
+    versus = {k: v for k, v in (read["baseline"] or {}).items() if k not in OF_THE_STUDY}
+    found = {k: v for k, v in read.items() if k not in MEASURED}
+    return found | {"versions": versions, "baseline": versus}
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float = LONGEST_S) -> int:
