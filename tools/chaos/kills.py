@@ -43,7 +43,12 @@ ACTIONS: dict[str, Callable[[int], None]] = {
     "no memory": _starved,
 }
 ENDS = ("SIGKILL", "SIGTERM")  # of the main process
-PER_RUN = 2  # workers that something is done to before the main process ends
+FEWER = range(58)  # seeds that were played when two workers a run was all
+
+
+def workers_of(seed: int) -> int:
+    """How many times something is done to a worker before the main process ends."""
+    return 2 if seed in FEWER else 5
 
 
 def _disturb(
@@ -54,7 +59,7 @@ def _disturb(
     seed: int,
 ) -> None:
     """Something happens to workers, then to the main process, each with episodes on disk."""
-    moments = sorted(rng.randrange(1, runs.N_EPISODES - 3) for _ in range(PER_RUN + 1))
+    moments = sorted(rng.randrange(1, runs.N_EPISODES - 3) for _ in range(workers_of(seed) + 1))
     for moment in moments[:-1]:
         if not runs.until_there_are(folder, moment, process):
             return
