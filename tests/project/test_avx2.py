@@ -16,10 +16,10 @@ from tools.avx2 import environment
 HERE = [sys.executable, "-m", "tools.avx2"]
 SAYS = """
 import numpy, torch
-from numpy._core._multiarray_umath import __cpu_dispatch__ as dispatched, __cpu_features__ as features
+from numpy._core._multiarray_umath import __cpu_dispatch__ as names, __cpu_features__ as there
 from runners.machine import arithmetic
 print(arithmetic())
-print([name for name in dispatched if features[name] and name != "X86_V3"])
+print([name for name in names if there[name] and name != "X86_V3"])
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import typing
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -156,8 +158,32 @@ def test_rows_of_disjoint_seeds_add_up(tmp_path: Path) -> None:
 
 def test_short_episodes_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "A_TRIAL", 3)
-    (row,) = soak.run(0, 3)
+    (row,) = soak.run(0, 3, kinds=["episodes of PushT"])
     assert row.outcomes == {"flat": 3}, row.findings
+
+
+def test_a_server_holds_no_more_after_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "REQUESTS", 20)
+    (row,) = soak.run(0, 3, kinds=["requests of a server"])
+    assert row.outcomes == {"flat": 3}, row.findings
+
+
+def test_what_stays_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that opens a file for good is not flat."""
+    opened = []
+
+    def leaking(first: int, last: int) -> soak.Trials:
+        for seed in range(first, last):
+            opened.append(open(os.devnull))  # noqa: SIM115
+            yield seed, "", psutil.Process()
+
+    monkeypatch.setitem(soak.KINDS, "leaking", leaking)
+    monkeypatch.setattr(soak, "SETTLED_S", 0.0)
+    (row,) = soak.run(0, 3, kinds=["leaking"])
+    for file in opened:
+        file.close()
+    assert row.outcomes == {"flat": 1, "finding": 2}
+    assert row.findings[0] == "seed 1: descriptors grew by 1"
 
 
 def test_random_programs_and_layers_agree_with_torch() -> None:

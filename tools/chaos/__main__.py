@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("campaign", choices=(*CAMPAIGNS, "table"))
     parser.add_argument("--seeds", type=seeds, default=(0, 20), help="from a to before b")
     parser.add_argument("--seconds", type=float, default=540.0, help="begin no trial after that")
-    parser.add_argument("--kinds", nargs="*", help="of `files`: these alone")
+    parser.add_argument("--kinds", nargs="*", help="of `files` and `soak`: these alone")
     parser.add_argument(
         "--keep",
         action="store_true",
