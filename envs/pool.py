@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
@@ -23,15 +20,15 @@ from typing import Any, Literal
 import numpy as np
 
 from .frames import Frames
+from .processes import EXIT_S, calm_forkserver, end, owed, seconds_of_cpu
 from .task import EnvError, FloatArray, Task
-from .worker import ONE_THREAD, WAITING, Event, plugins_of, serve
+from .worker import Event, plugins_of, serve
 
 __all__ = ["EnvPool", "Event"]
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 1.0
-EXIT_S = 5.0
+LEAST_OWED = 0.05  # of the patience: a worker that is owed less is waited for as long
 
 
 @dataclass
@@ -42,6 +39,7 @@ class _Slot:
     state: Literal["not reset", "busy", "running", "done"] = "not reset"
     request: str = ""
     deadline: float = 0.0
+    cpu_s: float = 0.0  # of the process when it was asked
 
     def release(self) -> None:
         if self.frames is not None:
@@ -58,7 +56,8 @@ class EnvPool:
     Args:
         task: pickled and sent to the workers.
         n_envs: how many.
-        timeout_s: longest wait for one answer, building the environment included.
+        timeout_s: longest wait for one answer, building the environment included. A worker that
+            waits for a busy CPU is waited for until it has had that many seconds of it.
         record: events carry the simulator's states and model.
     """
 
@@ -118,18 +117,19 @@ class EnvPool:
         busy = {i: s for i, s in enumerate(self._slots) if s.state == "busy"}
         if not busy:
             raise RuntimeError("nothing to wait for: no slot was asked to reset or step")
-        patience = min(s.deadline for s in busy.values()) - time.monotonic()
         sources: list[Any] = [s.conn for s in busy.values()]
         sources += [s.process.sentinel for s in busy.values()]
-        awake = set(wait(sources, max(0.0, patience)))
-        now = time.monotonic()
         events: list[Event] = []
-        for i, s in busy.items():
-            if s.conn in awake or s.process.sentinel in awake:
-                events.append(self._receive(i))
-            elif now >= s.deadline:
-                events.append(self._give_up(i, f"no answer in {self.timeout_s:g} s"))
-        return events or self.wait()
+        while not events:
+            patience = min(s.deadline for s in busy.values()) - time.monotonic()
+            awake = set(wait(sources, max(0.0, patience)))
+            now = time.monotonic()
+            for i, s in busy.items():
+                if s.conn in awake or s.process.sentinel in awake:
+                    events.append(self._receive(i))
+                elif now >= s.deadline and not self._waits_for_cpu(s):
+                    events.append(self._give_up(i, f"no answer in {self.timeout_s:g} s"))
+        return events
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers, by slot."""
@@ -140,7 +140,7 @@ class EnvPool:
         slots, self._slots = self._slots, []
         for s in slots:
             s.conn.close()
-        _end([s.process for s in slots])
+        end([s.process for s in slots])
         for s in slots:
             s.release()
 
@@ -155,9 +155,17 @@ class EnvPool:
         if frames is not None:
             frames.reserve(n_steps)
 
+    def _waits_for_cpu(self, s: _Slot) -> bool:
+        """Whether a silent worker had less of a busy CPU than its time; it is given that, then."""
+        left = owed(s.process.pid or 0, s.cpu_s, self.timeout_s)
+        if left:
+            s.deadline = time.monotonic() + max(left, LEAST_OWED * self.timeout_s)
+        return left > 0
+
     def _ask(self, slot: int, method: str, *arguments: Any) -> None:
         s = self._slots[slot]
         s.state, s.request, s.deadline = "busy", method, time.monotonic() + self.timeout_s
+        s.cpu_s = seconds_of_cpu(s.process.pid or 0)
         # a worker that is dead by now is found by wait()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             s.conn.send((method, arguments))
@@ -189,7 +197,7 @@ class EnvPool:
         return Event(slot, "error", error=error)
 
     def _start(self, slot: int) -> _Slot:
-        with _calm_forkserver():
+        with calm_forkserver():
             forkserver.ensure_running()
         context = get_context("forkserver")
         ours, theirs = context.Pipe()
@@ -213,38 +221,6 @@ class EnvPool:
         log.warning("slot %d gets a fresh worker (was process %s)", slot, old.process.pid)
         old.conn.close()
         old.process.kill()
-        _end([old.process])
+        end([old.process])
         old.release()  # not used again: whoever survives a kill may write there still
         self._slots[slot] = self._start(slot)
-
-
-@contextlib.contextmanager
-def _calm_forkserver() -> Iterator[None]:
-    """What the fork server starts with, its workers inherit: one calm thread, deaf to Ctrl-C.
-
-    Numpy's BLAS reads its thread count while it is imported, before any code of ours runs there.
-    """
-    calm = {**ONE_THREAD, WAITING: os.environ.get(WAITING, "passive")}
-    before = {name: os.environ.get(name) for name in calm}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(calm)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _end(processes: list[ForkServerProcess]) -> None:
-    """Join all, by harder means the longer it takes."""
-    for patience, harder in ((GRACE_S, "terminate"), (GRACE_S, "kill"), (EXIT_S, "kill")):
-        deadline = time.monotonic() + patience
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        processes = [p for p in processes if p.is_alive()]
-        for process in processes:
-            getattr(process, harder)()

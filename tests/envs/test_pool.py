@@ -212,6 +212,44 @@ def test_silence_is_an_error_and_the_worker_is_killed() -> None:
         assert eventually(lambda: not alive(pid))
 
 
+@pytest.fixture
+def crowded(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A CPU that four other processes keep busy."""
+    cpu = min(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(words) for _ in range(4)]
+    for other in others:
+        os.sched_setaffinity(other.pid, {cpu})
+    yield cpu
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process had is read from /proc")
+def test_a_worker_that_waits_for_a_busy_cpu_is_not_given_up(crowded: int) -> None:
+    """It works for a second, which takes five there; one that sleeps as long is given up."""
+    with EnvPool(ToyTask(fault="work", fault_step=1), 1, timeout_s=60.0) as pool:
+        pool.reset(0, 1)
+        assert one(pool).kind == "ready"
+        os.sched_setaffinity(pool.pids()[0], {crowded})
+        pool.timeout_s = 1.5
+        pool.step(0, policy(1, 0))
+        start = time.monotonic()
+        assert one(pool).kind == "chunk"
+        assert time.monotonic() - start > pool.timeout_s
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process had is read from /proc")
+def test_a_worker_that_never_ends_is_given_up_though_it_runs() -> None:
+    with EnvPool(ToyTask(fault="spin", fault_step=1), 1, timeout_s=60.0) as pool:
+        pool.reset(0, 1)
+        assert one(pool).kind == "ready"
+        pool.timeout_s = 0.3
+        pool.step(0, policy(1, 0))
+        assert one(pool).error == "no answer in 0.3 s"
+
+
 def test_actions_that_are_not_finite_end_the_episode() -> None:
     with EnvPool(ToyTask(), 1) as pool:
         pool.reset(0, 1)

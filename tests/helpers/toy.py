@@ -24,11 +24,20 @@ def _raise() -> None:
     raise RuntimeError("the toy broke")
 
 
+def _spin(seconds: float) -> None:
+    """As long as it takes to get that much of a CPU."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "raise": _raise,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(3),
     "hang": lambda: time.sleep(3600),
+    "work": lambda: _spin(1.0),
+    "spin": lambda: _spin(3600.0),
 }
 
 

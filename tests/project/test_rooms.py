@@ -55,7 +55,7 @@ ORDER = {
         ["task"],
         ["film"],
         ["robosuite", "kitchen", "pusht", "metaworld", "worker"],
-        ["libero"],
+        ["libero", "processes"],
         ["pool"],
     ],
     "runners": [
