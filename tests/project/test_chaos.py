@@ -24,8 +24,10 @@ from skipstep.whole_files import write_whole
 from tools import sanitize
 from tools.chaos import child, soak
 from tools.chaos.__main__ import PAGE, tables
-from tools.chaos.kinds import KINDS, Kind, transformer
+from tools.chaos.kind import Kind
+from tools.chaos.kinds import KINDS
 from tools.chaos.mutations import GADGET, mutated
+from tools.chaos.policy_files import transformer
 from tools.chaos.records import Row, added, keep, read, table
 from tools.random_programs import child as programs
 

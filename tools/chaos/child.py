@@ -21,7 +21,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .kinds import KINDS, Kind
+from .kind import Kind
+from .kinds import KINDS
 from .mutations import mutated
 
 RUNS = {
