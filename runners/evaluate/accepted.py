@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..jobs.job import Job
 from ..machine import warn_of_others
 from ..places import PUBLISHED, RESULTS
 from ..store.folder import RunStore, StoreError
 from ..store.names import EPISODES, OBSERVATIONS, PLAN_DIGEST, RESULT, TIME
-from ..store.published import published_run
+from ..store.published import Published, published_run
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,9 @@ def accept(job: Job, store: RunStore) -> None:
     Raises:
         StoreError: what is there is another run.
     """
-    settings = job.settings
-    if settings.accept is None or settings.force or store.episodes:
+    if job.settings.force or store.episodes:
         return
-    place = RESULTS if settings.accept == PUBLISHED else Path(settings.accept)
-    source = published_run(place, settings.study, job.name)
+    source = _source(job, job.name)
     if source is None or not source.episodes:
         return
     if (there := source.config.get("fingerprint")) != job.fingerprint:
@@ -41,3 +41,16 @@ def accept(job: Job, store: RunStore) -> None:
     store.episodes = source.episodes
     warn_of_others(store.episodes.values(), f"the episodes of {source.folder}")
     log.info("%d episodes accepted from %s", len(store.episodes), source.folder)
+
+
+def published_episodes(job: Job, name: str) -> Mapping[int, Mapping[str, Any]]:
+    """Of another run of this study that is published; none where `accept` is null."""
+    source = _source(job, name)
+    return {} if source is None else source.episodes
+
+
+def _source(job: Job, name: str) -> Published | None:
+    place = job.settings.accept
+    if place is None:
+        return None
+    return published_run(RESULTS if place == PUBLISHED else Path(place), job.settings.study, name)

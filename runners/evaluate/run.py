@@ -35,7 +35,7 @@ from ..store.shards import merge
 from ..studies.embodied import as_json, differences, means
 from ..studies.verdict import verdict
 from ..wandb_values import name_of, summary_values
-from .accepted import accept
+from .accepted import accept, published_episodes
 from .cost import as_defined_now, flops_of, with_times
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,10 @@ def summarise(job: Job, episodes: list[dict[str, Any]]) -> dict[str, Any]:
 def compare(
     job: Job, folder: Path, episodes: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Against the study's unaccelerated arm on common seeds, or the command that makes that arm."""
+    """Against the study's unaccelerated arm on common seeds, or the command that makes that arm.
+
+    An arm that was not run here is looked for among the published runs of the study.
+    """
     if folder.name == job.baseline_name:
         return None
     baseline = folder.parent / job.baseline_name
@@ -213,7 +216,8 @@ def compare(
     def ended(records: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
         return {s: r for s, r in records.items() if r["status"] == "ok" and s in job.seeds}
 
-    ours, theirs = ended(episodes), ended(read_episodes(baseline))
+    there = read_episodes(baseline) or published_episodes(job, job.baseline_name)
+    ours, theirs = ended(episodes), ended(there)
     result = paired(*({s: r["success"] for s, r in who.items()} for who in (ours, theirs)))
     if result is None:
         return {"folder": None, "command": baseline_command()}

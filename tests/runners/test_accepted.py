@@ -36,8 +36,12 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run as it would be committed: episodes, result and settings."""
     fake_episodes.fake(monkeypatch)
     assert fake_episodes.run(monkeypatch, *WORDS) == 0
+    return publish(tmp_path / "project/results", monkeypatch)
+
+
+def publish(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Move the only run there is into `results`, and have that be what is published."""
     (ran,) = Path("multirun/main").iterdir()
-    results = tmp_path / "project/results"
     monkeypatch.setattr("runners.evaluate.accepted.RESULTS", results)
     target = results / "runs" / ran.name
     target.mkdir(parents=True)
@@ -61,6 +65,22 @@ def test_they_are_done(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert fake_episodes.run(monkeypatch, *WORDS) == 0
     assert played == []
     assert result(committed) == json.loads((committed / "result.json").read_text())
+
+
+def test_an_arm_is_compared_with_a_baseline_that_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, "n_episodes=4", "cache=none") == 0
+    plain = publish(tmp_path / "project/results", monkeypatch)
+    found = []
+    for more in ([], ["accept=null", "force=true"]):
+        assert fake_episodes.run(monkeypatch, *WORDS, *more) == 0
+        (arm,) = Path("multirun/main").iterdir()
+        found.append(json.loads((arm / "result.json").read_text())["baseline"])
+    assert (found[0]["folder"], found[0]["n"]) == (plain.name, 4)
+    assert found[1]["folder"] is None
+    assert "cache=none" in found[1]["command"]
 
 
 @pytest.mark.parametrize("layout", ["runs and lists", "studies"])
