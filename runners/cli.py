@@ -27,7 +27,7 @@ from .commands import COMMANDS, RUNS, WORDS, run_command
 from .errors import UserError
 from .launch.composed import Composed
 from .launch.composing import compose_checked, first_lines
-from .launch.ends import ended_in_one_line, terminated_as_interrupted
+from .launch.ends import ended_in_one_line, jobs_ended_in_one_line, terminated_as_interrupted
 from .launch.helping import help_text, wants_help
 from .launch.mistakes import check_words
 from .launch.prepared import Prepared
@@ -253,7 +253,8 @@ def _hydra(argv: Sequence[str], composed: Composed | None = None) -> int:
         if composed:
             composed.start(app)
         else:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
+            with jobs_ended_in_one_line():
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
     except (UserError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,8 @@ from hydra.core.utils import JobRuntime, configure_log
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
+from .ends import ended_in_one_line
+
 
 class Composed(Hydra):
     """Hydra, for one job: it logs, and writes `.hydra/`, as if it had composed the words itself.
@@ -41,6 +43,10 @@ class Composed(Hydra):
         """Run it; one that fails is reported as Hydra does, by SystemExit."""
         GlobalHydra.instance().initialize(self)
         try:
-            run_and_report(lambda: self.run(config_name=None, task_function=job, overrides=[]))
+            run_and_report(lambda: self._run(job))
         finally:
             GlobalHydra.instance().clear()
+
+    def _run(self, job: TaskFunction) -> None:
+        with ended_in_one_line():  # the job does so itself; this is of what Hydra writes beside it
+            self.run(config_name=None, task_function=job, overrides=[])

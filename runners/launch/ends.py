@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from hydra._internal.core_plugins import basic_launcher
 from hydra.errors import CompactHydraException
 
 from ..errors import disk_words
@@ -46,6 +47,8 @@ def ended_in_one_line() -> Iterator[None]:
     """
     try:
         yield
+    except EndedError:
+        raise
     except Exception as error:
         if words := disk_words(error):
             again = "run the same command again, when there is room, to go on"
@@ -55,3 +58,20 @@ def ended_in_one_line() -> Iterator[None]:
         if isinstance(error, EnvError):
             raise EndedError(" ".join(str(error).split())) from error
         raise
+
+
+@contextmanager
+def jobs_ended_in_one_line() -> Iterator[None]:
+    """The same of what Hydra writes into a job's folder, before and after the job itself."""
+    launcher: Any = basic_launcher
+    plain = launcher.run_job
+
+    def run_job(*arguments: Any, **settings: Any) -> Any:
+        with ended_in_one_line():
+            return plain(*arguments, **settings)
+
+    launcher.run_job = run_job
+    try:
+        yield
+    finally:
+        launcher.run_job = plain

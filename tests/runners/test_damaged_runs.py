@@ -347,6 +347,30 @@ def test_a_full_disk_ends_a_run_in_one_line_and_a_true_status(
     assert fake_episodes.run(monkeypatch, *WORDS) == 0
 
 
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_disk_that_is_full_before_the_job_is_one_line_too(
+    multirun: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Hydra writes the settings into the folder, and its own reports are tracebacks."""
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", ".hydra/config.yaml")
+
+    fake_episodes.fake(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("hydra.core.utils._save_config", full)
+        assert fake_episodes.run(monkeypatch, *multirun, *WORDS) == 1
+    said = capsys.readouterr().err
+    line = "No space left on device: .hydra/config.yaml; run the same command again, when there"
+    assert said.count(line) == 1
+    assert "Traceback" not in said
+    assert fake_episodes.run(monkeypatch, *multirun, *WORDS) == 0
+
+
 def test_a_status_is_written_over_where_there_is_no_room_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
