@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from . import runs
-from .records import Row
+from .records import Row, played
 
 PAUSE_S = 0.3
 
@@ -117,7 +117,4 @@ def run(first: int, last: int, until: float = float("inf")) -> list[Row]:
             took = time.monotonic() - began
             whole.count(seed, "finding" if wrong else "as undisturbed", wrong, seconds=took)
             seed += 1
-    found = [whole, *rows.values()]
-    for row in found:
-        row.last = seed
-    return [row for row in found if row.trials]
+    return played([whole, *rows.values()], seed)

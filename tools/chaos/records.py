@@ -56,6 +56,14 @@ class Row:
         return sum(self.outcomes.values())
 
 
+def played(rows: Iterable[Row], last: int) -> list[Row]:
+    """Those that have trials, of seeds to before `last`."""
+    found = [row for row in rows if row.trials]
+    for row in found:
+        row.last = last
+    return found
+
+
 def read(path: Path) -> list[Row]:
     if not path.exists():
         return []

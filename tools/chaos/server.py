@@ -25,7 +25,7 @@ from runners.serve.client import Client
 from runners.serve.packing import pack
 
 from . import runs
-from .records import Row
+from .records import Row, played
 
 SHAPE = (2, 20)
 GARBAGE = (b"", b"\xc1", b"\xdf\xff\xff\xff\xff", b"\x93" * 50_000, b"GET / HTTP/1.1\r\n\r\n")
@@ -129,6 +129,4 @@ def run(first: int, last: int, until: float = float("inf")) -> list[Row]:
         code = process.wait(60)
     if code:
         rows["slow"].count(seed - 1, "finding", f"the server ended with {code}")
-    for row in rows.values():
-        row.last = seed
-    return [row for row in rows.values() if row.trials]
+    return played(rows.values(), seed)

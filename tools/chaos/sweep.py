@@ -23,7 +23,7 @@ from runners.store.reading import UNREADABLE, read_run
 
 from . import runs
 from .mutations import WHOLE
-from .records import Row
+from .records import Row, played
 
 N_JOBS = 12
 JOBS = ("-m", "cache=uniform", "cache.steps=1,2,3", "noise_seed=0,1,2", "baseline=true", "videos=0")
@@ -170,7 +170,4 @@ def run(first: int, last: int, until: float = float("inf")) -> list[Row]:
             took = time.monotonic() - began
             whole.count(seed, "finding" if wrong else "as undisturbed", wrong, seconds=took)
             seed += 1
-    found = [whole, *rows.values()]
-    for row in found:
-        row.last = seed
-    return [row for row in found if row.trials]
+    return played([whole, *rows.values()], seed)
