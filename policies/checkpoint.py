@@ -93,7 +93,7 @@ def load_policy(
     except KeyError as error:
         raise CheckpointError(f"{found}: {error} is missing") from error
     except (TypeError, ValueError, *DAMAGED) as error:
-        if str(found) in str(error):
+        if isinstance(error, CheckpointError | UnsupportedPolicy) and str(found) in str(error):
             raise
         kind = type(error) if isinstance(error, UnsupportedPolicy) else CheckpointError
         raise kind(f"{found}: {error}") from error

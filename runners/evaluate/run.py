@@ -67,6 +67,7 @@ def run_missing(job: Job, store: RunStore, missing: Sequence[int]) -> dict[str, 
         if job.recipe.choice.force and rests:
             done = _calibrated_anew(job, store, done)
         log.info("finished already: %s", store.folder)
+        store.forget_other_status()
         done = as_defined_now(job, store, done)
         return {**done, "baseline": compare(job, store.folder, store.episodes)}
     with store.running():

@@ -23,7 +23,7 @@ from ..places import PUBLISHED
 from ..store.shards import Shard
 from .expected import mistake, number_for_boolean
 
-LONGEST_NAME = 255  # bytes, of a file or folder on Linux
+LONGEST_NAME = 255 - len(".yaml")  # bytes, of a folder on Linux that has a list beside it
 
 
 @dataclass

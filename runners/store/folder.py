@@ -28,6 +28,7 @@ from .files import (
     read_observations,
     read_plan_digest,
     read_result,
+    read_status,
 )
 from .files import read_episodes as read_episodes
 from .kinds import Kind, record
@@ -42,6 +43,7 @@ from .names import (
     RESULT,
     SET_ASIDE,
     SHARDS,
+    STATUS,
 )
 from .schemas import RESULT as ANY_RESULT
 from .status import dump as dump
@@ -226,3 +228,17 @@ class RunStore:
     def running(self) -> AbstractContextManager[None]:
         """status.json while a run goes on and after it, and the traceback of a failure."""
         return running(self.folder)
+
+    def forget_other_status(self) -> None:
+        """Of a run that is finished: a status that says otherwise, or that cannot be read, goes.
+
+        A process that was killed right after it wrote the result leaves one.
+        """
+        path = self.folder / STATUS
+        try:
+            said = read_status(path)
+        except DamagedFileError:
+            said = {"status": "damaged"}
+        if said is not None and said["status"] != "finished":
+            log.warning("%s was %s, and the run is finished", path, said["status"])
+            path.unlink()

@@ -371,6 +371,18 @@ def test_a_disk_that_is_full_before_the_job_is_one_line_too(
     assert fake_episodes.run(monkeypatch, *multirun, *WORDS) == 0
 
 
+@pytest.mark.parametrize("content", ["", '{"status": "running"}', '{"status": "failed"}'])
+def test_a_finished_run_is_finished_whatever_its_status_said(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake_episodes.fake(monkeypatch)
+    assert fake_episodes.run(monkeypatch, "-m", *WORDS) == 0
+    (folder,) = (path.parent for path in Path("multirun/main").glob("*/result.json"))
+    (folder / "status.json").write_text(content)
+    assert fake_episodes.run(monkeypatch, "-m", *WORDS) == 0
+
+
 def test_a_status_is_written_over_where_there_is_no_room_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +416,7 @@ def test_sigterm_is_taken_as_ctrl_c(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        (f"study={'a' * 300}", "study must be a folder name of at most 255 bytes, got 300: 'aaa"),
+        (f"study={'a' * 300}", "study must be a folder name of at most 250 bytes, got 300: 'aaa"),
         (f"hydra.run.dir=/tmp/{'a' * 300}", "File name too long"),
         (f"task.checkpoint={'a' * 300}", "File name too long"),
     ],
