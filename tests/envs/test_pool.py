@@ -200,8 +200,10 @@ def test_workers_killed_from_outside_are_replaced() -> None:
         assert one(pool).kind == "chunk"
 
 
-def test_silence_is_an_error_and_the_worker_is_killed() -> None:
-    with EnvPool(ToyTask(fault="hang", fault_step=1), 1, timeout_s=5.0) as pool:
+@pytest.mark.parametrize("fault", ["hang", "spin"])
+def test_silence_is_an_error_and_the_worker_is_killed(fault: str) -> None:
+    """Of one that sleeps, and of one that runs for ever."""
+    with EnvPool(ToyTask(fault=fault, fault_step=1), 1, timeout_s=60.0) as pool:
         pool.reset(0, 1)
         assert one(pool).kind == "ready"
         pool.timeout_s = 0.3
@@ -238,16 +240,6 @@ def test_a_worker_that_waits_for_a_busy_cpu_is_not_given_up(crowded: int) -> Non
         start = time.monotonic()
         assert one(pool).kind == "chunk"
         assert time.monotonic() - start > pool.timeout_s
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="what a process had is read from /proc")
-def test_a_worker_that_never_ends_is_given_up_though_it_runs() -> None:
-    with EnvPool(ToyTask(fault="spin", fault_step=1), 1, timeout_s=60.0) as pool:
-        pool.reset(0, 1)
-        assert one(pool).kind == "ready"
-        pool.timeout_s = 0.3
-        pool.step(0, policy(1, 0))
-        assert one(pool).error == "no answer in 0.3 s"
 
 
 def test_actions_that_are_not_finite_end_the_episode() -> None:

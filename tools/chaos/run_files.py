@@ -16,8 +16,7 @@ from runners.store.published import published
 from runners.store.reading import UNREADABLE, read_run
 
 from .kind import Kind
-
-PROJECT = Path(__file__).resolve().parents[2]
+from .runs import PROJECT
 
 
 def _make_run(folder: Path) -> Path:
